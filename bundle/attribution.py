@@ -1,0 +1,141 @@
+"""Heat maps: where a grader looks for each of the five grades, by Grad-CAM, from one forward pass."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from bundle.labels import GRADES
+
+
+class GradeMaps(NamedTuple):
+    """What a grader says about each photograph, and where it looks for each grade.
+
+    Attributes:
+        logits: ``(N, 5)``, float32, on the CPU.
+        maps: ``(N, 5, H, W)`` in [0, 1], float32, on the CPU; each map is scaled by its own range, and a grade
+            that nothing speaks for has a map of zeros.
+    """
+
+    logits: Tensor
+    maps: Tensor
+
+
+class Grader(Protocol):
+    """An ``nn.Module`` cut after its last convolutional stage: ``forward(x) = head(features(x))``."""
+
+    def features(self, image: Tensor) -> Tensor:
+        """Map images ``(N, 3, H, W)`` in [0, 1] to activations ``(N, C, h, w)``."""
+
+    def head(self, features_NCHW: Tensor) -> Tensor:
+        """Map those activations to grade logits ``(N, 5)``."""
+
+    def eval(self) -> object:
+        """As ``nn.Module.eval``."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As ``nn.Module.modules``."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As ``nn.Module.parameters``."""
+
+
+def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
+    """Return the logits and the Grad-CAM heat map of every grade.
+
+    ``CAM_c = relu(sum_k mean_hw(d logit_c / d A_k) A_k)`` on the activations ``A`` of ``grader.features``, which runs
+    once; pytorch-grad-cam is given only ``grader.head``, once per grade. The maps are those that it gives for the
+    whole grader, resized to the image. The grader stays as it was: modes, gradients, ``requires_grad``, hooks.
+
+    Args:
+        grader: run in evaluation mode and in float32.
+        images_N3HW: RGB in [0, 1], on the grader's device.
+
+    Raises:
+        ValueError: if the images or the logits have another shape, or a logit is not finite.
+
+    Reference:
+        Selvaraju et al., "Grad-CAM", ICCV 2017.
+    """
+    if images_N3HW.ndim != 4 or images_N3HW.shape[1] != 3:
+        raise ValueError(f"expected images of shape (N, 3, H, W), got {tuple(images_N3HW.shape)}")
+    # pytorch-grad-cam needs gradients and NumPy arrays: neither inference mode nor bfloat16 gives them.
+    plain = torch.autocast(images_N3HW.device.type, enabled=False)
+    with torch.inference_mode(False), plain, _left_as_found(grader):
+        with torch.no_grad():
+            activations_NChw = grader.features(images_N3HW.as_subclass(Tensor).float())
+            logits = grader.head(activations_NChw.clone())
+        _check_logits(logits, len(images_N3HW))
+        with torch.enable_grad():
+            maps = _head_maps(grader, activations_NChw, images_N3HW.shape[-2:])
+    return GradeMaps(logits.float().cpu(), torch.from_numpy(maps))
+
+
+class _AfterFeatures(nn.Module):
+    """The part of a grader after its features, with a layer in front that Grad-CAM can hook."""
+
+    def __init__(self, grader: Grader) -> None:
+        super().__init__()
+        self.activations = nn.Identity()
+        self.grader = grader
+
+    def forward(self, activations_NChw: Tensor) -> Tensor:
+        # A head that begins with an in-place ReLU must not overwrite what Grad-CAM has just noted.
+        return self.grader.head(self.activations(activations_NChw).clone())
+
+
+class _HeadGradCAM(GradCAM):
+    """Grad-CAM whose maps have the size of the photograph, not of the activations that it is fed with."""
+
+    def __init__(self, head: _AfterFeatures, size_HW: torch.Size) -> None:
+        super().__init__(head, [head.activations])
+        self.size_HW = size_HW
+
+    def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, int]:
+        return self.size_HW[1], self.size_HW[0]
+
+
+def _head_maps(grader: Grader, activations_NChw: Tensor, size_HW: torch.Size) -> np.ndarray:
+    """Return ``(N, 5, H, W)``."""
+    cam = _HeadGradCAM(_AfterFeatures(grader), size_HW)
+    leaf = activations_NChw.detach().requires_grad_()
+    count = len(activations_NChw)
+    return np.stack([cam(leaf, [ClassifierOutputTarget(grade)] * count) for grade in GRADES], axis=1)
+
+
+@contextlib.contextmanager
+def _left_as_found(grader: Grader) -> Iterator[None]:
+    """Evaluate with frozen parameters inside; give back every mode, flag and gradient after.
+
+    pytorch-grad-cam leaves the model in evaluation mode, drops the gradients that it finds and leaves its own.
+    """
+    modes = [(module, module.training) for module in grader.modules()]
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in grader.parameters()]
+    try:
+        grader.eval()
+        for parameter, _, _ in parameters:
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad, grad in parameters:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+
+def _check_logits(logits: Tensor, count: int) -> None:
+    if logits.shape != (count, len(GRADES)):
+        raise ValueError(f"expected grade logits of shape ({count}, {len(GRADES)}), got {tuple(logits.shape)}")
+    finite = torch.isfinite(logits).all(dim=1)
+    if not finite.all():
+        broken = (~finite).nonzero().flatten().tolist()
+        raise ValueError(
+            f"expected finite logits, got NaN or infinity for image {broken} of the batch; check the grader"
+        )

@@ -1,0 +1,1 @@
+"""One reader a file, and what turns their rows into a checked, leak-free manifest."""

@@ -1,0 +1,120 @@
+"""Manifest rows as items for MONAI data sets, and what is known of them by id."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.transforms import RandomizableTrait, Transform
+
+from bundle.hand_over import InitialLabel
+from bundle.manifest import Manifest, Photograph, file_sha256
+
+UNKNOWN_GRADE = -1
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+
+
+def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
+    """Name the files of each photograph; what the cache is keyed by."""
+    return [
+        {
+            "id": row.id,
+            "image": str(manifest.path(row.image)),
+            "masks": {lesion: str(manifest.path(mask)) for lesion, mask in row.masks.items()},
+            "annotated": tuple(row.annotated),
+            "optic_disc": str(manifest.path(row.optic_disc)) if row.optic_disc else "",
+            "sha256": row.sha256,
+        }
+        for row in rows
+    ]
+
+
+def file_items(source: str | Path) -> list[dict[str, Any]]:
+    """Make items of a photograph, or of all photographs in a folder, by name.
+
+    Raises:
+        ValueError: if there is no such file or folder, or no photograph in it.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise ValueError(f"expected a photograph or a folder of photographs, found nothing at {source}")
+    paths = (
+        sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
+    )
+    if not paths:
+        raise ValueError(f"expected photographs ({', '.join(SUFFIXES)}) in {source}, found none")
+    base = source if source.is_dir() else source.parent
+    return [
+        {
+            "id": path.relative_to(base).as_posix(),
+            "image": str(path),
+            "masks": {},
+            "annotated": (),
+            "optic_disc": "",
+            "sha256": file_sha256([path]),
+        }
+        for path in paths
+    ]
+
+
+def true_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
+    """Map each id to its grade, also where only a copy is graded; -1 where no one graded it."""
+    known = manifest.known_grades()
+    return {row.id: {"grade": known.get(row.group, UNKNOWN_GRADE)} for row in rows}
+
+
+def initial_labels(
+    manifest: Manifest, rows: Iterable[Photograph], labels: Mapping[str, InitialLabel]
+) -> dict[str, dict[str, Any]]:
+    """Map each id to its initial label as tensors; its true grade, where known, is for scoring alone.
+
+    Raises:
+        ValueError: if a photograph has no initial label.
+    """
+    rows = list(rows)
+    missing = [row.id for row in rows if row.id not in labels]
+    if missing:
+        raise ValueError(f"expected a pseudo-label for every lesion image, {len(missing)} have none: {missing[:3]}")
+    return {name: {**facts, **_tensors(labels[name])} for name, facts in true_grades(manifest, rows).items()}
+
+
+def _tensors(label: InitialLabel) -> dict[str, torch.Tensor]:
+    return {
+        "initial": torch.tensor(label.soft, dtype=torch.float32),
+        "feasible": torch.tensor(label.feasible),
+        "weight": torch.tensor(label.weight, dtype=torch.float32),
+    }
+
+
+class AttachById(RandomizableTrait, Transform):
+    """Add what a table knows of an item's id.
+
+    It changes nothing at random; the trait tells MONAI's caching data sets to cache only what comes before, so
+    that new labels never meet an old cache.
+    """
+
+    def __init__(self, table: Mapping[str, Mapping[str, Any]]) -> None:
+        self.table = table
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        return {**data, **self.table[data["id"]]}
+
+
+def paths(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Map the id of each item to its photograph."""
+    return {item["id"]: item["image"] for item in listed}
+
+
+def ids(rows: Iterable[Photograph]) -> list[str]:
+    """Name the photographs."""
+    return [row.id for row in rows]
+
+
+def grades(rows: Iterable[Photograph]) -> list[int]:
+    """List the grades that the data set gives for these files."""
+    return [row.grade for row in rows if row.grade is not None]
+
+
+def union(*groups: Iterable[Photograph]) -> list[Photograph]:
+    """Join groups of photographs; one that is in several stands once."""
+    return list({row.id: row for group in groups for row in group}.values())

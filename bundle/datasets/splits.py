@@ -1,0 +1,160 @@
+"""Part a data set into folds, and select what each stage may see."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from bundle.manifest import Manifest, Photograph
+
+
+def stratified_folds(
+    groups: Sequence[Hashable], strata: Sequence[Collection[Hashable]], folds: int, seed: int
+) -> list[int]:
+    """Deal photographs into folds of like composition, never parting a group.
+
+    Groups are dealt one by one, those of the rarest stratum first, each to the fold that so far has the smallest
+    share ``sum_s n_s / N_s`` of the group's strata, then to the fold with the fewest photographs.
+
+    Args:
+        groups: one per photograph; copies of one photograph share theirs.
+        strata: what to balance, any number for a photograph, such as its grade and each of its lesions.
+        folds: number of folds.
+        seed: of the order in which groups of equally rare strata are dealt.
+
+    Returns:
+        The fold of each photograph, in ``0..folds-1``.
+
+    Raises:
+        ValueError: if there are fewer than 2 folds, or fewer groups than folds.
+
+    Source:
+        Sechidis et al., "On the Stratification of Multi-label Data", ECML PKDD 2011.
+    """
+    strata_of: dict[Hashable, list[Hashable]] = defaultdict(list)
+    size = Counter(groups)
+    for group, found in zip(groups, strata, strict=True):
+        strata_of[group] += found
+    if folds < 2 or len(size) < folds:
+        raise ValueError(
+            f"expected at least 2 folds and as many different photographs, got {folds} folds and {len(size)} "
+            f"photographs to train on; choose other --folds"
+        )
+    total = Counter(stratum for found in strata_of.values() for stratum in found)
+    names = sorted(size, key=str)
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    order.sort(key=lambda group: min((total[stratum] for stratum in strata_of[group]), default=len(groups)))
+    dealt: list[Counter] = [Counter() for _ in range(folds)]
+    photographs = [0] * folds
+    fold_of = {}
+    for group in order:
+        found = strata_of[group]
+        share = [sum(filled[stratum] / total[stratum] for stratum in found) for filled in dealt]
+        fold_of[group] = fold = min(range(folds), key=lambda fold: (round(share[fold], 9), photographs[fold]))
+        dealt[fold].update(found)
+        photographs[fold] += size[group]
+    return [fold_of[group] for group in groups]
+
+
+def lesion_training(manifest: Manifest, fold: int | None = None) -> list[Photograph]:
+    """Select the outlined training photographs outside ``fold``; None holds nothing out.
+
+    Raises:
+        ValueError: as all selections here, if there is no such fold, or nothing to select.
+    """
+    return _outside(manifest, _outlined(manifest), fold, "outlined photographs to train on")
+
+
+def lesion_validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
+    """Select the outlined training photographs of ``fold``; none where nothing is held out."""
+    return _inside(manifest, _outlined(manifest), fold, "outlined photographs to validate on")
+
+
+def graded_training(manifest: Manifest, fold: int | None = None) -> list[Photograph]:
+    """Select the graded training photographs outside ``fold`` of which no copy is outlined.
+
+    A grader that had seen a copy would remember its grade, and the pseudo-label would be a memory.
+    """
+    return _outside(manifest, _graded(manifest), fold, "graded photographs to train on, without an outlined copy")
+
+
+def graded_validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
+    """Select the graded training photographs of ``fold`` of which no copy is outlined."""
+    return _inside(manifest, _graded(manifest), fold, "graded photographs to validate on, without an outlined copy")
+
+
+def lesion_labelling(manifest: Manifest) -> list[Photograph]:
+    """Select the photographs that get a pseudo-label: all outlined ones that training may see."""
+    return lesion_training(manifest, fold=None)
+
+
+def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "grade"]) -> tuple[str, list[Photograph]]:
+    """Select what a task is measured on: the official test split, else the held-out fold.
+
+    For grading that is one photograph of each group, and the grade of any copy counts.
+
+    Returns:
+        Name of the subset (``test`` or ``fold K``) and its photographs.
+
+    Raises:
+        ValueError: if the task is unknown, or neither subset has such a photograph.
+    """
+    if task not in ("lesions", "grade"):
+        raise ValueError(f"expected task 'lesions' or 'grade', got {task!r}")
+    _check_fold(manifest, fold)
+    able = [row for row in manifest.photographs if row.outlined] if task == "lesions" else _one_per_group(manifest)
+    test = [row for row in able if row.split == "test"]
+    held_out = [row for row in able if fold is not None and row.fold == fold]
+    if not test and not held_out:
+        raise ValueError(
+            f"manifest {manifest.name!r}: expected photographs to measure {task!r} on, in the test split or in fold "
+            f"{fold}, found none; hold out a fold in 0-{manifest.folds - 1}"
+        )
+    return ("test", test) if test else (f"fold {fold}", held_out)
+
+
+def _outlined(manifest: Manifest) -> list[Photograph]:
+    return [row for row in _trainable(manifest) if row.outlined]
+
+
+def _graded(manifest: Manifest) -> list[Photograph]:
+    outlined = {row.group for row in manifest.photographs if row.outlined}
+    return [row for row in _trainable(manifest) if row.grade is not None and row.group not in outlined]
+
+
+def _trainable(manifest: Manifest) -> Iterable[Photograph]:
+    return (row for row in manifest.photographs if row.split == "train" and not row.left_out)
+
+
+def _one_per_group(manifest: Manifest) -> list[Photograph]:
+    """Keep, by split, the first photograph of each group whose grade is known."""
+    known = manifest.known_grades()
+    first = {(row.split, row.group): row for row in reversed(manifest.photographs) if row.group in known}
+    return [row for row in manifest.photographs if first.get((row.split, row.group)) is row]
+
+
+def _outside(manifest: Manifest, rows: list[Photograph], fold: int | None, what: str) -> list[Photograph]:
+    _check_fold(manifest, fold)
+    return _some([row for row in rows if fold is None or row.fold != fold], manifest, fold, what)
+
+
+def _inside(manifest: Manifest, rows: list[Photograph], fold: int | None, what: str) -> list[Photograph]:
+    _check_fold(manifest, fold)
+    if fold is None:
+        return []
+    return _some([row for row in rows if row.fold == fold], manifest, fold, what)
+
+
+def _some(rows: list[Photograph], manifest: Manifest, fold: int | None, what: str) -> list[Photograph]:
+    if not rows:
+        raise ValueError(
+            f"manifest {manifest.name!r}: expected {what} (fold {fold} of {manifest.folds}), found none; prepare a "
+            f"data set that has some, or choose other folds"
+        )
+    return rows
+
+
+def _check_fold(manifest: Manifest, fold: int | None) -> None:
+    if fold is not None and (isinstance(fold, bool) or fold not in range(manifest.folds)):
+        raise ValueError(f"manifest {manifest.name!r}: expected a fold in 0-{manifest.folds - 1} or none, got {fold!r}")

@@ -1,0 +1,153 @@
+"""What one iteration does: callables for the ``iteration_update`` of MONAI's trainer and evaluator."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.engines.utils import IterationEvents
+from monai.networks.utils import eval_mode
+from torch import Tensor, nn
+
+from bundle.attribution import grade_maps
+from bundle.losses import CategoricalFocalLoss
+from bundle.networks.graders import Grader
+from bundle.networks.label_update import LabelUpdateNetwork
+
+Batch = Mapping[str, Any]
+
+
+def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
+    """Move the tensors of a batch; the batch itself stays as it is."""
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def mixed_precision(device: torch.device, amp: bool) -> torch.autocast:
+    """bfloat16 where it is asked for: its range is float32's, so no gradient scaler is needed."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp)
+
+
+def _learn(engine: Any, loss: Tensor) -> None:  # noqa: ANN401  (MONAI's Trainer sets its attributes at run time)
+    engine.fire_event(IterationEvents.LOSS_COMPLETED)
+    engine.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+    engine.optimizer.step()
+    engine.fire_event(IterationEvents.MODEL_COMPLETED)
+
+
+class GradingStep:
+    """Stage 1: one optimiser step of a grader on true grades.
+
+    Args:
+        loss: of logits ``(N, 5)`` and grades ``(N,)``.
+        amp: bfloat16 in the forward pass.
+    """
+
+    def __init__(self, loss: nn.Module, amp: bool = False) -> None:
+        self.loss, self.amp = loss, amp
+
+    def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
+        batch = to_device(batch, engine.state.device)
+        engine.network.train()
+        with mixed_precision(engine.state.device, self.amp):
+            logits = engine.network(batch["image"])
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        loss = self.loss.to(logits.device)(logits.float(), batch["grade"])
+        _learn(engine, loss)
+        correct = (logits.argmax(dim=1) == batch["grade"]).float().mean()
+        return {"loss": loss.detach(), "accuracy": correct}
+
+
+class MultiTaskStep:
+    """Stage 2: one optimiser step of ``L = L_S + beta L_C`` with the current soft labels (eq. 3 of the paper).
+
+    The soft labels are what the label update network says of the batch, or the initial labels where there is none.
+
+    Args:
+        loss: the categorical focal loss of both tasks.
+        beta: weight of the grading loss.
+        label_update: the label update network, or None.
+        amp: bfloat16 in the forward pass.
+    """
+
+    def __init__(
+        self,
+        loss: CategoricalFocalLoss,
+        beta: float,
+        label_update: LabelUpdateNetwork | None = None,
+        amp: bool = False,
+    ) -> None:
+        if beta < 0:
+            raise ValueError(f"expected beta >= 0, got {beta}")
+        self.loss, self.beta, self.label_update, self.amp = loss, beta, label_update, amp
+
+    def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
+        batch = to_device(batch, engine.state.device)
+        engine.network.train()
+        with mixed_precision(engine.state.device, self.amp):
+            labels = self._labels(batch)
+            tasks = engine.network(batch["image"])
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        lesion_loss = self.loss(tasks["lesions"], batch["lesions"])
+        grade_loss = self.loss(tasks["grade"], labels, batch["weight"])
+        loss = lesion_loss + self.beta * grade_loss
+        _learn(engine, loss)
+        return {"loss": loss.detach(), "lesion_loss": lesion_loss.detach(), "grade_loss": grade_loss.detach()}
+
+    def _labels(self, batch: Batch) -> Tensor:
+        if self.label_update is None:
+            return batch["initial"]
+        with torch.no_grad():
+            return self.label_update(batch["image"], batch["initial"], batch["feasible"]).float()
+
+
+class EvaluationStep:
+    """Probabilities of whatever tasks the network has, in evaluation mode and without a graph."""
+
+    def __init__(self, amp: bool = False) -> None:
+        self.amp = amp
+
+    def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
+        image = batch["image"].to(engine.state.device)
+        with eval_mode(engine.network), mixed_precision(image.device, self.amp):
+            output = engine.network(image)
+        tasks = output if isinstance(output, dict) else {"grade": output}
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return {task: logits.float().softmax(dim=1) for task, logits in tasks.items()}
+
+
+class ExplainedStep:
+    """As :class:`EvaluationStep` for the multi-task network, and the Grad-CAM of all five grades."""
+
+    def __init__(self, amp: bool = False) -> None:
+        self.evaluate = EvaluationStep(amp)
+
+    def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
+        tasks = self.evaluate(engine, batch)
+        network = engine.network.network
+        with eval_mode(network):
+            maps = grade_maps(network, batch["image"].to(engine.state.device)).maps
+        return {**tasks, "maps": maps}
+
+
+class ProposalStep:
+    """Stage 1: what every grader says of a batch, with the heat maps of all five grades.
+
+    Returns ``probabilities (N, G, 5)`` and ``maps (N, G, 5, H, W)`` for ``G`` graders.
+    """
+
+    def __init__(self, graders: Sequence[Grader]) -> None:
+        self.graders = list(graders)
+
+    def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
+        image = batch["image"].to(engine.state.device)
+        found = []
+        for grader in self.graders:
+            with eval_mode(grader):
+                found.append(grade_maps(grader.to(image.device), image))
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return {
+            "probabilities": torch.stack([one.logits.softmax(dim=1) for one in found], dim=1),
+            "maps": torch.stack([one.maps for one in found], dim=1),
+        }

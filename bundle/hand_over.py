@@ -1,0 +1,78 @@
+"""What stage 1 hands to stage 2: the initial label of every lesion image, and where it came from."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.labels import GRADES
+from bundle.manifest import Manifest, write_json_whole
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialLabel:
+    """The label that stage 2 starts from.
+
+    Attributes:
+        soft: probability of each grade; sums to 1 and lies inside ``feasible``.
+        feasible: whether the lesions allow each grade.
+        weight: factor of the image in the grading loss; 0 where stage 1 abstained.
+    """
+
+    soft: tuple[float, ...]
+    feasible: tuple[bool, ...]
+    weight: float
+
+    def __post_init__(self) -> None:
+        if len(self.soft) != len(GRADES) or len(self.feasible) != len(GRADES):
+            raise ValueError(f"expected {len(GRADES)} grades, got {len(self.soft)} and {len(self.feasible)}")
+        if min(self.soft) < 0 or abs(sum(self.soft) - 1) > 1e-4:
+            raise ValueError(f"expected a soft label that sums to 1, got {self.soft}")
+        if any(share > 0 and not allowed for share, allowed in zip(self.soft, self.feasible, strict=True)):
+            raise ValueError(f"expected no share outside the feasible grades {self.feasible}, got {self.soft}")
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"expected a weight in [0, 1], got {self.weight}")
+
+
+def save_pseudo_labels(
+    path: str | os.PathLike, manifest: Manifest, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the audit rows together with the manifest's hash and the settings that they came from."""
+    content = {
+        "schema": SCHEMA, "manifest_sha256": manifest.sha256, "settings": dict(settings), "rows": list(rows),
+    }  # fmt: skip
+    write_json_whole(path, content)
+
+
+def load_pseudo_labels(path: str | os.PathLike | None, manifest: Manifest) -> dict[str, InitialLabel]:
+    """Read the initial labels by photograph id.
+
+    Raises:
+        ValueError: if no file is named, it is missing or broken, or was made from another manifest.
+    """
+    if path is None:
+        raise ValueError("expected --pseudo_labels FILE: stage 2 trains on what configs/pseudo_label.yaml writes")
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"expected pseudo-labels at {path}, found no such file; run configs/pseudo_label.yaml first")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        made_from, rows = content["manifest_sha256"], content["rows"]
+        labels = {row["id"]: _initial(row) for row in rows}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"expected pseudo-labels (JSON of stage 1) in {path}, got: {error!r}") from None
+    if made_from != manifest.sha256:
+        raise ValueError(
+            f"pseudo-labels {path} were made from another manifest (sha256 {made_from[:12]}, "
+            f"this one is {manifest.sha256[:12]}): run configs/pseudo_label.yaml again"
+        )
+    return labels
+
+
+def _initial(row: Mapping[str, Any]) -> InitialLabel:
+    soft, feasible = (tuple(row[f"{name}_{grade}"] for grade in GRADES) for name in ("soft_label", "feasible"))
+    return InitialLabel(soft=soft, feasible=feasible, weight=row["weight"])

@@ -1,0 +1,22 @@
+"""The mean over an epoch of what each iteration put out."""
+
+from collections.abc import Mapping
+from operator import itemgetter
+
+from ignite.engine import Engine
+from ignite.metrics import Average
+
+
+class MeanOutputs:
+    """Average named outputs of the engine's steps into its metrics.
+
+    Args:
+        names: key of the step's output to name of the metric.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = dict(names)
+
+    def attach(self, engine: Engine) -> None:
+        for key, name in self.names.items():
+            Average(output_transform=itemgetter(key)).attach(engine, name)

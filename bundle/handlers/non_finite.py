@@ -1,0 +1,32 @@
+"""A run that diverged ends as a failure."""
+
+import torch
+from ignite.engine import Engine, Events
+
+
+class FailOnNonFinite:
+    """Raise as soon as a named output of the engine is NaN or infinite.
+
+    Ignite's own ``TerminateOnNan`` ends the run as if it had finished; a run that diverged must end as a failure,
+    so that it is never compared with the others.
+
+    Args:
+        key: of the engine's output.
+
+    Raises:
+        RuntimeError: when called on a non-finite output.
+    """
+
+    def __init__(self, key: str = "loss") -> None:
+        self.key = key
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        value = torch.as_tensor(engine.state.output[self.key])
+        if not torch.isfinite(value).all():
+            where = f"epoch {engine.state.epoch}, iteration {engine.state.iteration}"
+            raise RuntimeError(
+                f"`{self.key}` became {value.item()} at {where}; lower learning_rate, or set amp to false"
+            )

@@ -1,0 +1,107 @@
+"""Stage 1's last step: turn what the graders say of each lesion image into an initial label, with its audit."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+
+from bundle.hand_over import save_pseudo_labels
+from bundle.labels import feasible_grades
+from bundle.manifest import Manifest, write_json_whole, write_text_whole
+from bundle.pseudo_labels import Thresholds, audit_row, combine, decide, evidence, present_lesions, summarise
+
+Picture = Callable[[Path, np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]], None]
+
+
+class PseudoLabelHandler:
+    """Decide the initial label of every image that an evaluator shows the graders (Liu & Huang 2023, section 3.1).
+
+    Attach it to an evaluator whose step is :class:`bundle.engines.ProposalStep`. It writes ``pseudo_labels.json``
+    (the hand-over to stage 2), ``pseudo_labels.csv`` (the same rows), ``summary.json`` (scores wherever the true
+    grade is known) and one picture per image.
+
+    Args:
+        output_dir: where to.
+        manifest: whose photographs are labelled; its hash goes into the hand-over.
+        settings: where the labels came from, such as the graders' hashes.
+        thresholds: of the decision.
+        mode: how graders are combined: ``max_confidence`` (the paper) or ``log_mean``.
+        picture: draws one image's panel into a file, or None.
+        min_area_px: smallest component of a lesion that counts, at the network's image size.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        manifest: Manifest,
+        settings: Mapping[str, Any],
+        thresholds: Thresholds | None = None,
+        mode: str = "max_confidence",
+        picture: Picture | None = None,
+        min_area_px: int = 1,
+    ) -> None:
+        self.output_dir, self.manifest, self.settings = Path(output_dir), manifest, dict(settings)
+        self.thresholds, self.mode = thresholds or Thresholds(), mode
+        self.picture, self.min_area_px = picture, min_area_px
+        self.annotated = {row.id: row.annotated for row in manifest.photographs}
+        self.has_disc = {row.id: row.optic_disc is not None for row in manifest.photographs}
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.rows.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def update(self, engine: Engine) -> None:
+        """Decide for each image of the batch."""
+        batch, output = engine.state.batch, engine.state.output
+        for index, name in enumerate(batch["id"]):
+            arrays = {key: batch[key][index].cpu().numpy() for key in ("image", "lesions", "optic_disc")}
+            proposals = output["probabilities"][index].numpy(), output["maps"][index].numpy()
+            self._decide(name, arrays, *proposals)
+
+    def _decide(self, name: str, arrays: Mapping[str, np.ndarray], graders_GC: np.ndarray, maps: np.ndarray) -> None:
+        probabilities, winner = combine(graders_GC, self.mode)
+        heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]
+        lesions_HW = arrays["lesions"][0]
+        present = present_lesions(lesions_HW, self.min_area_px)
+        feasible = feasible_grades(present, self.annotated[name])
+        disc = arrays["optic_disc"][0] > 0 if self.has_disc[name] else None
+        field = arrays["image"].max(axis=0) > 0
+        found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds)
+        decision = decide(probabilities, feasible, found, self.thresholds, present=present)
+        row = audit_row(
+            name, decision, found, feasible=feasible, present=present, probabilities=probabilities,
+            graders_GC=graders_GC, winner=winner,
+        )  # fmt: skip
+        self.rows.append(row)
+        if self.picture is not None:
+            path = self.output_dir / "panels" / f"{name.replace('/', '_')}.png"
+            self.picture(path, np.round(arrays["image"] * 255).astype(np.uint8), lesions_HW, heat_5HW, row)
+
+    def write(self, engine: Engine) -> None:
+        """Write everything; the hand-over last, for its presence says that the stage is done."""
+        truth = self._true_grades()
+        summary = summarise(self.rows, truth)
+        engine.state.metrics.update({f"labels/{key.replace('/', '_')}": v for key, v in summary.items()})
+        rows = [{**row, "true_grade": truth.get(row["id"])} for row in self.rows]
+        write_text_whole(self.output_dir / "pseudo_labels.csv", _csv(rows))
+        write_json_whole(self.output_dir / "summary.json", summary)
+        settings = {**self.settings, "mode": self.mode}
+        save_pseudo_labels(self.output_dir / "pseudo_labels.json", self.manifest, settings, rows)
+
+    def _true_grades(self) -> dict[str, int]:
+        known = self.manifest.known_grades()
+        return {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

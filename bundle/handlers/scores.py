@@ -1,0 +1,118 @@
+"""Score an evaluation at the photographs' own size and leave the numbers in the engine's metrics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+
+from bundle.datasets.items import UNKNOWN_GRADE
+from bundle.manifest import Manifest, Photograph, write_json_whole
+from bundle.metrics.grading import grading_intervals, grading_scores
+from bundle.metrics.lesions import LesionScores
+from bundle.transforms import load_masks, to_native
+
+
+class ScoreLesions:
+    """Score lesion probabilities against the outlines at native size (see :class:`LesionScores`).
+
+    Args:
+        manifest: where the outlines are.
+        rows: the photographs that count; others in the same evaluation are passed over.
+    """
+
+    def __init__(self, manifest: Manifest, rows: Sequence[Photograph]) -> None:
+        self.manifest, self.rows = manifest, {row.id: row for row in rows}
+        self.scores = LesionScores()
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.compute)
+
+    def reset(self) -> None:
+        """Forget the images of an earlier evaluation."""
+        self.scores = LesionScores()
+
+    def update(self, engine: Engine) -> None:
+        """Add the images of a batch."""
+        batch, output = engine.state.batch, engine.state.output
+        for index, name in enumerate(batch["id"]):
+            if name in self.rows:
+                row = self.rows[name]
+                native = to_native(output["lesions"][index].cpu(), batch["geometry"][index])
+                paths = {lesion: self.manifest.path(path) for lesion, path in row.masks.items()}
+                outlines = load_masks(paths, row.width_px, row.height_px)
+                self.scores.update(native, outlines, row.annotated)
+
+    def compute(self, engine: Engine) -> None:
+        """Put the scores into ``engine.state.metrics``."""
+        if self.rows:
+            engine.state.metrics.update(self.scores.compute())
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return 95 % bootstrap intervals over the images of the last evaluation."""
+        return self.scores.intervals() if self.rows else {}
+
+
+class ScoreGrades:
+    """Score grade probabilities wherever the true grade of a photograph is known.
+
+    Args:
+        ids: the photographs that count.
+    """
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.ids = set(ids)
+        self.reset()
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.compute)
+
+    def reset(self) -> None:
+        """Forget the images of an earlier evaluation."""
+        self.probabilities: list[np.ndarray] = []
+        self.grades: list[int] = []
+
+    def update(self, engine: Engine) -> None:
+        """Add the images of a batch."""
+        batch, probabilities = engine.state.batch, engine.state.output["grade"].cpu().numpy()
+        for name, grade, row in zip(batch["id"], batch["grade"].tolist(), probabilities, strict=True):
+            if name in self.ids and grade != UNKNOWN_GRADE:
+                self.probabilities.append(row)
+                self.grades.append(grade)
+
+    def compute(self, engine: Engine) -> None:
+        """Put the scores into ``engine.state.metrics``."""
+        if self.grades:
+            engine.state.metrics.update(grading_scores(*self._arrays()))
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return 95 % bootstrap intervals over the images of the last evaluation."""
+        return grading_intervals(*self._arrays()) if self.grades else {}
+
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.stack(self.probabilities), np.array(self.grades)
+
+
+class WriteScores:
+    """Write scores, intervals and what they were computed on to one JSON file when the evaluation has finished.
+
+    Args:
+        path: the file.
+        facts: what a reader must know: subsets, counts, manifest, weights.
+        scorers: whose intervals are written.
+    """
+
+    def __init__(self, path: str, facts: Mapping[str, Any], scorers: Sequence[ScoreLesions | ScoreGrades]) -> None:
+        self.path, self.facts, self.scorers = path, dict(facts), list(scorers)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        intervals = {key: pair for scorer in self.scorers for key, pair in scorer.intervals().items()}
+        content = {**self.facts, "scores": dict(engine.state.metrics), "intervals": intervals}
+        write_json_whole(self.path, content)

@@ -1,0 +1,158 @@
+"""Every run in MLflow: settings, curves, files, and how it ended."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ignite.engine import Engine, Events
+
+from bundle import ROOT
+from bundle.manifest import write_json_whole
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "fundus_dr_multitask"
+
+
+class RunTracker:
+    """Record one engine's run as one MLflow run of its own.
+
+    The run starts and ends with the engine, is marked failed when the engine raises, and never continues inside an
+    older one. A run of the same output folder that is still open when this one starts was killed, and is marked so.
+    Metrics are named ``<split>/<task>/<metric>``. MLflow is imported when the engine starts, not before.
+
+    Attach it last: what other handlers write at the end is then there to be logged.
+
+    Args:
+        stage: ``pretrain``, ``pseudo_label``, ``train``, ``evaluate`` or ``inference``.
+        output_dir: of the run; also the folder whose parent holds the default store, ``mlflow.db``.
+        settings: the resolved config; a nested value is logged in the file ``config.json`` alone.
+        split: of the engine's own metrics.
+        validators: engines that run inside this one, by the split that their metrics are logged under.
+        artifacts: files and folders below ``output_dir`` to log at the end, where they exist.
+        tracking_uri: of the store; None takes ``MLFLOW_TRACKING_URI`` or the default.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        output_dir: str,
+        settings: Mapping[str, Any],
+        split: str = "train",
+        validators: Mapping[str, Engine] | None = None,
+        artifacts: Sequence[str] = (),
+        tracking_uri: str | None = None,
+    ) -> None:
+        self.stage, self.output_dir, self.settings = stage, Path(output_dir).resolve(), dict(settings)
+        self.splits = {split: None, **(validators or {})}
+        self.artifacts, self.tracking_uri = tuple(artifacts), tracking_uri
+        self.run_id = ""
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+        for split, validator in self.splits.items():
+            (validator or engine).add_event_handler(Events.EPOCH_COMPLETED, self.log_metrics, split)
+
+    def start(self, engine: Engine) -> None:
+        """Open the run and log what is known before the first step."""
+        self.client = _client(self.tracking_uri, self.output_dir.parent)
+        experiment_id = _experiment(self.client, self.output_dir.parent)
+        self._close_killed(experiment_id)
+        run = self.client.create_run(experiment_id, run_name=f"{self.stage}-{self.output_dir.name}", tags=self._tags())
+        self.run_id, self.engine = run.info.run_id, engine
+        for name, value in self.settings.items():
+            if not isinstance(value, (dict, list)):
+                self.client.log_param(self.run_id, name, str(value)[:500])
+        self._log_config()
+
+    def log_metrics(self, engine: Engine, split: str) -> None:
+        """Log every finite number among an engine's metrics, at the epoch of the engine that the run belongs to."""
+        from mlflow.entities import Metric
+
+        now_ms, step = int(time.time() * 1000), self.engine.state.epoch
+        found = {f"{split}/{name}": value for name, value in engine.state.metrics.items()}
+        numbers = {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and v == v}
+        metrics = [Metric(name, value, now_ms, step) for name, value in numbers.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
+
+    def finish(self) -> None:
+        """Log the files and close the run."""
+        for name in self.artifacts:
+            path = self.output_dir / name
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), artifact_path=name)
+            elif path.exists():
+                self.client.log_artifact(self.run_id, str(path))
+        self.client.set_terminated(self.run_id, status="FINISHED")
+
+    def fail(self, engine: Engine, error: BaseException) -> None:
+        """Mark the run failed, say why, and let the error go on."""
+        if self.run_id:
+            self.client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:5000])
+            self.client.set_terminated(self.run_id, status="FAILED")
+        raise error
+
+    def _tags(self) -> dict[str, str]:
+        return {
+            "stage": self.stage,
+            "output_dir": str(self.output_dir),
+            "commit": _commit(),
+            "command": " ".join(sys.argv),
+        }
+
+    def _close_killed(self, experiment_id: str) -> None:
+        open_runs = f"attributes.status = 'RUNNING' and tags.output_dir = '{_quoted(self.output_dir)}'"
+        for run in self.client.search_runs([experiment_id], open_runs):
+            if run.data.tags.get("stage") == self.stage:
+                self.client.set_terminated(run.info.run_id, status="KILLED")
+
+    def _log_config(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.json"
+            write_json_whole(path, json.loads(json.dumps(self.settings, default=str)))
+            self.client.log_artifact(self.run_id, str(path))
+
+
+def default_uri(folder: Path) -> str:
+    """Return the SQLite store of a folder of runs."""
+    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+def _client(tracking_uri: str | None, folder: Path) -> "MlflowClient":
+    import mlflow
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # is_tracking_uri_set: MLFLOW_TRACKING_URI or a store that the caller's program chose before.
+    chosen = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else default_uri(folder)
+    return mlflow.MlflowClient(tracking_uri or chosen)
+
+
+def _experiment(client: "MlflowClient", folder: Path) -> str:
+    """Return the experiment's id; files of a local store lie beside it, a server decides for itself."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return found.experiment_id
+    local = client.tracking_uri.startswith("sqlite:")
+    location = (folder.resolve() / "mlartifacts").as_uri() if local else None
+    return client.create_experiment(EXPERIMENT, artifact_location=location)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _commit() -> str:
+    """Return the commit of the bundle's code, ``-dirty`` with uncommitted changes, or ``unknown`` outside of git."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

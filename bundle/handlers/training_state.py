@@ -1,0 +1,103 @@
+"""A training that was cut off continues at its last whole epoch, with the same result."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import Dataset
+from monai.transforms import Randomizable
+
+from bundle.networks.weights import read_weights, save_weights, save_whole
+
+
+class SeedEpochs:
+    """Seed torch and the data set's random transforms from the run's seed and the epoch's number.
+
+    An epoch then draws the same numbers whether the epochs before it ran in this process or in one that was killed.
+
+    Args:
+        seed: of the run.
+        dataset: whose transforms draw at random.
+    """
+
+    def __init__(self, seed: int, dataset: Dataset) -> None:
+        self.seed, self.dataset = seed, dataset
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = self.seed * 1_000_003 + engine.state.epoch
+        torch.manual_seed(seed)
+        if isinstance(self.dataset.transform, Randomizable):
+            self.dataset.transform.set_random_state(seed=seed % 2**32)
+
+
+class TrainingState:
+    """Keep the state of every epoch but the last in one file, and go on from it.
+
+    The state of the last epoch is the weights file itself, so a run is either finished or can continue.
+
+    Args:
+        path: the state file.
+        parts: what has ``state_dict`` and ``load_state_dict``, by name.
+        settings: what must be the same when going on, such as the manifest's hash.
+        resume: go on from the file if there is one.
+
+    Raises:
+        ValueError: on attaching, if the file was written with other settings.
+    """
+
+    def __init__(self, path: str, parts: Mapping[str, Any], settings: Mapping[str, Any], resume: bool) -> None:
+        self.path, self.parts, self.settings, self.resume = Path(path), dict(parts), dict(settings), resume
+
+    def attach(self, engine: Engine) -> None:
+        if self.resume and self.path.is_file():
+            self._restore(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.epoch >= engine.state.max_epochs:
+            return
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        save_whole(self.path, {"settings": self.settings, "progress": progress, "parts": states})
+
+    def _restore(self, engine: Engine) -> None:
+        content = read_weights(self.path)
+        changed = [key for key, value in self.settings.items() if content["settings"].get(key) != value]
+        if changed:
+            raise ValueError(
+                f"{self.path} was written with other settings ({', '.join(changed)}); start anew with "
+                f"`--resume False`, or give the same settings"
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(content["parts"][name])
+        engine.state.epoch = content["progress"]["epoch"]
+        engine.state.iteration = content["progress"]["iteration"]
+        engine.logger.info(f"going on after epoch {engine.state.epoch} of {self.path}")
+
+
+class SaveWeights:
+    """Write the weights file when training has finished, then drop the training state.
+
+    The weights are those of the last epoch: nothing is selected on a validation or test score.
+
+    Args:
+        path: the weights file.
+        network: what is saved.
+        facts: what a reader must know to build the network again.
+        state_path: the training state that is not needed any more.
+    """
+
+    def __init__(self, path: str, network: torch.nn.Module, facts: Mapping[str, Any], state_path: str) -> None:
+        self.path, self.network, self.facts, self.state_path = path, network, dict(facts), Path(state_path)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        save_weights(self.path, self.network, {**self.facts, "epochs": engine.state.epoch})
+        self.state_path.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""The words of the field: lesions, grades, their colours, and the grades that lesions allow."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+LESIONS = ("MA", "HE", "EX", "SE")
+"""Microaneurysm, haemorrhage, hard exudate, soft exudate: classes 1 to 4 of a label map; 0 is background."""
+
+LESION_NAMES = {"MA": "microaneurysm", "HE": "haemorrhage", "EX": "hard exudate", "SE": "soft exudate"}
+
+LESION_PRIORITY = ("MA", "SE", "HE", "EX")
+"""Where outlines overlap, the first of these gives the pixel its class."""
+
+LESION_COLOURS = {"MA": (255, 64, 255), "HE": (255, 48, 48), "EX": (255, 224, 32), "SE": (64, 208, 255)}
+"""RGB, 0-255, told apart on a red-brown photograph and in print."""
+
+GRADES = (0, 1, 2, 3, 4)
+"""International clinical diabetic retinopathy severity scale (ICDRS)."""
+
+GRADE_NAMES = ("no DR", "mild", "moderate", "severe", "proliferative")
+
+
+class Feasible(NamedTuple):
+    """The grades that a set of annotated lesions allows, and the rule that says so."""
+
+    grades: frozenset[int]
+    rule: str
+
+
+def feasible_grades(present: Collection[str], annotated: Collection[str] = LESIONS) -> Feasible:
+    """Tell which ICDRS grades the outlined lesions allow.
+
+    R0 no lesion: {0}. R1 microaneurysms only: {1}. R2 any haemorrhage or exudate: {2, 3, 4}.
+    R4 a lesion class was never annotated, so that absence proves nothing: all grades; yet
+    a haemorrhage or exudate that *was* outlined is there, so R2 comes before R4.
+    (Wilkinson et al., Ophthalmology 110(9), 2003, table 2; new vessels are not outlined in
+    these data sets, hence 3 and 4 are never told from 2.)
+
+    Args:
+        present: lesions with at least one outlined component.
+        annotated: lesions that the annotators looked for.
+
+    Raises:
+        ValueError: if a name is not one of ``LESIONS``, or a present lesion was not annotated.
+
+    Example:
+        >>> sorted(feasible_grades({"MA", "EX"}).grades), feasible_grades({"MA"}).rule
+        ([2, 3, 4], 'R1')
+        >>> sorted(feasible_grades(set(), annotated={"EX"}).grades)
+        [0, 1, 2, 3, 4]
+    """
+    unknown = (set(present) | set(annotated)) - set(LESIONS)
+    if unknown:
+        raise ValueError(f"expected lesions out of {list(LESIONS)}, got {sorted(unknown)}")
+    if not set(present) <= set(annotated):
+        raise ValueError(
+            f"lesions {sorted(set(present) - set(annotated))} are outlined but not among the annotated ones"
+        )
+    if set(present) & {"HE", "EX", "SE"}:
+        return Feasible(frozenset({2, 3, 4}), "R2")
+    if set(annotated) != set(LESIONS):
+        return Feasible(frozenset(GRADES), "R4")
+    return Feasible(frozenset({1}), "R1") if present else Feasible(frozenset({0}), "R0")

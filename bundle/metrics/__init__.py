@@ -1,0 +1,1 @@
+"""Scores that MONAI and Ignite lack."""

@@ -1,0 +1,19 @@
+"""The 95 % interval that every score is reported with."""
+
+import numpy as np
+
+
+def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5th and 97.5th percentile of a score's bootstrap samples ``(R,)``.
+
+    Resamples in which the score is undefined (NaN) are passed over; if it always is, both ends are NaN.
+
+    Example:
+        >>> percentile_interval(np.array([0.0, np.nan, 1.0]))
+        (0.025, 0.975)
+    """
+    defined = samples[np.isfinite(samples)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)

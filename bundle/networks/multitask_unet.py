@@ -1,0 +1,121 @@
+"""One network that outlines lesions and grades the disease."""
+
+from monai.networks.nets.basic_unet import UpCat
+from torch import Tensor, nn
+
+from bundle.labels import GRADES, LESIONS
+from bundle.networks.vgg import VGG16Encoder
+
+DECODER_CHANNELS = (256, 128, 64, 32, 16)
+STRIDE = 32
+
+
+class MultiTaskUNet(nn.Module):
+    """U-Net on a VGG16 encoder whose deepest features also give the grade (Liu & Huang 2023, section 3.2).
+
+    The decoder keeps the full-resolution skip (block1_conv2), as Keras ``segmentation_models`` does: a
+    microaneurysm is 2 to 3 pixels wide at 1024. Grade: global average pooling and one linear layer.
+
+    Args:
+        pretrained: ImageNet weights of the encoder: True, False or a path.
+        width: factor on every channel count; 1.0 is VGG16.
+
+    Shape:
+        - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
+        - output of ``forward``: lesion logits ``(N, 5, H, W)``, class 0 is background.
+        - output of ``both_tasks``: those under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
+
+    Example:
+        >>> network = MultiTaskUNet(pretrained=False, width=1 / 16)
+        >>> network(torch.rand(1, 3, 64, 96)).shape
+        torch.Size([1, 5, 64, 96])
+    """
+
+    def __init__(self, pretrained: bool | str = True, width: float = 1.0) -> None:
+        super().__init__()
+        self.encoder = VGG16Encoder(pretrained, width)
+        *skips, deepest = (*self.encoder.channels, self.encoder.channels[-1])
+        outputs = [max(1, round(channels * width)) for channels in DECODER_CHANNELS]
+        inputs = [deepest, *outputs[:-1]]
+        self.decoder = nn.ModuleList(
+            _up(below, skip, out) for below, skip, out in zip(inputs, reversed(skips), outputs, strict=True)
+        )
+        self.segmentation_head = nn.Conv2d(outputs[-1], len(LESIONS) + 1, 3, padding=1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.grade_head = nn.Linear(deepest, len(GRADES))
+        for module in (self.decoder, self.segmentation_head):
+            module.apply(_he_normal)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self._decode(self.encoder(image))
+
+    def both_tasks(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the logits of both tasks from one pass of the encoder."""
+        features = self.encoder(image)
+        return {"lesions": self._decode(features), "grade": self.head(features[-1])}
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return what the grade is read from, ``(N, C, H/32, W/32)``."""
+        return self.encoder(image)[-1]
+
+    def head(self, features_NCHW: Tensor) -> Tensor:
+        """Return the grade logits ``(N, 5)`` of the deepest features."""
+        return self.grade_head(self.pool(features_NCHW).flatten(1))
+
+    def _decode(self, features: list[Tensor]) -> Tensor:
+        x = features[-1]
+        for level, up in enumerate(self.decoder):
+            x = up(x, features[len(features) - 2 - level])
+        return self.segmentation_head(x)
+
+
+class BothTasks(nn.Module):
+    """The network as training sees it: ``forward`` gives both tasks, so that DDP's hooks see both."""
+
+    def __init__(self, network: MultiTaskUNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return self.network.both_tasks(image)
+
+
+class GradeTask(nn.Module):
+    """Encoder and grade head alone, under the names of :class:`BothTasks`: what the meta gradient differentiates."""
+
+    def __init__(self, network: MultiTaskUNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.head(self.network.features(image))
+
+    def label_parameters(self) -> dict[str, nn.Parameter]:
+        """Return encoder and grade head by name."""
+        prefixes = ("network.encoder.", "network.grade_head.")
+        return {name: value for name, value in self.named_parameters() if name.startswith(prefixes)}
+
+
+def _up(below: int, skip: int, out: int) -> UpCat:
+    return UpCat(
+        2, below, skip, out, act=("RELU", {"inplace": True}), norm=("batch", {}), bias=False,
+        upsample="nontrainable", pre_conv=None, interp_mode="nearest", align_corners=None, is_pad=False,
+    )  # fmt: skip
+
+
+def _he_normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def check_image_size(image_size: int) -> int:
+    """Return a side that the encoder can halve five times.
+
+    Raises:
+        ValueError: if it is not a positive multiple of 32.
+    """
+    if image_size < STRIDE or image_size % STRIDE:
+        raise ValueError(f"expected image_size as a multiple of {STRIDE}, got {image_size}")
+    return image_size

@@ -1,0 +1,96 @@
+"""Weights files of this bundle: they say which network they belong to, and load into no other."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bundle.manifest import file_sha256
+from bundle.networks.graders import Grader
+from bundle.networks.pretrained import read_weights
+
+
+def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write a torch file beside, then rename it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(dict(content), beside)
+    os.replace(beside, path)
+
+
+def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write ``{"model": state dict, "network": class name, "facts": facts}``."""
+    content = {"model": network.state_dict(), "network": type(network).__name__, "facts": dict(facts)}
+    save_whole(path, content)
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
+    """Fill a network from a file of :func:`save_weights` and return the facts that stand in it.
+
+    Raises:
+        ValueError: if the file is missing, is no weights file, or belongs to another network.
+    """
+    content = _read(path)
+    name = type(network).__name__
+    if content["network"] != name:
+        raise ValueError(f"expected weights of {name} in {path}, got weights of {content['network']}")
+    try:
+        network.load_state_dict(content["model"])
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ValueError(
+            f"expected weights of this {name} in {path}, got those of another size ({first}); "
+            f"give the settings that they were trained with: {content['facts']}"
+        ) from error
+    return content["facts"]
+
+
+def load_grader(path: str | os.PathLike) -> Grader:
+    """Build the grader that a weights file of stage 1 belongs to.
+
+    Raises:
+        ValueError: if the file is missing, is no weights file, or holds no grader of five grades.
+    """
+    content = _read(path)
+    architecture = content["facts"].get("architecture")
+    if content["network"] != Grader.__name__ or architecture is None:
+        raise ValueError(f"expected weights of a grader in {path}, got weights of {content['network']}")
+    grader = Grader(architecture, pretrained=False)
+    load_weights(grader, path)
+    return grader
+
+
+def _read(path: str | os.PathLike) -> dict[str, Any]:
+    content = read_weights(Path(path))
+    if not isinstance(content, dict) or not {"model", "network", "facts"} <= set(content):
+        raise ValueError(f"expected weights that this bundle wrote in {path}, got a file without 'model' and 'network'")
+    return content
+
+
+def load_graders(paths: Sequence[str | os.PathLike] | str) -> nn.ModuleList:
+    """Build every grader of a list of weights files.
+
+    Raises:
+        ValueError: if the list is empty, or for one of the files, as :func:`load_grader`.
+    """
+    paths = [paths] if isinstance(paths, str) else list(paths)
+    if not paths:
+        raise ValueError(
+            "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
+        )
+    return nn.ModuleList(load_grader(path) for path in paths)
+
+
+def provenance(path: str | os.PathLike) -> dict[str, Any]:
+    """Return what a reader needs to tell which weights these are: path, hash, network and facts."""
+    content = _read(path)
+    return {"path": str(path), "sha256": file_sha256([path]), "network": content["network"], **content["facts"]}
+
+
+def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]]:
+    """Return the provenance of each of several weights files."""
+    return [provenance(path) for path in ([paths] if isinstance(paths, str) else paths)]

@@ -1,0 +1,131 @@
+"""Lesions and heat laid over a photograph, and the lesion mask as an indexed PNG."""
+
+import os
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.segmentation import find_boundaries
+
+from bundle.labels import LESION_COLOURS, LESION_PRIORITY, LESIONS
+from bundle.reporting.whole_file import written_whole
+
+PALETTE = np.array([(0, 0, 0), *(LESION_COLOURS[lesion] for lesion in LESIONS)], dtype=np.uint8)
+"""RGB of each class of a label map; the background is black."""
+
+LESION_HEX = {lesion: "#{:02x}{:02x}{:02x}".format(*colour) for lesion, colour in LESION_COLOURS.items()}
+
+HEAT_OPACITY = 0.75
+"""Of the hottest pixel; the coldest is transparent."""
+
+# Viridis is perceptually even, and its blue, green and yellow stand out from a red-brown fundus.
+HEAT_RGBA = colormaps["viridis"](np.arange(256), bytes=True)
+HEAT_RGBA[:, 3] = np.linspace(0, 255 * HEAT_OPACITY, 256).round()
+
+
+def lesion_overlay(image: NDArray[np.uint8], lesions: NDArray[np.uint8], alpha: float = 0.45) -> NDArray[np.uint8]:
+    """Fill lesions softly with their colours and draw their outlines, one pixel wide, at full strength.
+
+    The outline lies inside the lesion: a lesion of two pixels is all outline and stays visible.
+
+    Args:
+        image: RGB ``(H, W, 3)``, uint8.
+        lesions: label map ``(H, W)``, 0 background, 1-4 index in ``LESIONS`` + 1.
+        alpha: opacity of the filling, 0-1.
+
+    Returns:
+        A new RGB image ``(H, W, 3)``, uint8.
+
+    Raises:
+        ValueError: if shapes differ, or a class is unknown.
+    """
+    _check_image(image)
+    _check_lesions(lesions)
+    if image.shape[:2] != lesions.shape:
+        raise ValueError(f"expected lesions of the photograph's size {image.shape[:2]}, got {lesions.shape}")
+    laid_over = image.copy()
+    inside = lesions > 0  # a small part of the photograph: blend nothing else
+    opacity = np.where(find_boundaries(lesions, mode="inner")[inside], 1.0, alpha)
+    laid_over[inside] = _blend(image[inside], PALETTE[lesions[inside]], opacity)
+    return laid_over
+
+
+def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Lay a heat map over a photograph; opacity grows with heat.
+
+    Args:
+        image: RGB ``(H, W, 3)``, uint8.
+        heat: ``(h, w)`` in [0, 1], of any size; it is stretched over the photograph.
+
+    Returns:
+        A new RGB image ``(H, W, 3)``, uint8.
+
+    Raises:
+        ValueError: if the heat is not a map in [0, 1].
+    """
+    _check_image(image)
+    height_px, width_px = image.shape[:2]
+    rgba = HEAT_RGBA[np.asarray(heat_picture(heat).resize((width_px, height_px), Image.Resampling.BILINEAR))]
+    return _blend(image, rgba[..., :3], rgba[..., 3] / np.float32(255))
+
+
+def heat_picture(heat: NDArray[np.floating]) -> Image.Image:
+    """Return a grey picture of a heat map ``(h, w)`` whose values are rows of ``HEAT_RGBA``.
+
+    Raises:
+        ValueError: if the heat is not a map in [0, 1].
+    """
+    if heat.ndim != 2 or not (heat.min() >= 0 and heat.max() <= 1):  # NaN fails as well
+        raise ValueError(f"expected a heat map (h, w) in [0, 1], got shape {heat.shape}, {heat.min()} to {heat.max()}")
+    return Image.fromarray((heat * 255).round().astype(np.uint8))
+
+
+def shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return a mask ``(H, W)`` in a smaller ``(width, height)``; no lesion is lost: a pixel is set if any below it was.
+
+    Example:
+        >>> shrink_mask(np.array([[0, 0, 0, 1], [0, 0, 0, 0]], dtype=bool), (2, 1))
+        array([[False,  True]])
+    """
+    columns, rows = (np.arange(n) * total // n for n, total in zip(size, mask.shape[::-1], strict=True))
+    return np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, axis=0), columns, axis=1)
+
+
+def shrink_lesions(lesions: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a label map ``(H, W)`` in a smaller ``(width, height)``, where lesions meet by ``LESION_PRIORITY``."""
+    small = np.zeros(size[::-1], dtype=np.uint8)
+    for lesion in reversed(LESION_PRIORITY):
+        value = LESIONS.index(lesion) + 1
+        small[shrink_mask(lesions == value, size)] = value
+    return small
+
+
+def write_mask_png(path: str | os.PathLike, lesions: NDArray[np.uint8]) -> None:
+    """Write a label map ``(H, W)`` as a PNG whose pixel values are the classes and whose palette shows their colours.
+
+    Raises:
+        ValueError: if a class is unknown.
+    """
+    _check_lesions(lesions)
+    picture = Image.fromarray(lesions.astype(np.uint8))
+    picture.putpalette(PALETTE.tobytes())
+    with written_whole(path) as beside:
+        picture.save(beside, format="PNG", optimize=True)
+
+
+def _blend(image: NDArray[np.uint8], colour: NDArray[np.uint8], opacity: NDArray[np.floating]) -> NDArray[np.uint8]:
+    opacity = opacity[..., None]
+    return (image * (1 - opacity) + colour * opacity).round().astype(np.uint8)
+
+
+def _check_image(image: NDArray[np.uint8]) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"expected an RGB image (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
+
+
+def _check_lesions(lesions: NDArray[np.uint8]) -> None:
+    if lesions.ndim != 2 or lesions.dtype.kind not in "ui":
+        raise ValueError(f"expected a label map (H, W) of integers, got {lesions.shape} of {lesions.dtype}")
+    if lesions.min() < 0 or lesions.max() > len(LESIONS):
+        raise ValueError(f"expected classes 0 to {len(LESIONS)} in a label map, got {np.unique(lesions).tolist()}")

@@ -1,0 +1,197 @@
+"""Scores as Markdown tables, every score beside what a predictor that never looked would reach."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
+
+MISSING = "\N{EN DASH}"
+
+BASELINES = {
+    "_predicting_nothing": "predicting no lesion",
+    "_predicting_everywhere": "this lesion everywhere",
+    "_random": "random scores",
+    "_majority": "always the most frequent grade",
+    "_training_majority": "always the most frequent grade in training",
+}
+"""Ending of a score's key to the trivial predictor that reaches it."""
+
+TASKS = {"lesions": "Lesions", "grade": "Grades", "joint": "Grades against lesions"}
+
+_NAMES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "paper_dice": "Dice as in the paper, with background",
+    "paper_iou": "IoU as in the paper, with background",
+    "auroc": "AUROC",
+    "ece": "expected calibration error",
+    "brier": "Brier score",
+}
+_CLASSES = (
+    LESION_NAMES | {"mean": "mean of lesions"} | {str(grade): f"{grade} {GRADE_NAMES[grade]}" for grade in GRADES}
+)
+
+
+def number(value: float | None) -> str:
+    """Write a score with three decimals; what is undefined is an en dash.
+
+    Example:
+        >>> number(0.4119), number(None), number(float("nan"))
+        ('0.412', '–', '–')
+    """
+    return MISSING if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def interval(bounds: Sequence[float | None] | None) -> str:
+    """Write an interval.
+
+    Example:
+        >>> interval([0.38, 0.44]), interval(None)
+        ('0.380 to 0.440', '–')
+    """
+    written = [number(bound) for bound in bounds or (None, None)]
+    return MISSING if MISSING in written else " to ".join(written)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table whose columns also line up as plain text; all but the first are right-aligned.
+
+    Raises:
+        ValueError: if a row is not as long as the header.
+
+    Example:
+        >>> print(markdown_table(["score", "ours"], [["Dice", "0.412"]]))
+        | score |  ours |
+        | :---- | ----: |
+        | Dice  | 0.412 |
+    """
+    wrong = [row for row in rows if len(row) != len(header)]
+    if wrong:
+        raise ValueError(f"expected {len(header)} cells in every row, got {len(wrong[0])}: {list(wrong[0])}")
+    cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(_line(row, widths) for row in (cells[0], rule, *cells[1:]))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = (
+        cell.rjust(width) if index else cell.ljust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "| " + " | ".join([first, *others]) + " |"
+
+
+def evaluation_table(metrics: Mapping[str, Any]) -> str:
+    """Write one table per task: each score, its 95 % interval, and the best that a trivial predictor reaches.
+
+    Args:
+        metrics: ``{"scores": {"lesions/dice_EX": 0.5, ...}, "intervals": {"lesions/dice_EX": [0.4, 0.6], ...},
+            "subset": {"lesions": "test", ...}, "counts": {"lesions": 27, ...}}``; only the scores are required. The
+            key of a trivial score is that of the score and one of the endings in ``BASELINES``.
+
+    Raises:
+        ValueError: if there are no scores.
+    """
+    scores = metrics.get("scores")
+    if not scores:
+        raise ValueError(f"expected metrics with scores, got keys {sorted(metrics)}")
+    tasks = dict.fromkeys(key.split("/")[0] for key in scores)
+    return "\n\n".join(_task_table(task, scores, metrics) for task in tasks)
+
+
+def _task_table(task: str, scores: Mapping[str, float | None], metrics: Mapping[str, Any]) -> str:
+    intervals = metrics.get("intervals", {})
+    rows = [
+        [_score_name(key), number(scores[key]), interval(intervals.get(key)), *_best_baseline(key, scores)]
+        for key in scores
+        if key.startswith(f"{task}/") and not _is_baseline(key) and "/images_" not in key
+    ]
+    table = markdown_table(["score", "ours", "95 % interval", "trivial", "the trivial predictor"], rows)
+    return "\n\n".join(part for part in (_heading(task, metrics), _lesion_counts(task, scores), table) if part)
+
+
+def _heading(task: str, metrics: Mapping[str, Any]) -> str:
+    subset, count = metrics.get("subset", {}).get(task), metrics.get("counts", {}).get(task)
+    details = [subset] * (subset is not None) + [f"{count} photographs"] * (count is not None)
+    return f"### {TASKS.get(task, task)}" + f" ({', '.join(details)})" * bool(details)
+
+
+def _lesion_counts(task: str, scores: Mapping[str, float | None]) -> str:
+    counts = {lesion: scores.get(f"{task}/images_{lesion}") for lesion in LESIONS}
+    found = [f"{LESION_NAMES[lesion]} {count:.0f}" for lesion, count in counts.items() if count is not None]
+    return f"Photographs with: {', '.join(found)}." if found else ""
+
+
+def _is_baseline(key: str) -> bool:
+    return key.endswith(tuple(BASELINES))
+
+
+def _score_name(key: str) -> str:
+    """Name a score in words.
+
+    Example:
+        >>> _score_name("lesions/average_precision_EX"), _score_name("grade/recall_2")
+        ('average precision, hard exudate', 'recall, 2 moderate')
+    """
+    score, _, of_class = key.split("/", 1)[1].rpartition("_")
+    if of_class not in _CLASSES or not score:
+        score, of_class = key.split("/", 1)[1], ""
+    name = _NAMES.get(score, score.replace("_", " "))
+    return f"{name}, {_CLASSES[of_class]}" if of_class else name
+
+
+def _best_baseline(key: str, scores: Mapping[str, float | None]) -> tuple[str, str]:
+    """Return the highest trivial score, which is the one to beat, and who reaches it."""
+    found = {name: scores.get(key + ending) for ending, name in BASELINES.items()}
+    defined = {name: value for name, value in found.items() if value is not None and not math.isnan(value)}
+    if not defined:
+        return MISSING, MISSING
+    best = max(defined, key=defined.__getitem__)
+    return number(defined[best]), best
+
+
+def pseudo_label_table(summary: Mapping[str, Any]) -> str:
+    """Write what became of the proposed grades, how often they are true, and how often each rule admits the truth.
+
+    Args:
+        summary: from ``pseudo_labels.summarise``.
+    """
+    return "\n\n".join([_actions(summary), _agreement(summary), _rules(summary)])
+
+
+def _actions(summary: Mapping[str, Any]) -> str:
+    names = {"n": "images", "n_keep": "kept", "n_move": "moved", "n_abstain": "abstained", "n_known": "of known grade"}
+    return markdown_table(list(names.values()), [[str(summary[key]) for key in names]])
+
+
+def _agreement(summary: Mapping[str, Any]) -> str:
+    names = {
+        "proposed": ("proposed by the graders", "n_known"),
+        "decided": ("decided by the rules", "n_known"),
+        "taught": ("taught: without abstentions", "n_taught"),
+        "majority": (BASELINES["_majority"], "n_known"),
+    }
+    rows = [
+        [name, str(summary[n]), *_with_interval(summary, f"{key}/accuracy"),
+         *_with_interval(summary, f"{key}/quadratic_kappa")]
+        for key, (name, n) in names.items()
+    ]  # fmt: skip
+    header = ["grade", "images", "accuracy", "95 % interval", "quadratic kappa", "95 % interval"]
+    return markdown_table(header, rows)
+
+
+def _rules(summary: Mapping[str, Any]) -> str:
+    rules = sorted(key.removesuffix("/n") for key in summary if key.endswith("/n"))
+    rows = [
+        [rule, str(summary[f"{rule}/n"]), str(summary[f"{rule}/n_known"]),
+         *_with_interval(summary, f"{rule}/truth_feasible")]
+        for rule in rules
+    ]  # fmt: skip
+    rows.append(["all", str(summary["n"]), str(summary["n_known"]), *_with_interval(summary, "truth_feasible")])
+    return markdown_table(["rule", "images", "of known grade", "true grade feasible", "95 % interval"], rows)
+
+
+def _with_interval(summary: Mapping[str, Any], key: str) -> tuple[str, str]:
+    return number(summary.get(key)), interval([summary.get(f"{key}_low"), summary.get(f"{key}_high")])

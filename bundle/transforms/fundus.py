@@ -1,0 +1,74 @@
+"""Turn an item into what the networks see: the eye, cut out and resized, with its lesions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from monai.utils import convert_to_tensor
+from numpy.typing import NDArray
+
+from bundle.transforms.geometry import Crop, field_of_view
+from bundle.transforms.lesions import load_masks
+from bundle.transforms.photograph import load_photograph, resize_crop
+from bundle.transforms.resize import resize_lesions, resize_mask
+
+SIDE_MULTIPLE = 32
+
+
+class PrepareFundusd(Transform):
+    """Read a photograph and its masks, cut the square about the eye, and resize it; the same result every time.
+
+    It adds ``image`` uint8 ``(3, S, S)`` RGB, ``lesions`` uint8 ``(1, S, S)`` label map, ``optic_disc`` uint8
+    ``(1, S, S)`` in {0, 1}, and ``geometry`` float32 ``(5,)``: left, top, side, width and height in native pixels
+    (:class:`bundle.transforms.geometry.Crop`).
+
+    Args:
+        image_size: ``S``, a multiple of 32.
+
+    Raises:
+        ValueError: if ``S`` is no such multiple; when called, if a file is missing, cut off, or of the wrong size.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        if image_size < SIDE_MULTIPLE or image_size % SIDE_MULTIPLE:
+            raise ValueError(f"expected an image_size that is a multiple of {SIDE_MULTIPLE}, got {image_size}")
+        self.image_size = image_size
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        pixels, (width_px, height_px), reduction = load_photograph(data["image"], self.image_size)
+        try:
+            crop = Crop.about(field_of_view(pixels), width_px, height_px, reduction)
+        except ValueError as error:
+            raise ValueError(f"{data['image']}: {error}") from None
+        masks = load_masks(data["masks"], width_px, height_px)
+        return {
+            **data,
+            "image": torch.from_numpy(resize_crop(pixels, crop, self.image_size, reduction)).permute(2, 0, 1).clone(),
+            "lesions": torch.from_numpy(resize_lesions(masks, crop, self.image_size))[None],
+            "optic_disc": torch.from_numpy(self._optic_disc(data["optic_disc"], crop))[None],
+            "geometry": torch.tensor(crop, dtype=torch.float32),
+        }
+
+    def _optic_disc(self, path: str, crop: Crop) -> NDArray[np.uint8]:
+        if not path:
+            return np.zeros((self.image_size, self.image_size), np.uint8)
+        mask = load_masks({"optic_disc": path}, crop.width, crop.height)["optic_disc"]
+        return resize_mask(mask, crop, self.image_size).astype(np.uint8)
+
+
+class ToModelInputd(Transform):
+    """Last step: ``image`` to float32 in [0, 1], ``lesions`` and ``optic_disc`` to int64, all plain tensors.
+
+    What cannot be batched, since it differs in length from item to item (``masks``, ``annotated``), is dropped.
+    """
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        rest = {key: value for key, value in data.items() if key not in ("masks", "annotated")}
+        classes = {key: _plain(data[key]).round().long() for key in ("lesions", "optic_disc") if key in data}
+        return {**rest, **classes, "image": _plain(data["image"]).div(255).clamp(0, 1)}
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    return convert_to_tensor(value, dtype=torch.float32, track_meta=False)

@@ -1,0 +1,81 @@
+"""Run a function as a command: its signature is the command line, and what is wrong with it takes one line."""
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import fire
+
+HELP = {"-h", "--help"}
+
+
+def main(function: Callable[..., None]) -> None:
+    """Call a function with the options of the command line; exit with code 2 and one line where that fails.
+
+    Options are ``--name value``. Positional arguments, unknown options and missing ones are refused before anything
+    runs. A value must read as the type of its parameter, where that is ``str``, ``int``, ``float`` or ``bool``.
+    """
+    kinds = _kinds(function)
+    try:
+        _check_options(function, kinds, sys.argv[1:])
+        fire.Fire(fire.decorators.SetParseFns(**{name: _reader(name, *kind) for name, kind in kinds.items()})(function))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _kinds(function: Callable[..., None]) -> dict[str, tuple[type, bool]]:
+    """Map each option of a simple type to that type, and to whether it may be None."""
+    kinds = {}
+    for name, hint in typing.get_type_hints(function).items():
+        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        choices = [choice for choice in (typing.get_args(hint) if union else [hint]) if choice is not type(None)]
+        if len(choices) == 1 and choices[0] in (str, int, float, bool):
+            kinds[name] = (choices[0], union)
+    return kinds
+
+
+def _check_options(
+    function: Callable[..., None], kinds: dict[str, tuple[type, bool]], arguments: Sequence[str]
+) -> None:
+    parameters = inspect.signature(function).parameters
+    known = ", ".join(f"--{name}" for name in parameters)
+    given = set()
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument in HELP:
+            return
+        name, equals, _ = argument.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not argument.startswith("--"):
+            raise ValueError(f"expected options ({known}), got {argument!r}")
+        if name not in parameters:
+            raise ValueError(f"unknown option --{name}, expected one of {known}")
+        if not equals and waiting and not waiting[0].startswith("--"):
+            waiting.pop(0)
+        elif not equals and kinds.get(name, (None,))[0] is not bool:
+            raise ValueError(f"expected a value after --{name}")
+        given.add(name)
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in given]
+    if missing:
+        raise ValueError(f"expected --{missing[0]}, got {' '.join(arguments) or 'no options'}; there are {known}")
+
+
+def _reader(name: str, kind: type, may_be_none: bool) -> Callable[[str], Any]:
+    def read(text: str) -> Any:  # noqa: ANN401  (one of four types)
+        if may_be_none and text.lower() == "none":
+            return None
+        try:
+            return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise ValueError(f"expected --{name} as {kind.__name__}, got {text!r}") from None
+
+    return read

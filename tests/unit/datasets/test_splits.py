@@ -1,0 +1,150 @@
+"""Folds are balanced and never part copies; every selection is exactly what its stage may see."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle.datasets.splits import (
+    evaluation,
+    graded_training,
+    graded_validation,
+    lesion_labelling,
+    lesion_training,
+    lesion_validation,
+    stratified_folds,
+)
+from bundle.manifest import Manifest, Photograph
+
+
+def row(name, group=None, split="train", grade=None, outlined=False, fold=None, left_out=None):
+    return Photograph(
+        id=name, image=f"{name}.jpg", split=split, sha256="0" * 64, width_px=60, height_px=40, grade=grade,
+        annotated=("MA", "HE", "EX", "SE") if outlined else (), group=group or name, fold=fold, left_out=left_out,
+    )  # fmt: skip
+
+
+def manifest(*rows, folds=2):
+    return Manifest(name="made", root=Path("."), folds=folds, seed=0, photographs=rows)
+
+
+def ids(rows):
+    return [photograph.id for photograph in rows]
+
+
+MADE = manifest(
+    row("graded0", grade=0, fold=0),
+    row("graded1", grade=1, fold=1),
+    row("graded_copy", "eye", grade=3, fold=0),
+    row("graded_leak", "leak", grade=2, left_out="copy"),
+    row("graded_test", "leak", "test", grade=2),
+    row("outlined0", "eye", outlined=True, fold=0),
+    row("outlined1", outlined=True, fold=1),
+    row("outlined_leak", "test_eye", outlined=True, left_out="copy"),
+    row("outlined_test", "test_eye", "test", outlined=True),
+    row("regraded", "test_eye", grade=4, left_out="copy"),
+)
+
+
+def test_ten_photographs_of_two_grades_fall_into_equal_folds():
+    folds = stratified_folds(range(10), [["a"]] * 6 + [["b"]] * 4, folds=2, seed=0)
+    assert Counter(zip(folds, "aaaaaabbbb", strict=True)) == {(0, "a"): 3, (1, "a"): 3, (0, "b"): 2, (1, "b"): 2}
+
+
+def test_the_seed_decides_and_repeats():
+    deals = [stratified_folds(range(20), [["a"]] * 20, folds=4, seed=seed) for seed in (0, 0, 1)]
+    assert deals[0] == deals[1] != deals[2]
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.sets(st.sampled_from("abc"))), min_size=1), st.integers(2, 5))
+@settings(max_examples=60, deadline=None)
+def test_no_group_is_parted_and_no_fold_is_empty(photographs, folds):
+    groups = [group for group, _ in photographs] + list(range(100, 100 + folds))
+    strata = [found for _, found in photographs] + [set()] * folds
+    dealt = stratified_folds(groups, strata, folds, seed=0)
+    assert len(set(zip(groups, dealt, strict=True))) == len(set(groups))
+    assert set(dealt) == set(range(folds))
+
+
+@given(st.integers(2, 40), st.integers(2, 5), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_a_stratum_of_single_photographs_differs_by_one_at_most(count, folds, seed):
+    if count < folds:
+        return
+    sizes = Counter(stratified_folds(range(count), [["grade 2"]] * count, folds, seed))
+    assert max(sizes.values()) - min(sizes[fold] for fold in range(folds)) <= 1
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_refuses_folds_that_cannot_be_dealt(folds):
+    with pytest.raises(ValueError, match=f"got {folds} folds and 2 photographs"):
+        stratified_folds(["a", "b", "b"], [[]] * 3, folds, seed=0)
+
+
+def test_lesion_training_is_what_is_outlined_outside_the_fold():
+    assert ids(lesion_training(MADE)) == ["outlined0", "outlined1"]
+    assert ids(lesion_training(MADE, fold=0)) == ["outlined1"]
+    assert ids(lesion_validation(MADE, fold=0)) == ["outlined0"]
+    assert lesion_validation(MADE, fold=None) == []
+
+
+def test_no_grader_sees_a_copy_of_an_outlined_photograph():
+    assert ids(graded_training(MADE)) == ["graded0", "graded1"]
+    assert ids(graded_training(MADE, fold=1)) == ["graded0"]
+    assert ids(graded_validation(MADE, fold=0)) == ["graded0"]
+
+
+def test_all_outlined_photographs_that_training_may_see_are_labelled():
+    assert ids(lesion_labelling(MADE)) == ["outlined0", "outlined1"]
+
+
+def test_evaluation_takes_the_test_split_where_it_can():
+    assert evaluation(MADE, fold=1, task="lesions") == ("test", [MADE.photographs[8]])
+
+
+def test_a_grade_known_through_a_copy_counts():
+    name, rows = evaluation(MADE, fold=None, task="grade")
+    assert (name, ids(rows)) == ("test", ["graded_test", "outlined_test"])
+
+
+def test_evaluation_falls_back_to_the_held_out_fold_with_each_eye_once():
+    trained = manifest(*(r for r in MADE.photographs if r.split == "train"))
+    assert evaluation(trained, fold=1, task="lesions")[0] == "fold 1"
+    name, rows = evaluation(trained, fold=0, task="grade")
+    assert (name, ids(rows)) == ("fold 0", ["graded0", "graded_copy"])
+
+
+def test_copies_of_different_grades_are_not_measured_on():
+    torn = manifest(row("a", "eye", "test", grade=1), row("b", "eye", "test", grade=2), row("c", split="test", grade=0))
+    assert ids(evaluation(torn, None, "grade")[1]) == ["c"]
+
+
+@pytest.mark.parametrize("select", [lesion_training, lesion_validation, graded_training, graded_validation])
+@pytest.mark.parametrize("fold", [-1, 2, True])
+def test_refuses_a_fold_that_is_not_there(select, fold):
+    with pytest.raises(ValueError, match=f"expected a fold in 0-1 or none, got {fold}"):
+        select(MADE, fold)
+
+
+@pytest.mark.parametrize("select", [lesion_training, lesion_validation])
+def test_refuses_an_empty_selection_of_outlined_photographs(select):
+    with pytest.raises(ValueError, match=r"expected outlined photographs .* \(fold 0 of 2\), found none"):
+        select(manifest(row("a", grade=1, fold=0)), 0)
+
+
+@pytest.mark.parametrize("select", [graded_training, graded_validation])
+def test_refuses_an_empty_selection_of_graded_photographs(select):
+    with pytest.raises(ValueError, match=r"expected graded photographs .* \(fold 1 of 2\), found none"):
+        select(manifest(row("a", outlined=True, fold=1)), 1)
+
+
+def test_refuses_to_measure_on_nothing():
+    with pytest.raises(ValueError, match="expected photographs to measure 'grade' on"):
+        evaluation(manifest(row("a", outlined=True, fold=1)), 1, "grade")
+
+
+def test_refuses_an_unknown_task():
+    with pytest.raises(ValueError, match="expected task 'lesions' or 'grade', got 'both'"):
+        evaluation(MADE, 0, "both")

@@ -1,0 +1,193 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from sklearn.metrics import average_precision_score, f1_score, jaccard_score
+
+from bundle.labels import LESIONS
+from bundle.metrics.lesions import LesionScores
+
+
+def certain(classes_HW):
+    """Probabilities of a network that is sure of every pixel."""
+    return torch.eye(5)[torch.tensor(classes_HW)].permute(2, 0, 1)
+
+
+def mask(*rows):
+    return np.array(rows, dtype=bool)
+
+
+def scored(*photographs):
+    scores = LesionScores()
+    for photograph in photographs:
+        scores.update(*photograph)
+    return scores
+
+
+def random_photograph(seed, height=11, width=17):
+    rng = np.random.default_rng(seed)
+    probabilities = torch.from_numpy(rng.dirichlet([4, 1, 1, 1, 1], size=(height, width))).permute(2, 0, 1).float()
+    return probabilities, {lesion: rng.random((height, width)) < 0.1 + 0.05 * i for i, lesion in enumerate(LESIONS)}
+
+
+def test_counts_are_pooled_over_photographs_before_the_ratio():
+    one = certain([[1, 1, 0]]), {"MA": mask([1, 0, 0])}  # TP 1, FP 1
+    two = certain([[0, 0, 1]]), {"MA": mask([1, 1, 1])}  # TP 1, FN 2
+    found = scored(one, two).compute()
+    assert found["lesions/dice_MA"] == pytest.approx(4 / 7)
+    assert found["lesions/iou_MA"] == pytest.approx(2 / 5)
+
+
+def test_average_precision_by_hand():
+    probabilities = torch.zeros(5, 1, 4)
+    probabilities[3] = torch.tensor([[0.9, 0.8, 0.7, 0.1]])
+    probabilities[0] = 1 - probabilities[3]
+    found = scored((probabilities, {"EX": mask([1, 0, 1, 0])})).compute()
+    assert found["lesions/average_precision_EX"] == pytest.approx((1 + 2 / 3) / 2)
+    assert found["lesions/average_precision_EX_random"] == 0.5
+
+
+def test_scores_equal_those_of_scikit_learn_on_scores_rounded_to_16_bits():
+    photographs = [random_photograph(0), random_photograph(1, 7, 23)]
+    found = scored(*photographs).compute()
+    for index, lesion in enumerate(LESIONS, start=1):
+        truth = np.concatenate([masks[lesion].ravel() for _, masks in photographs])
+        score = np.concatenate([(p[index] * 65535).round().numpy().ravel() for p, _ in photographs])
+        predicted = np.concatenate([(p.argmax(0) == index).numpy().ravel() for p, _ in photographs])
+        average_precision = average_precision_score(truth, score)
+        assert found[f"lesions/average_precision_{lesion}"] == pytest.approx(average_precision, abs=1e-12)
+        assert found[f"lesions/dice_{lesion}"] == pytest.approx(f1_score(truth, predicted))
+        assert found[f"lesions/iou_{lesion}"] == pytest.approx(jaccard_score(truth, predicted))
+
+
+def test_tied_scores_equal_those_of_scikit_learn():
+    probabilities, masks = random_photograph(3)
+    coarse = (probabilities * 4).round() / 4
+    found = scored((coarse, masks)).compute()
+    expected = average_precision_score(masks["HE"].ravel(), coarse[2].numpy().ravel())
+    assert found["lesions/average_precision_HE"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_each_lesion_is_scored_on_its_own_outline_where_outlines_overlap():
+    found = scored((certain([[1, 2, 0]]), {"MA": mask([1, 1, 0]), "HE": mask([0, 1, 0])})).compute()
+    assert found["lesions/dice_MA"] == pytest.approx(2 / 3)
+    assert found["lesions/dice_HE"] == 1.0
+
+
+def test_the_papers_dice_is_the_pixel_accuracy_with_microaneurysms_on_top():
+    photograph = certain([[1, 1, 0, 0, 3]]), {"MA": mask([1, 1, 0, 0, 0]), "HE": mask([1, 1, 0, 0, 0])}
+    found = scored(photograph).compute()
+    assert found["lesions/paper_dice"] == pytest.approx(4 / 5)
+    assert found["lesions/paper_dice_predicting_nothing"] == pytest.approx(3 / 5)
+
+
+def test_the_papers_scores_predicting_nothing_are_those_of_such_a_network():
+    _, masks = random_photograph(4)
+    found = scored((certain(np.zeros((11, 17), dtype=int)), masks)).compute()
+    for name in ("lesions/paper_dice", "lesions/paper_iou"):
+        assert found[name] == found[f"{name}_predicting_nothing"] < 1
+    assert found["lesions/dice_mean"] == found["lesions/dice_mean_predicting_nothing"] == 0
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_the_papers_iou_is_what_its_tables_obey(seed):
+    found = scored(random_photograph(seed, 3, 5)).compute()
+    dice = found["lesions/paper_dice"]
+    assert found["lesions/paper_iou"] == pytest.approx(dice / (2 - dice))
+
+
+@pytest.mark.parametrize(("index", "lesion"), list(enumerate(LESIONS, start=1)))
+def test_baselines_are_those_of_a_network_that_predicts_one_lesion_everywhere(index, lesion):
+    masks = random_photograph(5)[1]
+    found = scored((certain(np.full((11, 17), index)), masks)).compute()
+    for score, baseline in (
+        ("dice_{}", "dice_{}_predicting_everywhere"),
+        ("iou_{}", "iou_{}_predicting_everywhere"),
+        ("average_precision_{}", "average_precision_{}_random"),
+    ):
+        expected = found[f"lesions/{baseline.format(lesion)}"]
+        assert found[f"lesions/{score.format(lesion)}"] == pytest.approx(expected)
+
+
+def test_a_lesion_that_is_nowhere_is_nan_and_not_in_the_mean():
+    found = scored((certain([[1, 1, 4]]), {"MA": mask([1, 0, 0]), "HE": mask([0, 1, 0])})).compute()
+    assert math.isnan(found["lesions/dice_SE"])
+    assert math.isnan(found["lesions/average_precision_SE_random"])
+    assert found["lesions/images_SE"] == 0
+    assert found["lesions/images_MA"] == 1
+    assert found["lesions/dice_mean"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_a_photograph_counts_only_for_its_annotated_lesions():
+    full = certain([[1, 3, 0]]), {"MA": mask([1, 0, 0]), "EX": mask([0, 1, 1])}
+    partial = certain([[1, 3, 3]]), {"EX": mask([0, 1, 1])}, ("EX",)
+    found, alone = scored(full, partial).compute(), scored(full).compute()
+    assert found["lesions/dice_MA"] == 1.0
+    assert found["lesions/dice_EX"] == pytest.approx(6 / 7)
+    assert found["lesions/average_precision_MA_random"] == pytest.approx(1 / 3)
+    assert found["lesions/paper_dice"] == alone["lesions/paper_dice"]
+
+
+def test_without_a_fully_annotated_photograph_the_papers_scores_are_nan():
+    found = scored((certain([[3, 0]]), {"EX": mask([1, 1])}, ("EX",))).compute()
+    assert math.isnan(found["lesions/paper_dice"])
+    assert math.isnan(found["lesions/paper_dice_predicting_nothing"])
+
+
+def test_tensors_and_arrays_give_the_same_scores_and_are_not_changed():
+    probabilities, masks = random_photograph(6)
+    before = probabilities.clone()
+    tensors = {lesion: MetaTensor(torch.from_numpy(outline)) for lesion, outline in masks.items()}
+    assert scored((MetaTensor(probabilities), tensors)).compute() == scored((probabilities, masks)).compute()
+    assert torch.equal(probabilities, before)
+
+
+def test_intervals_hold_the_scores_and_are_repeatable():
+    scores = scored(*[random_photograph(seed) for seed in range(12)])
+    found, intervals = scores.compute(), scores.intervals(seed=1, resamples=200)
+    assert intervals == scores.intervals(seed=1, resamples=200)
+    assert {"lesions/dice_EX", "lesions/iou_mean", "lesions/paper_dice"} <= set(intervals) <= set(found)
+    for key, (low, high) in intervals.items():
+        assert low < found[key] < high
+
+
+def test_one_photograph_has_an_interval_of_one_point():
+    scores = scored(random_photograph(7))
+    low, high = scores.intervals(resamples=10)["lesions/dice_EX"]
+    assert low == high == pytest.approx(scores.compute()["lesions/dice_EX"])
+
+
+def test_the_interval_of_a_lesion_that_is_nowhere_is_nan():
+    scores = scored((certain([[1, 0]]), {"MA": mask([1, 0])}))
+    assert all(math.isnan(end) for end in scores.intervals(resamples=10)["lesions/dice_SE"])
+
+
+def test_rejects_what_are_no_probabilities():
+    with pytest.raises(ValueError, match=r"expected probabilities of shape \(5, H, W\), got \(4, 2, 3\)"):
+        LesionScores().update(torch.rand(4, 2, 3), {})
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got values from -2 to 3; apply softmax"):
+        LesionScores().update(torch.tensor([-2.0, 3, 0, 0, 0]).reshape(5, 1, 1), {})
+    with pytest.raises(ValueError, match="got values from nan to nan"):
+        LesionScores().update(torch.full((5, 2, 3), torch.nan), {})
+
+
+def test_rejects_masks_that_do_not_fit():
+    probabilities = certain([[0, 1, 0]])
+    with pytest.raises(ValueError, match=r"mask of HE as bool \(1, 3\), got torch.uint8 \(1, 3\)"):
+        LesionScores().update(probabilities, {"HE": np.ones((1, 3), dtype=np.uint8)})
+    with pytest.raises(ValueError, match=r"mask of HE as bool \(1, 3\), got torch.bool \(3, 1\)"):
+        LesionScores().update(probabilities, {"HE": np.ones((3, 1), dtype=bool)})
+    with pytest.raises(ValueError, match=r"got masks \['MA'\] and annotated \['EX'\]"):
+        LesionScores().update(probabilities, {"MA": mask([1, 0, 0])}, ("EX",))
+
+
+def test_rejects_scoring_before_any_photograph():
+    with pytest.raises(ValueError, match="expected at least one photograph before scoring"):
+        LesionScores().compute()
+    with pytest.raises(ValueError, match="expected at least one photograph before scoring"):
+        LesionScores().intervals()

@@ -1,0 +1,115 @@
+"""Tables of scores and of pseudo-labels."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle.reporting.tables import evaluation_table, markdown_table, pseudo_label_table
+
+DASH = "\N{EN DASH}"
+METRICS = {
+    "subset": {"lesions": "test", "grade": "test"},
+    "counts": {"lesions": 27, "grade": 103},
+    "scores": {
+        "lesions/dice_EX": 0.41239,
+        "lesions/dice_SE": float("nan"),
+        "lesions/dice_EX_predicting_nothing": 0.0,
+        "lesions/dice_EX_predicting_everywhere": 0.0213,
+        "lesions/average_precision_mean": 0.3,
+        "lesions/average_precision_mean_random": 0.008,
+        "lesions/paper_dice": 0.971,
+        "lesions/paper_dice_predicting_nothing": 0.9805,
+        "lesions/images_EX": 26.0,
+        "grade/accuracy": 0.55,
+        "grade/accuracy_majority": 0.33,
+        "grade/accuracy_training_majority": 0.31,
+        "grade/recall_2": None,
+    },
+    "intervals": {"lesions/dice_EX": [0.38, 0.443], "grade/accuracy": (float("nan"), float("nan"))},
+}
+SUMMARY = {
+    "n": 81, "n_known": 60, "n_taught": 52, "n_keep": 50, "n_move": 21, "n_abstain": 10,
+    "proposed/accuracy": 0.5, "proposed/accuracy_low": 0.4, "proposed/accuracy_high": 0.6,
+    "proposed/quadratic_kappa": None, "proposed/quadratic_kappa_low": None, "proposed/quadratic_kappa_high": None,
+    "decided/accuracy": 0.7, "decided/accuracy_low": 0.6, "decided/accuracy_high": 0.8,
+    "taught/accuracy": 0.75, "majority/accuracy": 0.45,
+    "truth_feasible": 0.9, "truth_feasible_low": 0.8, "truth_feasible_high": 0.95,
+    "R2/n": 80, "R2/n_known": 59, "R2/truth_feasible": 0.91,
+}  # fmt: skip
+
+
+def cells(table, first):
+    """Return the cells of the row that begins with this one."""
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| {first} ")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_a_score_stands_beside_its_interval_and_the_best_trivial_score():
+    table = evaluation_table(METRICS)
+    assert cells(table, "Dice, hard exudate") == [
+        "Dice, hard exudate", "0.412", "0.380 to 0.443", "0.021", "this lesion everywhere",
+    ]  # fmt: skip
+
+
+def test_the_papers_dice_stands_beside_that_of_predicting_nothing():
+    row = cells(evaluation_table(METRICS), "Dice as in the paper, with background")
+    assert row[1] == "0.971"
+    assert row[3:] == ["0.981", "predicting no lesion"]
+
+
+def test_what_is_undefined_is_an_en_dash():
+    table = evaluation_table(METRICS)
+    assert cells(table, "Dice, soft exudate")[1:] == [DASH] * 4
+    assert cells(table, "recall, 2 moderate")[1:] == [DASH] * 4
+    assert cells(table, "accuracy")[2] == DASH
+
+
+def test_every_task_has_its_own_table_and_says_on_what_it_was_scored():
+    table = evaluation_table(METRICS)
+    assert "### Lesions (test, 27 photographs)\n\nPhotographs with: hard exudate 26.\n\n| score" in table
+    assert "### Grades (test, 103 photographs)\n\n| score" in table
+    assert sum(line.startswith("| :--") for line in table.splitlines()) == 2
+
+
+def test_trivial_scores_have_no_row_of_their_own():
+    table = evaluation_table(METRICS)
+    assert "nothing, " not in table
+    assert cells(table, "accuracy")[3:] == ["0.330", "always the most frequent grade"]
+
+
+def test_the_columns_of_all_rows_line_up():
+    lines = markdown_table(["score", "ours"], [["Dice", "0.412"], ["a longer name", DASH]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.text("|\n\r\u2028 a"), st.text("|\n\\ b")), min_size=1, max_size=5))
+def test_no_cell_can_break_the_table(rows):
+    lines = markdown_table(["a", "b"], rows).splitlines()
+    assert len(lines) == len(rows) + 2
+    assert all(line.replace(r"\|", "").count("|") == 3 for line in lines)
+
+
+def test_pseudo_labels_before_and_after_the_rules_stand_below_each_other():
+    table = pseudo_label_table(SUMMARY)
+    assert cells(table, "proposed by the graders") == [
+        "proposed by the graders", "60", "0.500", "0.400 to 0.600", DASH, DASH,
+    ]  # fmt: skip
+    assert cells(table, "decided by the rules")[2] == "0.700"
+    assert cells(table, "always the most frequent grade")[2] == "0.450"
+
+
+def test_each_rule_says_how_often_it_admits_the_truth():
+    table = pseudo_label_table(SUMMARY)
+    assert cells(table, "R2") == ["R2", "80", "59", "0.910", DASH]
+    assert cells(table, "all") == ["all", "81", "60", "0.900", "0.800 to 0.950"]
+
+
+def test_rejects_a_ragged_table():
+    with pytest.raises(ValueError, match=r"expected 2 cells in every row, got 1: \['x'\]"):
+        markdown_table(["a", "b"], [["x"]])
+
+
+def test_rejects_metrics_without_scores():
+    with pytest.raises(ValueError, match=r"expected metrics with scores, got keys \['subset'\]"):
+        evaluation_table({"subset": {}})

@@ -1,0 +1,99 @@
+"""The command writes a whole manifest, or says in one line what is wrong and exits with code 2."""
+
+import sys
+
+import pytest
+
+from bundle.manifest import load_manifest
+from scripts import prepare as script
+from scripts.cli import main
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run ``scripts.prepare`` with some arguments; return exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prepare", *map(str, arguments)])
+        try:
+            main(script.prepare)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_prepares_a_data_set_and_prints_its_table(command, tiny_idrid, tmp_path):
+    out = tmp_path / "made" / "1e5"
+    code, printed, _ = command("--dataset", "idrid", "--root", tiny_idrid.root, "--out", out, "--folds", 2)
+    assert code == 0
+    manifest = load_manifest(out)
+    assert (manifest.name, manifest.folds, len(manifest.photographs)) == ("idrid", 2, 13)
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["segmentation/train", "4", "0", "0", "0", "0", "0", "0", "4", "0", "4", "1"] in lines
+    assert ["grading/train", "6", "0", "2", "1", "1", "1", "1", "0", "0", "0", "0"] in lines
+
+
+def test_leaves_out_what_is_missing_only_on_request(command, tiny_idrid, tmp_path):
+    tiny_idrid.image(tiny_idrid.grading, "test", "IDRiD_002").unlink()
+    options = ("--dataset", "idrid", "--root", tiny_idrid.root, "--out", tmp_path / "a.json", "--folds=2")
+    code, _, err = command(*options)
+    assert code == 2
+    assert "1 rows of" in err
+    assert not (tmp_path / "a.json").exists()
+    code, printed, _ = command(*options, "--allow_missing")
+    assert code == 0
+    assert "left out: 1 rows of" in printed
+
+
+def test_writes_a_phantom_once(command, tiny_idrid, tmp_path, monkeypatch):
+    written = []
+
+    def write_phantom(root, *, seed):
+        written.append(seed)
+        tiny_idrid.root.rename(root)
+
+    monkeypatch.setattr(script, "write_phantom", write_phantom)
+    for _ in range(2):
+        options = ("--dataset", "phantom", "--root", tmp_path / "phantom", "--out", tmp_path / "p.json")
+        assert command(*options, "--folds", 2, "--seed", 7)[0] == 0
+    assert written == [7]
+    assert load_manifest(tmp_path / "p.json").photographs[0].id.startswith("phantom/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "idird"], "expected --dataset out of idrid, phantom, got 'idird'"),
+        (["--fold", "3"], "unknown option --fold, expected one of --dataset, --root, --out, --folds"),
+        (["-f", "3"], "expected options (--dataset"),
+        (["extra"], "expected options (--dataset"),
+        (["--folds", "five"], "expected --folds as int, got 'five'"),
+        (["--folds"], "expected a value after --folds"),
+        (["--allow_missing", "perhaps"], "expected --allow_missing as bool, got 'perhaps'"),
+        (["--folds", "1"], "expected at least 2 folds"),
+        (["--root", "nowhere"], "expected the folder of IDRiD, found none at"),
+        (["--out", "."], "expected --out to name a file, got the folder ."),
+    ],
+)
+def test_a_wrong_option_takes_one_line_and_code_2(command, tiny_idrid, tmp_path, arguments, message):
+    options = ("--dataset", "idrid", "--root", tiny_idrid.root, "--out", tmp_path / "a.json", *arguments)
+    code, printed, err = command(*options)
+    assert (code, printed) == (2, "")
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_missing_option_is_named(command):
+    code, _, err = command("--dataset", "idrid", "--out", "a.json")
+    assert code == 2
+    assert err.startswith("error: expected --root, got --dataset idrid --out a.json")
+
+
+def test_help_is_no_error(command):
+    assert command("--help")[0] == 0

@@ -1,0 +1,47 @@
+"""The grades that lesions allow."""
+
+from itertools import chain, combinations
+
+import pytest
+
+from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESION_PRIORITY, LESIONS, feasible_grades
+
+SUBSETS = list(chain.from_iterable(combinations(LESIONS, size) for size in range(5)))
+
+
+@pytest.mark.parametrize(
+    ("present", "annotated", "grades", "rule"),
+    [
+        (set(), LESIONS, {0}, "R0"),
+        ({"MA"}, LESIONS, {1}, "R1"),
+        ({"HE"}, LESIONS, {2, 3, 4}, "R2"),
+        ({"MA", "SE"}, LESIONS, {2, 3, 4}, "R2"),
+        ({"EX"}, {"EX"}, {2, 3, 4}, "R2"),
+        ({"MA"}, {"MA", "EX"}, {0, 1, 2, 3, 4}, "R4"),
+        (set(), (), {0, 1, 2, 3, 4}, "R4"),
+    ],
+)
+def test_each_rule_allows_its_grades(present, annotated, grades, rule):
+    assert feasible_grades(present, annotated) == (frozenset(grades), rule)
+
+
+@pytest.mark.parametrize("present", SUBSETS)
+def test_looking_for_fewer_lesions_never_rules_out_more(present):
+    for annotated in SUBSETS:
+        if set(present) <= set(annotated):
+            assert feasible_grades(present).grades <= feasible_grades(present, annotated).grades
+
+
+def test_every_table_of_words_is_complete():
+    assert set(LESION_NAMES) == set(LESION_COLOURS) == set(LESION_PRIORITY) == set(LESIONS)
+    assert len(GRADE_NAMES) == len(GRADES)
+
+
+def test_refuses_an_unknown_lesion():
+    with pytest.raises(ValueError, match=r"expected lesions out of .*, got \['NV'\]"):
+        feasible_grades({"NV"})
+
+
+def test_refuses_a_lesion_that_nobody_looked_for():
+    with pytest.raises(ValueError, match=r"lesions \['HE'\] are outlined but not among the annotated"):
+        feasible_grades({"HE"}, annotated={"MA"})

@@ -1,0 +1,125 @@
+"""A manifest survives saving, and refuses what no data set can hold."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle.labels import LESIONS
+from bundle.manifest import Manifest, Photograph, file_sha256, load_manifest, save_manifest, write_text_whole
+
+ROW = Photograph(id="made/a", image="a.jpg", split="train", sha256="0" * 64, width_px=60, height_px=40, group="made/a")
+
+
+def manifest(*rows, root=Path("/data")):
+    return Manifest(name="made", root=root, folds=2, seed=0, photographs=rows or (ROW,), notes=("found",))
+
+
+rows = st.builds(
+    Photograph,
+    id=st.uuids().map(str), image=st.just("images/ö.jpg"), split=st.just("train"), sha256=st.just("ab" * 32),
+    width_px=st.integers(1, 9000), height_px=st.integers(1, 9000), grade=st.none() | st.integers(0, 4),
+    annotated=st.just(LESIONS), masks=st.dictionaries(st.sampled_from(LESIONS), st.just("masks/m.tif")),
+    optic_disc=st.none() | st.just("masks/od.tif"), group=st.uuids().map(str), fold=st.none() | st.integers(0, 4),
+)  # fmt: skip
+
+
+@given(st.lists(rows, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_saving_and_loading_gives_the_same(tmp_path_factory, photographs):
+    path = tmp_path_factory.mktemp("made") / "made.json"
+    saved = manifest(*photographs) if photographs else replace(manifest(), photographs=())
+    save_manifest(saved, path)
+    loaded = load_manifest(path)
+    assert replace(loaded, sha256="") == saved
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_relative_root_is_beside_the_manifest(tmp_path):
+    save_manifest(manifest(root=Path("images")), tmp_path / "made.json")
+    assert load_manifest(tmp_path / "made.json").path("a.jpg") == (tmp_path / "images" / "a.jpg").resolve()
+
+
+def test_a_grade_is_known_where_all_copies_agree():
+    a, b = replace(ROW, id="b", group="eye", grade=2), replace(ROW, id="c", group="eye", grade=2)
+    torn = [replace(ROW, id=str(grade), group="torn", grade=grade) for grade in (0, 1)]
+    assert manifest(replace(ROW, group="eye"), a, b, *torn).known_grades() == {"eye": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "validation"}, "expected split in"),
+        ({"grade": 5}, "expected a grade in 0-4 or null, got 5"),
+        ({"grade": True}, "expected a grade in 0-4 or null, got True"),
+        ({"annotated": ("NV",)}, "expected masks of annotated lesions"),
+        ({"masks": {"MA": "m.tif"}}, "expected masks of annotated lesions"),
+        ({"height_px": 0}, "got 60x0"),
+        ({"sha256": "0"}, "64 hexadecimal digits"),
+        ({"image": "/etc/passwd"}, "expected a path below"),
+        ({"optic_disc": "../od.tif"}, "expected a path below"),
+        ({"split": "test", "fold": 0}, "a fold belongs to training photographs"),
+        ({"left_out": "copy", "fold": 0}, "a fold belongs to training photographs"),
+    ],
+)
+def test_refuses_a_row_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(ROW, **change)
+
+
+def test_refuses_an_id_twice():
+    with pytest.raises(ValueError, match=r"expected unique ids, got 1 twice: \['made/a'\]"):
+        manifest(ROW, ROW)
+
+
+def test_refuses_copies_in_two_folds():
+    with pytest.raises(ValueError, match=r"copies of one photograph lie in two folds: \['made/a'\]"):
+        manifest(replace(ROW, fold=0), replace(ROW, id="b", fold=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "got a file that does not parse"),
+        ("[]", "expected a manifest of schema 1 in .*, got 'list'"),
+        ('{"schema": 2}', "expected a manifest of schema 1 in .*, got 2"),
+        ('{"schema": 1}', "a key is missing, unknown or of the wrong type: 'photographs'"),
+    ],
+)
+def test_refuses_a_file_that_is_no_manifest(tmp_path, text, message):
+    (tmp_path / "made.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_manifest(tmp_path / "made.json")
+
+
+def test_refuses_an_unknown_key(tmp_path):
+    save_manifest(manifest(), tmp_path / "made.json")
+    content = json.loads((tmp_path / "made.json").read_text())
+    content["photographs"][0]["patient"] = 7
+    (tmp_path / "made.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="unexpected keyword argument 'patient'"):
+        load_manifest(tmp_path / "made.json")
+
+
+def test_refuses_a_manifest_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.json"):
+        load_manifest(tmp_path / "none.json")
+
+
+def test_what_is_written_whole_leaves_nothing_beside(tmp_path):
+    write_text_whole(tmp_path / "deep" / "a.txt", "a")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+def test_a_hash_depends_on_every_file_and_their_order(tmp_path):
+    (tmp_path / "a").write_bytes(b"ab")
+    (tmp_path / "b").write_bytes(b"c")
+    both = file_sha256([tmp_path / "a", tmp_path / "b"])
+    assert both != file_sha256([tmp_path / "b", tmp_path / "a"])
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"bc")
+    assert both != file_sha256([tmp_path / "a", tmp_path / "b"])

@@ -1,0 +1,392 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import gmean
+
+from bundle.labels import LESIONS, Feasible, feasible_grades
+from bundle.pseudo_labels import (
+    Evidence,
+    Thresholds,
+    audit_row,
+    combine,
+    decide,
+    evidence,
+    present_lesions,
+    summarise,
+)
+
+R1, R2 = feasible_grades({"MA"}), feasible_grades({"HE", "EX"})
+FIELD = np.ones((10, 20), dtype=bool)
+
+
+def region(rows, columns, shape=(10, 20)):
+    mask = np.zeros(shape, dtype=bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def maps(**heat):
+    """Heat maps of zeros but for those given as grade0, grade1, ..."""
+    return np.stack([np.asarray(heat.get(f"grade{grade}", np.zeros((10, 20))), dtype=float) for grade in range(5)])
+
+
+def support(*grades, lift=3.14):
+    return tuple(
+        Evidence(
+            grade=grade,
+            energy=0.5,
+            hit=0.5,
+            optic_disc=None,
+            coverage=0.5,
+            lift=lift if grade in grades else 0.5,
+            supported=grade in grades,
+        )
+        for grade in range(5)
+    )
+
+
+def settle(probabilities, present=("HE", "EX"), supported=(), annotated=LESIONS, **thresholds):
+    return decide(
+        np.array(probabilities),
+        feasible_grades(present, annotated),
+        support(*supported),
+        Thresholds(**thresholds),
+        present=present,
+    )
+
+
+# --- the graders' opinion
+
+
+def test_the_most_confident_grader_is_heard_alone():
+    rows = np.array([[0.5, 0.5, 0, 0, 0], [0.1, 0, 0.3, 0.6, 0]])
+    probabilities, winner = combine(rows, "max_confidence")
+    assert probabilities.tolist() == [0.1, 0, 0.3, 0.6, 0]
+    assert winner == 1
+
+
+def test_the_first_of_equally_confident_graders_wins():
+    assert combine(np.eye(5)[[2, 4]], "max_confidence")[1] == 0
+
+
+def test_the_log_mean_is_the_normalised_geometric_mean():
+    rows = np.array([[0.4, 0.1, 0.2, 0.2, 0.1], [0.1, 0.4, 0.2, 0.1, 0.2]])
+    probabilities, winner = combine(rows, "log_mean")
+    geometric = gmean(rows, axis=0)
+    np.testing.assert_allclose(probabilities, geometric / geometric.sum())
+    assert winner is None
+
+
+def test_the_log_mean_of_graders_that_exclude_each_other_is_still_a_distribution():
+    probabilities, _ = combine(np.eye(5)[[0, 3]], "log_mean")
+    np.testing.assert_allclose(probabilities, [0.5, 0, 0, 0.5, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["max_confidence", "log_mean"])
+def test_one_grader_is_its_own_opinion(mode):
+    probabilities, _ = combine(np.array([[0.1, 0.2, 0.3, 0.4, 0]]), mode)
+    np.testing.assert_allclose(probabilities, [0.1, 0.2, 0.3, 0.4, 0], atol=1e-12)
+
+
+def test_combine_rejects_unknown_modes_and_what_are_no_probabilities():
+    with pytest.raises(ValueError, match=r"mode in \['max_confidence', 'log_mean'\], got 'mean'"):
+        combine(np.eye(5), "mean")
+    with pytest.raises(ValueError, match=r"one row of 5 probabilities per grader, got shape \(5,\)"):
+        combine(np.ones(5) / 5, "log_mean")
+    with pytest.raises(ValueError, match="sum to 1"):
+        combine(np.ones((2, 5)), "log_mean")
+
+
+# --- the lesions that are there
+
+
+def test_present_lesions_need_one_component_that_is_large_enough():
+    label_map = np.zeros((6, 9), dtype=np.uint8)
+    label_map[0, 0] = label_map[1, 1] = label_map[2, 2] = 3  # one diagonal component of EX
+    label_map[5, [0, 2, 4, 6]] = 1  # four specks of MA
+    assert present_lesions(label_map) == ("MA", "EX")
+    assert present_lesions(label_map, min_area_px=3) == ("EX",)
+    assert present_lesions(label_map, min_area_px=4) == ()
+
+
+def test_present_lesions_rejects_what_is_no_label_map():
+    with pytest.raises(ValueError, match=r"expected a label map \(H, W\) of 0-4, got shape \(2, 3\)"):
+        present_lesions(np.full((2, 3), 5))
+
+
+# --- evidence
+
+
+def test_evidence_by_hand():
+    lesions, disc = region(slice(0, 2), slice(0, 10)), region(slice(5, 10), slice(10, 12))
+    heat = 0.25 * region(slice(9, 10), slice(0, 20))  # energy 5, 0.5 of it on the disc, nothing hot
+    heat[0, :10] = 1.0  # energy 10, hot, on lesions
+    heat[9, 10:12] = 1.0  # energy 2, hot, on the disc
+    found = evidence(maps(grade3=heat), lesions, disc, FIELD, Thresholds())[3]
+    total = 10 + 2 + 18 * 0.25
+    assert found.energy == pytest.approx(10 / total)
+    assert found.hit == pytest.approx(10 / 12)
+    assert found.optic_disc == pytest.approx(2 / 12)
+    assert found.coverage == pytest.approx(10 / 20)
+    assert found.lift == pytest.approx(10 / total / 0.1)
+    assert found.supported
+
+
+def test_a_heat_map_without_preference_has_a_lift_of_one():
+    found = evidence(maps(grade2=FIELD), region(3, slice(2, 9)), None, FIELD, Thresholds())[2]
+    assert found.lift == pytest.approx(1.0)
+    assert found.coverage == 1.0
+    assert not found.supported
+
+
+def test_heat_on_the_optic_disc_supports_nothing():
+    lesions, heat = region(slice(0, 3), 4), region(slice(0, 6), 4)
+    disc = region(slice(3, 6), 4)
+    assert not evidence(maps(grade2=heat), lesions, disc, FIELD, Thresholds())[2].supported
+    untested = evidence(maps(grade2=heat), lesions, None, FIELD, Thresholds())[2]
+    assert untested.supported
+    assert untested.optic_disc is None
+
+
+def test_heat_on_a_tiny_part_of_the_lesions_supports_nothing():
+    lesions = region(slice(0, 2), slice(0, 11))
+    found = evidence(maps(grade4=region(0, slice(0, 2))), lesions, None, FIELD, Thresholds())[4]
+    assert found.lift == pytest.approx(1 / 0.11)
+    assert found.coverage == pytest.approx(2 / 22)
+    assert not found.supported
+
+
+def test_a_map_of_zeros_supports_nothing():
+    found = evidence(maps(), region(3, slice(2, 9)), FIELD, FIELD, Thresholds())
+    assert {(e.energy, e.hit, e.optic_disc, e.coverage, e.lift, e.supported) for e in found} == {(0, 0, 0, 0, 0, False)}
+
+
+def test_without_lesions_coverage_and_lift_are_undefined():
+    nothing = np.zeros_like(FIELD)
+    found = evidence(maps(grade1=FIELD), nothing, None, FIELD, Thresholds())[1]
+    assert (found.coverage, found.lift, found.supported) == (None, None, False)
+
+
+def test_lesions_are_widened_by_the_halo_within_the_field_of_view():
+    field = FIELD.copy()
+    field[:, 5] = False
+    heat = region(5, slice(3, 6))
+    lesions = region(5, 4)
+    found = evidence(maps(grade2=heat), lesions, None, field, Thresholds(halo=0.05))[2]
+    assert found.hit == pytest.approx(2 / 3)
+    assert found.coverage == pytest.approx(2 / 4)  # a cross of five pixels, one of them out of view
+
+
+def test_evidence_changes_none_of_its_arguments():
+    heat, lesions = maps(grade2=FIELD * 0.7), region(3, slice(2, 9))
+    before = heat.copy(), lesions.copy()
+    evidence(heat, lesions, None, FIELD, Thresholds())
+    np.testing.assert_array_equal(heat, before[0])
+    np.testing.assert_array_equal(lesions, before[1])
+
+
+def test_evidence_rejects_what_does_not_fit():
+    lesions = region(3, slice(2, 9))
+    with pytest.raises(ValueError, match=r"got \(5, 10, 20\) and \[\(10, 20\), \(20, 10\)\]"):
+        evidence(maps(), lesions, None, FIELD.T, Thresholds())
+    with pytest.raises(ValueError, match=r"expected bool masks, got \['uint8', 'bool'\]"):
+        evidence(maps(), lesions.astype(np.uint8), None, FIELD, Thresholds())
+    with pytest.raises(ValueError, match=r"heat maps in \[0, 1\], got values from 0.0 to 2.0"):
+        evidence(maps(grade2=FIELD * 2), lesions, None, FIELD, Thresholds())
+    with pytest.raises(ValueError, match="field of view with at least one pixel"):
+        evidence(maps(), lesions, None, np.zeros_like(FIELD), Thresholds())
+
+
+# --- the decision
+
+
+def test_a_feasible_and_supported_proposal_is_kept():
+    decision = settle([0.1, 0.1, 0.2, 0.5, 0.1], supported=(3, 4))
+    assert (decision.proposed, decision.decided, decision.action, decision.rule) == (3, 3, "keep", "R2")
+    assert decision.weight == pytest.approx(0.8)
+    assert decision.confidence == pytest.approx(0.5 / 0.8)
+
+
+def test_a_proposal_that_the_lesions_exclude_moves_to_the_likeliest_supported_grade():
+    decision = settle([0.5, 0, 0.2, 0.1, 0.2], supported=(3,))
+    assert (decision.proposed, decision.decided, decision.action) == (0, 3, "move")
+    assert decision.reason == (
+        "grade 0 was proposed, but haemorrhages and hard exudates are outlined: feasible are 2, 3, 4; "
+        "the heat map of grade 3 lies on the lesions (lift 3.1): decided 3"
+    )
+
+
+def test_a_feasible_proposal_without_support_moves_to_one_with_support():
+    decision = settle([0, 0, 0.6, 0.4, 0], supported=(3,))
+    assert (decision.decided, decision.action) == (3, "move")
+    assert "the heat map of grade 3 lies on the lesions (lift 3.1), that of grade 2 does not" in decision.reason
+
+
+def test_without_support_a_feasible_proposal_is_kept_and_another_moves_to_the_likeliest_feasible():
+    assert settle([0, 0.3, 0.2, 0.5, 0], supported=(0, 1)).action == "keep"
+    decision = settle([0.5, 0, 0.2, 0.3, 0])
+    assert (decision.decided, decision.action) == (3, "move")
+    assert "no heat map of a feasible grade lies on the lesions: decided 3" in decision.reason
+
+
+def test_the_soft_label_by_hand():
+    decision = settle([0.4, 0, 0.3, 0.2, 0.1], supported=(3,), evidence_gain=np.log(3))
+    np.testing.assert_allclose(decision.soft_label, [0, 0, 0.3, 0.6, 0.1])
+
+
+def test_too_little_probability_on_feasible_grades_is_an_abstention():
+    decision = settle([0.5, 0.35, 0.1, 0.05, 0], supported=(2,))
+    assert (decision.action, decision.weight, decision.decided) == ("abstain", 0, 2)
+    assert decision.reason.endswith("yet not taught, for the feasible grades had a probability of only 0.15")
+
+
+def test_too_little_confidence_among_feasible_grades_is_an_abstention():
+    decision = settle([0.1, 0, 0.33, 0.3, 0.27])
+    assert (decision.action, decision.weight) == ("abstain", 0)
+    assert decision.reason.endswith("yet not taught, for the likeliest feasible grade has a share of only 0.37")
+
+
+def test_no_probability_on_feasible_grades_is_uniform_and_an_abstention():
+    decision = settle([0.5, 0.5, 0, 0, 0], supported=(3,), feasible_mass_min=0.0, confidence_min=0.0)
+    np.testing.assert_allclose(decision.soft_label, [0, 0, 1 / 3, 1 / 3, 1 / 3])
+    assert (decision.action, decision.weight, decision.confidence) == ("abstain", 0, 0)
+
+
+def test_probabilities_near_the_smallest_float_do_not_underflow():
+    decision = settle([1, 0, 1e-310, 3e-310, 0], supported=(2,), evidence_gain=700.0)
+    assert sum(decision.soft_label) == pytest.approx(1)
+    assert decision.soft_label[2] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("present", "annotated", "words"),
+    [
+        ((), LESIONS, "grade 0 was proposed, and no lesion is outlined: feasible is 0; decided 0"),
+        (("MA",), LESIONS, "but only microaneurysms are outlined: feasible is 1; "),
+        (("EX", "MA", "HE"), LESIONS, "but microaneurysms, haemorrhages and hard exudates are outlined: "),
+        (("MA",), ("MA",), "and microaneurysms are outlined, though not every lesion was looked for: feasible are 0, "),
+    ],
+)
+def test_the_reason_names_what_is_outlined(present, annotated, words):
+    probabilities, thresholds = np.array([0.6, 0.1, 0.1, 0.1, 0.1]), Thresholds()
+    found = evidence(maps(), region(3, slice(2, 9)) & bool(present), None, FIELD, thresholds)
+    decision = decide(probabilities, feasible_grades(present, annotated), found, thresholds, present=present)
+    assert words in decision.reason
+
+
+distributions = st.lists(st.floats(0, 1), min_size=5, max_size=5).filter(any).map(lambda p: np.array(p) / sum(p))
+
+
+@given(distributions, st.sets(st.sampled_from(LESIONS)), st.sets(st.integers(0, 4)), st.floats(0, 50))
+def test_whatever_is_proposed_only_feasible_grades_are_taught(probabilities, present, supported, gain):
+    decision = settle(probabilities, present, supported, evidence_gain=gain)
+    grades = feasible_grades(present).grades
+    assert decision.decided in grades
+    assert sum(decision.soft_label) == pytest.approx(1)
+    assert all(share == 0 for grade, share in enumerate(decision.soft_label) if grade not in grades)
+    assert 0 <= decision.weight <= 1 + 1e-12
+    assert (decision.weight == 0) == (decision.action == "abstain")
+    if decision.action != "abstain":
+        assert (decision.action == "keep") == (decision.decided == decision.proposed)
+    if supported & grades:
+        assert decision.decided in supported
+
+
+@pytest.mark.parametrize("bad", [[0.5, 0.6, 0, 0, 0], [np.nan, 1, 0, 0, 0], [-0.5, 1.5, 0, 0, 0]])
+def test_decide_rejects_what_are_no_probabilities(bad):
+    with pytest.raises(ValueError, match="finite, not negative and sum to 1"):
+        settle(bad)
+    with pytest.raises(ValueError, match=r"expected 5 probabilities, got shape \(4,\)"):
+        settle([0.25] * 4)
+
+
+def test_thresholds_reject_values_outside_their_range():
+    with pytest.raises(ValueError, match=r"threshold coverage_min in \[0, 1.0\], got 1.2"):
+        Thresholds(coverage_min=1.2)
+    with pytest.raises(ValueError, match=r"threshold lift_min in \[0, inf\], got nan"):
+        Thresholds(lift_min=float("nan"))
+    with pytest.raises(ValueError, match="hot above 0"):
+        Thresholds(hot=0)
+
+
+# --- audit and summary
+
+
+def row(name, probabilities=(0.1, 0.1, 0.1, 0.6, 0.1), feasible=R2, present=("HE", "EX"), supported=(3,)):
+    graders = np.array([probabilities])
+    p, winner = combine(graders, "max_confidence")
+    found = support(*supported)
+    decision = decide(p, feasible, found, Thresholds(), present=present)
+    return audit_row(
+        name,
+        decision,
+        found,
+        feasible=feasible,
+        present=present,
+        probabilities=p,
+        graders_GC=graders,
+        winner=winner,
+    )
+
+
+def test_an_audit_row_is_flat_json_with_every_number():
+    found = row("idrid/train/7")
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert not any(isinstance(value, (list, tuple, dict)) for value in found.values())
+    expected = {"id": "idrid/train/7", "decided": 3, "rule": "R2", "winner": 0, "present_HE": True, "feasible_1": False}
+    expected |= {"lift_3": 3.14, "optic_disc_3": None, "supported_2": False, "grader0_probability_3": 0.6}
+    assert {key: found[key] for key in expected} == expected
+    assert found["soft_label_3"] > found["probability_3"]
+
+
+def test_the_summary_scores_proposals_and_decisions_by_hand():
+    rows = [
+        row("a"),  # 3 kept, truth 3
+        row("b", (0.5, 0.1, 0.1, 0.2, 0.1)),  # 0 moved to 3, truth 3
+        row("c", (0.9, 0.02, 0.02, 0.06, 0)),  # 0, abstained on 3, truth 1: not feasible
+        row("d", (0.1, 0.9, 0, 0, 0), R1, ("MA",), ()),  # 1 kept, truth 1
+        row("e"),  # truth unknown
+    ]
+    found = summarise(rows, {"a": 3, "b": 3, "c": 1, "d": 1, "elsewhere": 0}, resamples=50)
+    assert (found["n"], found["n_known"], found["n_taught"]) == (5, 4, 3)
+    assert (found["n_keep"], found["n_move"], found["n_abstain"]) == (3, 1, 1)
+    assert found["proposed/accuracy"] == 0.5
+    assert found["decided/accuracy"] == 0.75
+    assert found["taught/accuracy"] == found["taught/quadratic_kappa"] == 1.0
+    assert found["majority/accuracy"] == 0.5
+    assert found["truth_feasible"] == 0.75
+    assert (found["R2/n"], found["R2/n_known"], found["R2/truth_feasible"]) == (4, 3, pytest.approx(2 / 3))
+    assert found["decided/quadratic_kappa"] == pytest.approx(0.5)  # 1 - (1/4) / (1/2), in units of two grades
+    json.dumps(found, allow_nan=False)
+
+
+def test_intervals_of_the_summary_are_wilsons_and_repeatable():
+    rows = [row(str(index)) for index in range(10)]
+    truth = {str(index): 3 if index < 8 else 2 for index in range(10)}
+    found = summarise(rows, truth, seed=5, resamples=50)
+    assert (found["decided/accuracy_low"], found["decided/accuracy_high"]) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert found == summarise(rows, truth, seed=5, resamples=50)
+
+
+def test_the_interval_of_kappa_holds_it():
+    names = [str(index) for index in range(30)]
+    rows = [
+        row(name, np.roll((0.6, 0.1, 0.1, 0.1, 0.1), i % 5), Feasible(frozenset(range(5)), "R4"), (), ())
+        for i, name in enumerate(names)
+    ]
+    truth = {name: (i + (i % 3 == 0)) % 5 for i, name in enumerate(names)}
+    found = summarise(rows, truth, resamples=100)
+    assert (
+        found["decided/quadratic_kappa_low"] < found["decided/quadratic_kappa"] < found["decided/quadratic_kappa_high"]
+    )
+
+
+def test_a_summary_without_known_grades_is_undefined_but_counts():
+    found = summarise([row("a")], {})
+    assert (found["n"], found["n_known"], found["R2/n"]) == (1, 0, 1)
+    assert found["decided/accuracy"] is None
+    assert found["decided/quadratic_kappa_low"] is None
+    assert found["truth_feasible"] is None
