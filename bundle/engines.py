@@ -17,8 +17,16 @@ Batch = Mapping[str, Any]
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
-    """Move the tensors of a batch; the batch itself stays as it is."""
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    """Move the tensors of a batch, images channels last, as convolutions like them; the batch itself stays as it is."""
+    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    return {**moved, "image": moved["image"].contiguous(memory_format=torch.channels_last)}
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 natively; emulated, it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def mixed_precision(device: torch.device, amp: bool) -> torch.autocast:
@@ -97,7 +105,7 @@ class MultiTaskStep:
     def _labels(self, batch: Batch) -> Tensor:
         if self.label_update is None:
             return batch["initial"]
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(self.label_update):
             return self.label_update(batch["image"], batch["initial"], batch["feasible"]).float()
 
 
@@ -108,7 +116,7 @@ class EvaluationStep:
         self.amp = amp
 
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
-        image = batch["image"].to(engine.state.device)
+        image = to_device(batch, engine.state.device)["image"]
         with eval_mode(engine.network), mixed_precision(image.device, self.amp):
             output = engine.network(image)
         tasks = output if isinstance(output, dict) else {"grade": output}
@@ -127,7 +135,7 @@ class ExplainedStep:
         tasks = self.evaluate(engine, batch)
         network = engine.network.network
         with eval_mode(network):
-            maps = grade_maps(network, batch["image"].to(engine.state.device)).maps
+            maps = grade_maps(network, to_device(batch, engine.state.device)["image"]).maps
         return {**tasks, "maps": maps}
 
 
@@ -141,7 +149,7 @@ class ProposalStep:
         self.graders = list(graders)
 
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
-        image = batch["image"].to(engine.state.device)
+        image = to_device(batch, engine.state.device)["image"]
         found = []
         for grader in self.graders:
             with eval_mode(grader):

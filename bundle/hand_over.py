@@ -30,7 +30,7 @@ class InitialLabel:
     def __post_init__(self) -> None:
         if len(self.soft) != len(GRADES) or len(self.feasible) != len(GRADES):
             raise ValueError(f"expected {len(GRADES)} grades, got {len(self.soft)} and {len(self.feasible)}")
-        if min(self.soft) < 0 or abs(sum(self.soft) - 1) > 1e-4:
+        if not (min(self.soft) >= 0 and abs(sum(self.soft) - 1) <= 1e-4):  # NaN fails as well
             raise ValueError(f"expected a soft label that sums to 1, got {self.soft}")
         if any(share > 0 and not allowed for share, allowed in zip(self.soft, self.feasible, strict=True)):
             raise ValueError(f"expected no share outside the feasible grades {self.feasible}, got {self.soft}")

@@ -10,22 +10,29 @@ and the inner products are one Jacobian-vector product of the class losses along
 no graph of the step is kept (design section 5; MAXL, Liu et al., NeurIPS 2019, keeps it).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 Parameters = Mapping[str, Tensor]
+Average = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
-def virtual_step(loss: Tensor, parameters: Parameters, virtual_lr: float) -> dict[str, Tensor]:
+def virtual_step(loss: Tensor, parameters: Parameters, virtual_lr: float, average: Average = list) -> dict[str, Tensor]:
     """Return ``theta - virtual_lr * dloss/dtheta`` as fresh leaves; ``theta`` and its ``.grad`` stay as they are."""
-    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    stepped = {}
-    for (name, value), gradient in zip(parameters.items(), gradients, strict=True):
-        moved = value.detach() if gradient is None else value.detach() - virtual_lr * gradient
-        stepped[name] = moved.requires_grad_()
-    return stepped
+    gradients = average(_gradients(loss, parameters))
+    return {
+        name: (value.detach() - virtual_lr * gradient).requires_grad_()
+        for (name, value), gradient in zip(parameters.items(), gradients, strict=True)
+    }
+
+
+def _gradients(loss: Tensor, parameters: Parameters) -> list[Tensor]:
+    """Differentiate; a parameter that the loss does not read has gradient zero."""
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    pairs = zip(found, parameters.values(), strict=True)
+    return [torch.zeros_like(value) if gradient is None else gradient for gradient, value in pairs]
 
 
 def label_tangents(
@@ -35,6 +42,7 @@ def label_tangents(
     parameters: Parameters,
     label_parameters: Parameters,
     virtual_lr: float,
+    average: Average = list,
 ) -> tuple[Tensor, Tensor]:
     """Return ``<v, grad l_nc(theta)>`` for every image and class, and the meta loss at ``theta+``.
 
@@ -45,6 +53,7 @@ def label_tangents(
         parameters: ``theta``, by name.
         label_parameters: the part of ``theta`` that ``class_losses`` reads.
         virtual_lr: ``eps``.
+        average: of gradients over the processes of a distributed training, where each has a part of the batch.
 
     Raises:
         ValueError: if ``virtual_lr`` is not positive or the label parameters are no part of the parameters.
@@ -58,14 +67,10 @@ def label_tangents(
         strangers = sorted(set(label_parameters) - set(parameters))[:3]
         raise ValueError(f"expected label parameters out of the parameters, got also {strangers}")
     with torch.enable_grad():
-        stepped = virtual_step(training_loss(parameters), parameters, virtual_lr)
+        stepped = virtual_step(training_loss(parameters), parameters, virtual_lr, average)
         loss = meta_loss(stepped)
-        names = list(label_parameters)
-        gradients = torch.autograd.grad(loss, [stepped[name] for name in names], allow_unused=True)
-    direction = {
-        name: torch.zeros_like(stepped[name]) if gradient is None else gradient
-        for name, gradient in zip(names, gradients, strict=True)
-    }
+        gradients = _gradients(loss, {name: stepped[name] for name in label_parameters})
+    direction = dict(zip(label_parameters, average(gradients), strict=True))
     with torch.no_grad():
         primal = {name: value.detach() for name, value in label_parameters.items()}
         tangents = torch.func.jvp(class_losses, (primal,), (direction,))[1]

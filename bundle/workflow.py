@@ -39,7 +39,7 @@ def check_options() -> None:
     Raises:
         ValueError: naming the option and the nearest one that exists.
     """
-    config = running_workflow().parser.config
+    config = running_workflow().parser.get()
     used = {name for text in _strings(config) for name in REFERENCE.findall(text)}
     for name, value in config.items():
         if name not in used | MONAI_IDS and not _is_section(value):
@@ -52,7 +52,7 @@ def run_settings() -> dict[str, Any]:
     """Return the resolved value of every flat option of the running config, and the sections as they are written."""
     parser = running_workflow().parser
     settings = {}
-    for name, value in parser.config.items():
+    for name, value in parser.get().items():
         if name in ("initialize", "run", "finalize", "_meta_"):
             continue
         if not _is_section(value) and name != "imports":

@@ -29,13 +29,19 @@ def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]
     ]
 
 
-def file_items(source: str | Path) -> list[dict[str, Any]]:
-    """Make items of a photograph, or of all photographs in a folder, by name.
+def file_items(sources: str | Path | Sequence[str | Path] | None) -> list[dict[str, Any]]:
+    """Make items of photographs: of a file, of all in a folder by name, or of a list of these.
 
     Raises:
-        ValueError: if there is no such file or folder, or no photograph in it.
+        ValueError: if nothing is named, there is no such file or folder, or no photograph in it.
     """
-    source = Path(source)
+    if not sources:
+        raise ValueError("expected --input DIR_OR_FILE: the photographs to look at")
+    listed = [sources] if isinstance(sources, (str, Path)) else sources
+    return [item for source in listed for item in _file_items(Path(source))]
+
+
+def _file_items(source: Path) -> list[dict[str, Any]]:
     if not source.exists():
         raise ValueError(f"expected a photograph or a folder of photographs, found nothing at {source}")
     paths = (

@@ -9,10 +9,10 @@ from monai.networks.utils import train_mode
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bundle.distributed import mean_over_ranks
 from bundle.engines import Batch, to_device
 from bundle.hypergradient import Parameters, label_objective, label_tangents
 from bundle.losses import CategoricalFocalLoss, class_terms
-from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, GradeTask
 
 OBJECTIVES = ("segmentation", "initial", "segmentation+initial")
@@ -31,7 +31,7 @@ class LabelUpdateHandler:
 
     Args:
         tasks: the multi-task network, bare (not wrapped for DDP).
-        label_update: the network that learns.
+        label_update: the network that learns; with several processes wrapped for DDP, which averages its gradients.
         optimizer: of ``label_update``.
         loss: the categorical focal loss of both tasks.
         loader: the training batches.
@@ -40,15 +40,16 @@ class LabelUpdateHandler:
         objective: ``segmentation`` (MAXL: the loss with true labels), ``initial`` (grading against the initial labels)
             or ``segmentation+initial``.
         kl_weight: pull towards the initial label.
+        every: epochs of training per pass of meta steps.
 
     Raises:
-        ValueError: if the objective is another word, ``virtual_lr`` is not positive or ``kl_weight`` is negative.
+        ValueError: if the objective is another word or a number is out of its range.
     """
 
     def __init__(
         self,
         tasks: BothTasks,
-        label_update: LabelUpdateNetwork,
+        label_update: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss: CategoricalFocalLoss,
         loader: Iterable[Batch],
@@ -56,17 +57,21 @@ class LabelUpdateHandler:
         virtual_lr: float = 1e-2,
         objective: str = "segmentation",
         kl_weight: float = 0.0,
+        every: int = 1,
     ) -> None:
         if objective not in OBJECTIVES:
             raise ValueError(f"expected meta_objective in {list(OBJECTIVES)}, got {objective!r}")
         if not virtual_lr > 0 or kl_weight < 0:
             raise ValueError(f"expected virtual_lr > 0 and kl_weight >= 0, got {virtual_lr} and {kl_weight}")
+        if every < 1:
+            raise ValueError(f"expected meta_every of 1 or more, got {every}")
         self.tasks, self.grade_task, self.label_update = tasks, GradeTask(tasks.network), label_update
         self.optimizer, self.loss, self.loader = optimizer, loss, loader
         self.beta, self.virtual_lr, self.objective, self.kl_weight = beta, virtual_lr, objective, kl_weight
+        self.every = every
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
 
     def __call__(self, engine: Engine) -> None:
         """Run one pass of meta steps and put the label curves into ``engine.state.metrics``."""
@@ -75,9 +80,9 @@ class LabelUpdateHandler:
 
     def meta_step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the label update network on one batch and return what happened to each label."""
-        with train_mode(self.tasks):
+        with train_mode(self.tasks, self.label_update):
             tangents, meta_loss = self.tangents(batch)
-        labels = self.label_update(batch["image"], batch["initial"], batch["feasible"])
+            labels = self.label_update(batch["image"], batch["initial"], batch["feasible"])
         objective = label_objective(labels, tangents, batch["weight"], self.beta, self.virtual_lr)
         loss = objective / self.virtual_lr + self.kl_weight * divergence(batch["initial"], labels)
         self.optimizer.zero_grad(set_to_none=True)
@@ -102,8 +107,9 @@ class LabelUpdateHandler:
             return class_terms(self.loss, self._call(self.grade_task, parameters, batch))
 
         parameters = dict(self.tasks.named_parameters())
+        label_parameters = self.grade_task.label_parameters()
         return label_tangents(
-            training_loss, meta_loss, class_losses, parameters, self.grade_task.label_parameters(), self.virtual_lr
+            training_loss, meta_loss, class_losses, parameters, label_parameters, self.virtual_lr, mean_over_ranks
         )
 
     def _meta_loss(self, tasks: Mapping[str, Tensor], batch: Batch) -> Tensor:

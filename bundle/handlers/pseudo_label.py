@@ -80,7 +80,7 @@ class PseudoLabelHandler:
         )  # fmt: skip
         self.rows.append(row)
         if self.picture is not None:
-            path = self.output_dir / "panels" / f"{name.replace('/', '_')}.png"
+            path = self.output_dir / "panels" / f"{name.replace('/', '_')}.jpg"
             self.picture(path, np.round(arrays["image"] * 255).astype(np.uint8), lesions_HW, heat_5HW, row)
 
     def write(self, engine: Engine) -> None:

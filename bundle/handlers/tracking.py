@@ -1,7 +1,7 @@
 """Every run in MLflow: settings, curves, files, and how it ended."""
 
 import json
-import subprocess
+import math
 import sys
 import tempfile
 import time
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ignite.engine import Engine, Events
 
-from bundle import ROOT
+from bundle.distributed import is_main
 from bundle.manifest import write_json_whole
+from bundle.provenance import commit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,6 +56,8 @@ class RunTracker:
         self.run_id = ""
 
     def attach(self, engine: Engine) -> None:
+        if not is_main():
+            return
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
         engine.add_event_handler(Events.COMPLETED, self.finish)
@@ -79,7 +82,7 @@ class RunTracker:
 
         now_ms, step = int(time.time() * 1000), self.engine.state.epoch
         found = {f"{split}/{name}": value for name, value in engine.state.metrics.items()}
-        numbers = {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and v == v}
+        numbers = {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
         metrics = [Metric(name, value, now_ms, step) for name, value in numbers.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
@@ -104,14 +107,15 @@ class RunTracker:
         return {
             "stage": self.stage,
             "output_dir": str(self.output_dir),
-            "commit": _commit(),
+            "commit": commit(),
             "command": " ".join(sys.argv),
         }
 
     def _close_killed(self, experiment_id: str) -> None:
-        open_runs = f"attributes.status = 'RUNNING' and tags.output_dir = '{_quoted(self.output_dir)}'"
-        for run in self.client.search_runs([experiment_id], open_runs):
-            if run.data.tags.get("stage") == self.stage:
+        mine = self.stage, str(self.output_dir)
+        for run in self.client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+            # Compared here, for a filter of MLflow's cannot name a folder with an apostrophe.
+            if (run.data.tags.get("stage"), run.data.tags.get("output_dir")) == mine:
                 self.client.set_terminated(run.info.run_id, status="KILLED")
 
     def _log_config(self) -> None:
@@ -143,16 +147,3 @@ def _experiment(client: "MlflowClient", folder: Path) -> str:
     local = client.tracking_uri.startswith("sqlite:")
     location = (folder.resolve() / "mlartifacts").as_uri() if local else None
     return client.create_experiment(EXPERIMENT, artifact_location=location)
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
-
-
-def _commit() -> str:
-    """Return the commit of the bundle's code, ``-dirty`` with uncommitted changes, or ``unknown`` outside of git."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

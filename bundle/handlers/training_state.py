@@ -9,6 +9,7 @@ from ignite.engine import Engine, Events
 from monai.data import Dataset
 from monai.transforms import Randomizable
 
+from bundle.distributed import is_main, rank
 from bundle.networks.weights import read_weights, save_weights, save_whole
 
 
@@ -29,7 +30,7 @@ class SeedEpochs:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        seed = self.seed * 1_000_003 + engine.state.epoch
+        seed = (self.seed * 1_000_003 + rank()) * 100_003 + engine.state.epoch
         torch.manual_seed(seed)
         if isinstance(self.dataset.transform, Randomizable):
             self.dataset.transform.set_random_state(seed=seed % 2**32)
@@ -42,16 +43,17 @@ class TrainingState:
 
     Args:
         path: the state file.
-        parts: what has ``state_dict`` and ``load_state_dict``, by name.
+        parts: what has ``state_dict`` and ``load_state_dict``, by name; None for a part that is switched off.
         settings: what must be the same when going on, such as the manifest's hash.
         resume: go on from the file if there is one.
 
     Raises:
-        ValueError: on attaching, if the file was written with other settings.
+        ValueError: on attaching, if the file was written with other settings or parts, or has all epochs already.
     """
 
     def __init__(self, path: str, parts: Mapping[str, Any], settings: Mapping[str, Any], resume: bool) -> None:
-        self.path, self.parts, self.settings, self.resume = Path(path), dict(parts), dict(settings), resume
+        self.path, self.settings, self.resume = Path(path), dict(settings), resume
+        self.parts = {name: part for name, part in parts.items() if part is not None}
 
     def attach(self, engine: Engine) -> None:
         if self.resume and self.path.is_file():
@@ -59,7 +61,7 @@ class TrainingState:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if engine.state.epoch >= engine.state.max_epochs:
+        if engine.state.epoch >= engine.state.max_epochs or not is_main():
             return
         states = {name: part.state_dict() for name, part in self.parts.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
@@ -67,17 +69,27 @@ class TrainingState:
 
     def _restore(self, engine: Engine) -> None:
         content = read_weights(self.path)
-        changed = [key for key, value in self.settings.items() if content["settings"].get(key) != value]
-        if changed:
-            raise ValueError(
-                f"{self.path} was written with other settings ({', '.join(changed)}); start anew with "
-                f"`--resume False`, or give the same settings"
-            )
+        self._check(content, engine.state.max_epochs)
         for name, part in self.parts.items():
             part.load_state_dict(content["parts"][name])
         engine.state.epoch = content["progress"]["epoch"]
         engine.state.iteration = content["progress"]["iteration"]
         engine.logger.info(f"going on after epoch {engine.state.epoch} of {self.path}")
+
+    def _check(self, content: Mapping[str, Any], max_epochs: int) -> None:
+        changed = [key for key, value in self.settings.items() if content["settings"].get(key) != value]
+        changed += sorted(set(self.parts) ^ set(content["parts"]))
+        if changed:
+            raise ValueError(
+                f"{self.path} was written with other settings ({', '.join(changed)}); start anew with "
+                f"`--resume False`, or give the same settings"
+            )
+        # Ignite would take such a run for a finished one, and train its weights once more from the first epoch.
+        if content["progress"]["epoch"] >= max_epochs:
+            raise ValueError(
+                f"expected max_epochs above the {content['progress']['epoch']} that {self.path} has, got {max_epochs}; "
+                f"start anew with `--resume False`, or give more epochs"
+            )
 
 
 class SaveWeights:
@@ -99,5 +111,7 @@ class SaveWeights:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        if not is_main():
+            return
         save_weights(self.path, self.network, {**self.facts, "epochs": engine.state.epoch})
         self.state_path.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ class LabelUpdateNetwork(nn.Module):
     Args:
         pretrained: ImageNet weights of its own VGG16 encoder: True, False or a path.
         width: factor on the encoder's channel counts.
+        batch_norm: of the encoder.
         mask: ``feasible`` keeps mass inside F; ``all`` is the paper's psi = 5.
 
     Raises:
@@ -46,12 +47,14 @@ class LabelUpdateNetwork(nn.Module):
         - output: ``(N, 5)``, rows sum to 1.
     """
 
-    def __init__(self, pretrained: bool | str = True, width: float = 1.0, mask: str = "feasible") -> None:
+    def __init__(
+        self, pretrained: bool | str = True, width: float = 1.0, mask: str = "feasible", batch_norm: bool = False
+    ) -> None:
         super().__init__()
         if mask not in MASKS:
             raise ValueError(f"expected mask in {list(MASKS)}, got {mask!r}")
         self.mask = mask
-        self.encoder = VGG16Encoder(pretrained, width)
+        self.encoder = VGG16Encoder(pretrained, width, batch_norm)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.shift = nn.Linear(self.encoder.channels[-1], len(GRADES))
         nn.init.zeros_(self.shift.weight)

@@ -18,7 +18,9 @@ class MultiTaskUNet(nn.Module):
 
     Args:
         pretrained: ImageNet weights of the encoder: True, False or a path.
-        width: factor on every channel count; 1.0 is VGG16.
+        width: factor on every channel count; 1.0 is VGG16. The decoder keeps at least 16 channels: five classes do
+            not fit through fewer.
+        batch_norm: of the encoder; see :class:`VGG16Encoder`. The decoder always has it, as Keras' does.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
@@ -31,11 +33,11 @@ class MultiTaskUNet(nn.Module):
         torch.Size([1, 5, 64, 96])
     """
 
-    def __init__(self, pretrained: bool | str = True, width: float = 1.0) -> None:
+    def __init__(self, pretrained: bool | str = True, width: float = 1.0, batch_norm: bool = False) -> None:
         super().__init__()
-        self.encoder = VGG16Encoder(pretrained, width)
+        self.encoder = VGG16Encoder(pretrained, width, batch_norm)
         *skips, deepest = (*self.encoder.channels, self.encoder.channels[-1])
-        outputs = [max(1, round(channels * width)) for channels in DECODER_CHANNELS]
+        outputs = [max(DECODER_CHANNELS[-1], round(channels * width)) for channels in DECODER_CHANNELS]
         inputs = [deepest, *outputs[:-1]]
         self.decoder = nn.ModuleList(
             _up(below, skip, out) for below, skip, out in zip(inputs, reversed(skips), outputs, strict=True)

@@ -1,13 +1,21 @@
 """ImageNet weights: from torchvision, from a file, or none."""
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
+
+# torch's restricted unpickler promises no one error: a CSV gives IndexError, a cut or altered file any of these.
+UNREADABLE = (
+    pickle.UnpicklingError, struct.error, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+    AssertionError, EOFError, OSError,
+)  # fmt: skip
 
 
 def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, Tensor] | None:
@@ -38,7 +46,7 @@ def _download(architecture: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def read_weights(path: str | Path) -> Mapping[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Any]:
     """Read a file of tensors; nothing else in it is ever executed.
 
     Raises:
@@ -47,6 +55,9 @@ def read_weights(path: str | Path) -> Mapping[str, Tensor]:
     if not Path(path).is_file():
         raise ValueError(f"expected weights at {path}, found no such file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
         raise ValueError(f"expected weights (a torch state dict) in {path}, got: {type(error).__name__}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"expected weights (a torch state dict) in {path}, got: {type(content).__name__}")
+    return content

@@ -29,11 +29,13 @@ class Normalise(nn.Module):
 
 
 class VGG16Encoder(nn.Module):
-    """VGG16's convolutions without batch norm (Simonyan & Zisserman 2015).
+    """VGG16's convolutions (Simonyan & Zisserman 2015).
 
     Args:
         pretrained: True, False or a path, as in :func:`imagenet_weights`.
         width: factor on every channel count; ImageNet weights exist for 1.0 only.
+        batch_norm: torchvision's ``vgg16_bn``. The paper's encoder has none; from random weights, thirteen layers
+            without it hardly pass on what distinguishes two photographs.
 
     Raises:
         ValueError: if weights are asked for at another width, or do not fit.
@@ -43,13 +45,13 @@ class VGG16Encoder(nn.Module):
         - output: six tensors, ``(N, 64w, H, W)`` to ``(N, 512w, H/16, W/16)``, and the last one pooled, at H/32.
     """
 
-    def __init__(self, pretrained: bool | str = True, width: float = 1.0) -> None:
+    def __init__(self, pretrained: bool | str = True, width: float = 1.0, batch_norm: bool = False) -> None:
         super().__init__()
         self.channels = tuple(max(1, round(channels * width)) for channels in CHANNELS)
-        layers = make_layers(_plan(self.channels), batch_norm=False)
+        layers = make_layers(_plan(self.channels), batch_norm=batch_norm)
         _initialise(layers)
         if pretrained is not False:
-            _load(layers, pretrained, width)
+            _load(layers, "vgg16_bn" if batch_norm else "vgg16", pretrained, width)
         self.normalise = Normalise()
         self.blocks = nn.ModuleList(_split(layers))
 
@@ -80,15 +82,17 @@ def _initialise(layers: nn.Sequential) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _load(layers: nn.Sequential, pretrained: bool | str, width: float) -> None:
+def _load(layers: nn.Sequential, architecture: str, pretrained: bool | str, width: float) -> None:
     if width != 1.0:
         raise ValueError(f"ImageNet weights exist for width 1.0, got width {width}; say `--pretrained False`")
-    state = imagenet_weights("vgg16", pretrained) or {}
+    state = imagenet_weights(architecture, pretrained) or {}
     features = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
     try:
         layers.load_state_dict(features)
     except RuntimeError as error:
-        raise ValueError(f"expected weights of torchvision's vgg16 in {pretrained}: {str(error)[:200]}") from error
+        raise ValueError(
+            f"expected weights of torchvision's {architecture} in {pretrained}: {str(error)[:200]}"
+        ) from error
 
 
 def _split(layers: nn.Sequential) -> list[nn.Sequential]:

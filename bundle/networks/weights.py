@@ -66,7 +66,7 @@ def load_grader(path: str | os.PathLike) -> Grader:
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:
     content = read_weights(Path(path))
-    if not isinstance(content, dict) or not {"model", "network", "facts"} <= set(content):
+    if not {"model", "network", "facts"} <= set(content):
         raise ValueError(f"expected weights that this bundle wrote in {path}, got a file without 'model' and 'network'")
     return content
 

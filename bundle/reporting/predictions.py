@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from bundle.handlers.predictions import Prediction, prediction_row
-from bundle.labels import LESION_PRIORITY, LESIONS
 from bundle.manifest import write_text_whole
-from bundle.reporting.overlay import heat_picture, lesion_overlay, shrink_mask, write_mask_png
+from bundle.reporting.overlay import heat_picture, lesion_overlay, shrink_lesions, write_mask_png
 from bundle.reporting.report import Card, write_report
 from bundle.reporting.whole_file import written_whole
 
@@ -24,10 +23,11 @@ CARD_LONG_SIDE_PX = 640
 
 
 class PredictionFiles:
-    """Write ``masks/``, ``overlays/`` and ``heatmaps/`` as predictions come, then ``predictions.csv`` and ``report.html``.
+    """Write masks, overlays and heat maps as predictions come, then ``predictions.csv`` and ``report.html``.
 
-    A mask is an indexed PNG at the photograph's own size: 0 background, 1-4 as in ``LESIONS``. A heat map is a grey
-    PNG of at most 1024 pixels on its long side.
+    They lie in ``masks/``, ``overlays/`` and ``heatmaps/`` under the photograph's name. A mask is an indexed PNG at
+    the photograph's own size: 0 background, 1-4 as in ``LESIONS``. A heat map is a grey PNG of at most 1024 pixels on
+    its long side.
 
     Args:
         output_dir: where to.
@@ -65,7 +65,8 @@ class PredictionFiles:
                 image = np.asarray(picture.convert("RGB"))
             lesions = np.asarray(Image.open(self._path("masks", name, ".png")))
             heat = np.asarray(Image.open(self._path("heatmaps", name, ".png")), dtype=np.float32) / 255
-            yield Card(name=name, image=image, lesions=_shrunk(lesions, image), heat=heat, **one["facts"])
+            small = shrink_lesions(lesions, (image.shape[1], image.shape[0]))
+            yield Card(name=name, image=image, lesions=small, heat=heat, **one["facts"])
 
     def _path(self, folder: str, name: str, suffix: str) -> Path:
         """Keep sub-folders and the original suffix: a.jpg and a.png are two photographs."""
@@ -82,15 +83,6 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
     """Read a photograph as RGB ``(H, W, 3)`` uint8."""
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
-
-
-def _shrunk(lesions_HW: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Shrink a label map so that no lesion is lost."""
-    small = np.zeros(image.shape[:2], dtype=np.uint8)
-    for lesion in reversed(LESION_PRIORITY):
-        value = LESIONS.index(lesion) + 1
-        small[shrink_mask(lesions_HW == value, (image.shape[1], image.shape[0]))] = value
-    return small
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

@@ -28,9 +28,13 @@ def batch():
 
 @pytest.fixture
 def handler(batch):
+    return make_handler(batch, batch_norm=False)
+
+
+def make_handler(batch, batch_norm):
     torch.manual_seed(0)
-    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 8)).double()
-    label_update = LabelUpdateNetwork(pretrained=False, width=1 / 8).double()
+    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 8, batch_norm=batch_norm)).double()
+    label_update = LabelUpdateNetwork(pretrained=False, width=1 / 8, batch_norm=batch_norm).double()
     torch.nn.init.normal_(label_update.shift.weight, std=0.1)
     optimizer = torch.optim.SGD(label_update.parameters(), lr=1e-1)
     loss = Focal64()
@@ -72,8 +76,10 @@ def relative_difference(ours, theirs):
     return ((flat[0] - flat[1]).norm() / flat[1].norm()).item()
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("objective", ["segmentation", "initial", "segmentation+initial"])
-def test_the_meta_gradient_equals_double_backward(handler, batch, objective):
+def test_the_meta_gradient_equals_double_backward(batch, objective, batch_norm):
+    handler = make_handler(batch, batch_norm)
     handler.objective = objective
     expected = double_backward(handler, batch)
     handler.meta_step(batch)

@@ -1,0 +1,40 @@
+# Everything a newcomer needs: `make demo`, `make test`. DATA=/path/to/IDRiD makes the demo run on it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+DEMO := outputs/$(if $(DATA),demo_idrid,demo)
+RESULTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check
+
+help:  ## show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: $(VENV)/.installed  ## make .venv with the tested versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'expected Python 3.10 or newer, got ' + sys.version.split()[0] + '; say make PYTHON=...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+demo: install  ## both stages on a synthetic data set, or on IDRiD with DATA=/path/to/IDRiD; ends with tables and a report
+	@mkdir -p $(DEMO)
+ifeq ($(DATA),)
+	$(BIN)/python -m scripts.prepare --dataset phantom --root $(DEMO)/phantom --out $(DEMO)/manifest.json
+else
+	$(BIN)/python -m scripts.prepare --dataset idrid --root "$(DATA)" --out $(DEMO)/manifest.json --allow_missing
+endif
+	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo $(if $(RESULTS),--results $(RESULTS))
+
+test: install  ## the tests; those on real photographs run where IDRID_ROOT is set
+	$(BIN)/python -m pytest
+
+check: install  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,56 @@
+"""Several processes, one training: which device is mine, who writes files, and means over the processes."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def start() -> None:
+    """Join the processes that torchrun started: NCCL between GPUs, Gloo without.
+
+    Raises:
+        ValueError: if torchrun did not start this process.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        raise ValueError(
+            "expected to be started by torchrun, got no LOCAL_RANK; leave multi_gpu_train.yaml out otherwise"
+        )
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def local_device() -> torch.device:
+    """Return this process's GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def rank() -> int:
+    """Return this process's number; 0 for a process on its own."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files."""
+    return rank() == 0
+
+
+def mean_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Average each tensor over the processes, in one message; on its own, a process gets its tensors back."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return list(tensors)
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    pieces = flat.split([tensor.numel() for tensor in tensors])
+    return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]

@@ -1,0 +1,249 @@
+"""All stages in order: each in a process of its own, skipped when it is done, continued when it was cut off."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from bundle import ROOT
+from bundle.manifest import file_sha256, load_json, write_json_whole
+
+CONFIGS = ROOT / "configs"
+PROGRESS = re.compile(r"(\S.*?\[\d+/\d+\]\s*\d+%)")
+ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)): (.*)$", re.MULTILINE)
+PROGRESS_EVERY_S = 20
+
+
+class StageFailed(RuntimeError):
+    """A stage's process ended with an error that is not the user's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One ``monai.bundle run``.
+
+    Attributes:
+        name: shown to the user; unique in a pipeline.
+        configs: names below ``configs/``, merged in this order.
+        options: of the command line.
+        inputs: files whose content the stage depends on.
+        outputs: files below ``output_dir`` that it leaves.
+        output_dir: of the run.
+    """
+
+    name: str
+    configs: Sequence[str]
+    options: Mapping[str, Any]
+    inputs: Sequence[Path]
+    outputs: Sequence[str]
+    output_dir: Path
+
+    def command(self) -> list[str]:
+        """Return what a user would type for this stage."""
+        files = [str(CONFIGS / name) for name in self.configs]
+        config_file = files[0] if len(files) == 1 else str(files)
+        options = {"config_file": config_file, **self.options, "output_dir": str(self.output_dir)}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "monai.bundle", "run", *words]
+
+    def key(self) -> str:
+        """Hash what the result depends on: configs, options, and the content of the inputs."""
+        content = {
+            "configs": file_sha256([CONFIGS / name for name in self.configs]),
+            "options": {name: str(value) for name, value in self.options.items()},
+            "inputs": [file_sha256([path]) for path in self.inputs if path.is_file()],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def marker(self) -> Path:
+        """The file that says that the stage is done, under which key, and how long it took."""
+        return self.output_dir / f"finished.{self.name.replace('/', '_')}.json"
+
+    def is_finished(self) -> bool:
+        """Whether the same stage on the same input has run to its end and its outputs are still there."""
+        if not self.marker.is_file() or not all((self.output_dir / name).is_file() for name in self.outputs):
+            return False
+        return load_json(self.marker)["key"] == self.key()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a pipeline runs on.
+
+    Attributes:
+        manifest: file of ``scripts.prepare``.
+        output_dir: a folder for all stages.
+        architectures: of the graders, one ``pretrain`` each.
+        inputs: photographs or folder for inference.
+        experiment: folder below ``configs/experiments`` with an overlay per stage, or None.
+        options: for every stage that has an option of this name.
+    """
+
+    manifest: Path
+    output_dir: Path
+    architectures: Sequence[str]
+    inputs: Sequence[str]
+    experiment: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """Lay out the stages, each with the files that the ones before it leave.
+
+    Raises:
+        ValueError: if the experiment is unknown, or an option belongs to no stage.
+    """
+    out, manifest = settings.output_dir, settings.manifest
+    graders = [out / "pretrain" / name / "model.pt" for name in settings.architectures]
+    labels, weights = out / "pseudo" / "pseudo_labels.json", out / "train" / "model.pt"
+    found = [
+        *(
+            _stage(settings, f"pretrain/{path.parent.name}", ["pretrain"], path.parent, [manifest], ["model.pt"],
+                   manifest=manifest, architecture=path.parent.name)
+            for path in graders
+        ),
+        _stage(settings, "pseudo_label", ["pseudo_label"], labels.parent, [manifest, *graders],
+               ["pseudo_labels.json", "summary.json"], manifest=manifest, graders=[str(path) for path in graders]),
+        _stage(settings, "train", ["train"], weights.parent, [manifest, labels], ["model.pt"],
+               manifest=manifest, pseudo_labels=labels),
+        _stage(settings, "evaluate", ["train", "evaluate"], weights.parent, [manifest, weights], ["metrics.json"],
+               manifest=manifest),
+        _stage(settings, "inference", ["inference"], out / "inference", [weights],
+               ["predictions.csv", "report.html"], checkpoint=weights, input=list(settings.inputs)),
+    ]  # fmt: skip
+    _check_used(settings, found)
+    return found
+
+
+def _stage(
+    settings: Settings,
+    name: str,
+    bases: Sequence[str],
+    output_dir: Path,
+    inputs: Sequence[Path],
+    outputs: Sequence[str],
+    **options: object,
+) -> Stage:
+    configs = [f"{base}.yaml" for base in bases]
+    if settings.experiment is not None:
+        configs += [path for base in bases for path in _overlay(settings.experiment, base)]
+    known = {key for path in configs for key in yaml.safe_load((CONFIGS / path).read_text(encoding="utf-8"))}
+    chosen = {key: value for key, value in settings.options.items() if key in known}
+    return Stage(
+        name=name, configs=configs, options={**options, **chosen}, inputs=inputs, outputs=outputs,
+        output_dir=output_dir,
+    )  # fmt: skip
+
+
+def _overlay(experiment: str, base: str) -> list[str]:
+    folder = CONFIGS / "experiments" / experiment
+    if not folder.is_dir():
+        there = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
+        raise ValueError(f"expected --experiment out of {there}, got {experiment!r}")
+    path = folder / f"{base}.yaml"
+    return [str(path.relative_to(CONFIGS))] if path.is_file() else []
+
+
+def _check_used(settings: Settings, found: Sequence[Stage]) -> None:
+    unused = set(settings.options) - {name for stage in found for name in stage.options}
+    if unused:
+        raise ValueError(f"expected options that some stage has, got also {sorted(unused)}")
+
+
+def run_stages(todo: Sequence[Stage], output_dir: Path) -> None:
+    """Run what is not finished, in order.
+
+    Raises:
+        ValueError: if another run works in the folder, or a stage was given something that it refuses.
+        StageFailed: if a stage's process ended otherwise; running again goes on from there.
+    """
+    with _lock(output_dir) as lock:
+        for number, stage in enumerate(todo, start=1):
+            title = f"[{number}/{len(todo)}] {stage.name}"
+            if stage.is_finished():
+                _say(f"{title}: finished before, skipped")
+                continue
+            _say(f"{title}: running, log in {stage.output_dir / 'log.txt'}")
+            started = time.monotonic()
+            _run(stage, lock)
+            duration_s = round(time.monotonic() - started, 1)
+            write_json_whole(stage.marker, {"key": stage.key(), "duration_s": duration_s, "command": stage.command()})
+            _say(f"{title}: done in {duration_s:.0f} s")
+
+
+@contextmanager
+def _lock(output_dir: Path) -> Iterator[int]:
+    """Hold the folder; a stage's process holds it too, so that one whose parent was killed is not run twice."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(output_dir / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another run still works in {output_dir}: wait for it, or stop it") from None
+    else:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _run(stage: Stage, lock: int) -> None:
+    stage.output_dir.mkdir(parents=True, exist_ok=True)
+    log = stage.output_dir / "log.txt"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            stage.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            env=environment, pass_fds=(lock,),
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            _follow(process.stdout, file)
+        finally:
+            process.stdout.close()
+            returncode = process.wait()
+    if returncode:
+        raise _failure(stage, log, returncode)
+
+
+def _python_path() -> str:
+    """Let the stage find this bundle from any folder, installed or not."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _follow(output: IO[str], log: IO[str]) -> None:
+    """Copy a process's output to its log; on the screen stands only how far it is."""
+    shown = time.monotonic()
+    for line in output:
+        log.write(line)
+        progress = PROGRESS.findall(line)
+        if progress and time.monotonic() - shown > PROGRESS_EVERY_S:
+            _say(f"      {progress[-1]}")
+            shown = time.monotonic()
+
+
+def _failure(stage: Stage, log: Path, returncode: int) -> Exception:
+    """Name the first error of the log, which is the cause of those after it."""
+    if returncode < 0:
+        return StageFailed(f"{stage.name} was stopped by signal {-returncode}; run the same command again to go on")
+    errors = [pair for pair in ERROR.findall(log.read_text(encoding="utf-8")) if not pair[1].startswith("Caught ")]
+    kind, message = errors[0] if errors else ("error", f"exit code {returncode}")
+    if kind == "ValueError":
+        return ValueError(f"{stage.name}: {message}")
+    return StageFailed(f"{stage.name}: {kind}: {message} (whole log: {log})")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

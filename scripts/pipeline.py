@@ -1,0 +1,62 @@
+"""Run every stage of the method, from a manifest to tables and a report.
+
+python -m scripts.pipeline --manifest idrid.json --output_dir outputs
+Run it again after anything cut it off: finished stages are skipped, the unfinished one goes on.
+"""
+
+import sys
+from pathlib import Path
+
+from bundle.datasets.splits import evaluation
+from bundle.manifest import load_manifest
+from bundle.networks.graders import ARCHITECTURES
+from bundle.pipeline import Settings, StageFailed, run_stages, stages
+from bundle.reporting.results import write_results
+from scripts.cli import main
+
+
+def pipeline(
+    manifest: str,
+    output_dir: str = "outputs",
+    experiment: str | None = None,
+    input: str | None = None,
+    architectures: str = ",".join(ARCHITECTURES),
+    pretrained: str | None = None,
+    fold: int | None = None,
+    seed: int | None = None,
+    num_workers: int | None = None,
+    track: bool | None = None,
+    results: str | None = None,
+) -> None:
+    """Run pretrain, pseudo_label, train, evaluate and inference in order, then write the results page.
+
+    Args:
+        manifest: what `scripts.prepare` wrote.
+        output_dir: folder of all stages.
+        experiment: a folder of overlays below configs/experiments, such as demo.
+        input: photographs for inference; without it, those that the evaluation was on.
+        architectures: of the graders, separated by commas.
+        pretrained: true, false or a path; for every network of the stages.
+        fold: held-out fold.
+        seed: of every stage.
+        num_workers: loader processes.
+        track: false leaves MLflow out.
+        results: also write the results page to this file.
+    """
+    data = load_manifest(manifest)
+    shown = [input] if input else [str(data.path(row.image)) for row in evaluation(data, fold or 0, "lesions")[1]]
+    options = {"pretrained": pretrained, "fold": fold, "seed": seed, "num_workers": num_workers, "track": track}
+    settings = Settings(
+        manifest=Path(manifest).resolve(), output_dir=Path(output_dir).resolve(), inputs=shown, experiment=experiment,
+        architectures=architectures.split(","), options={k: v for k, v in options.items() if v is not None},
+    )  # fmt: skip
+    todo = stages(settings)
+    try:
+        run_stages(todo, settings.output_dir)
+    except StageFailed as error:
+        sys.exit(f"error: {error}")
+    print(write_results(settings.output_dir, data, todo, results))
+
+
+if __name__ == "__main__":
+    main(pipeline)

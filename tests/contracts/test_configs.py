@@ -1,0 +1,118 @@
+"""The configs hold together: overlays overlay something, options have an effect, names lead somewhere."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from monai.bundle.workflows import ConfigWorkflow
+
+from bundle import ROOT
+
+CONFIGS = ROOT / "configs"
+STAGES = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+OVERLAYS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS)
+ON_TOP_OF_TRAIN = ("evaluate", "multi_gpu_train")
+"""Stages whose own file is an overlay of train.yaml."""
+
+
+def named(path: Path) -> str:
+    return path.relative_to(CONFIGS).as_posix()
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that this one is run with; an overlay that is not called after a stage is one of train."""
+    if path in STAGES.values():
+        return [STAGES["train"], path] if path.stem in ON_TOP_OF_TRAIN else [path]
+    return [*files_of(STAGES.get(path.stem, STAGES["train"])), path]
+
+
+def load(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def workflow(path: Path, **options: object) -> ConfigWorkflow:
+    files = [str(file) for file in files_of(path)]
+    return ConfigWorkflow(files, meta_file=[], logging_file=False, **options)
+
+
+def nodes(value: object) -> Iterator[object]:
+    yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from nodes(one)
+
+
+def components(path: Path) -> list[dict[str, Any]]:
+    """Return the components of a file that this package has."""
+    found = [node for node in nodes(load(path)) if isinstance(node, dict)]
+    return [node for node in found if str(node.get("_target_", "")).startswith("bundle.")]
+
+
+def located(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+ALL = [*STAGES.values(), *OVERLAYS]
+every_file = pytest.mark.parametrize("path", ALL, ids=named)
+
+
+def test_the_stages_of_the_method_are_there():
+    assert {"pretrain", "pseudo_label", "train", "evaluate", "inference"} <= set(STAGES)
+
+
+@every_file
+def test_the_first_line_says_what_the_file_is_for(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert re.fullmatch(r"# .{20,}[.:]", first)
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=named)
+def test_an_overlay_changes_only_what_its_stage_has(path):
+    known = {key for file in files_of(path)[:-1] for key in load(file)}
+    changed = {re.split("::|#", key.lstrip("+"))[0] for key in load(path)}
+    assert changed - known == set()
+
+
+@every_file
+def test_every_option_has_an_effect(path):
+    """By the very check that a run begins with; what comes after it stays to be read, but is not run."""
+    check, *rest = workflow(path).parser["initialize"]
+    workflow(path, initialize=[check, *(line.removeprefix("$") for line in rest)]).initialize()
+
+
+@pytest.mark.parametrize("path", STAGES.values(), ids=named)
+def test_a_stage_begins_by_checking_its_options(path):
+    assert load(path)["initialize"][0] == "$workflow.check_options()"
+
+
+@every_file
+def test_every_component_of_this_package_takes_what_it_is_given(path):
+    for component in components(path):
+        parameters = set(inspect.signature(located(component["_target_"])).parameters)
+        given = {name for name in component if not re.fullmatch("_.*_", name)}
+        assert given <= parameters, f"{component['_target_']} takes {sorted(parameters)}"
+
+
+@every_file
+def test_every_function_that_an_expression_calls_is_there(path):
+    modules = {}
+    for key, lines in [pair for file in files_of(path) for pair in load(file).items()]:
+        for line in lines if key.lstrip("+") == "imports" else ():
+            module, _, alias = line.removeprefix("$import ").partition(" as ")
+            modules[alias or module] = importlib.import_module(module)
+    expressions = [node for node in nodes(load(path)) if isinstance(node, str) and node.startswith("$")]
+    for expression in expressions:
+        for alias, name in re.findall(r"(?<![\w@#.'])(\w+)\.([a-z_]\w*)", expression.removeprefix("$")):
+            assert alias not in modules or hasattr(modules[alias], name), f"{alias} has no {name}: {expression}"
+
+
+def test_without_label_update_there_is_neither_its_network_nor_its_optimiser():
+    train = workflow(STAGES["train"], label_update=False, pretrained=False, width=0.0625)
+    assert train.parser.get_parsed_content("label_optimizer") is None
+    assert train.parser.get_parsed_content("label_network") is None
+    assert train.parser.get_parsed_content("train#step").label_update is None

@@ -1,0 +1,127 @@
+"""Items name the files that a cache is keyed by; what is known of them by id never enters that cache."""
+
+import pytest
+import torch
+from monai.data import PersistentDataset
+from monai.data.utils import pickle_hashing
+from monai.transforms import Compose, Transform
+
+from bundle.datasets.items import AttachById, file_items, grades, ids, initial_labels, items, paths, true_grades, union
+from bundle.hand_over import InitialLabel
+from bundle.manifest import Manifest, Photograph, file_sha256
+
+LABEL = InitialLabel(soft=(0.0, 0.0, 0.5, 0.3, 0.2), feasible=(False, False, True, True, True), weight=0.9)
+
+
+def photograph(name, group="g1", **changes):
+    fields = {
+        "id": name, "image": f"images/{name}.jpg", "split": "train", "sha256": "a" * 64, "width_px": 60,
+        "height_px": 40, "group": group,
+    }  # fmt: skip
+    return Photograph(**(fields | changes))
+
+
+def manifest(tmp_path, *rows):
+    return Manifest(name="tiny", root=tmp_path, folds=2, seed=0, photographs=rows)
+
+
+class Counted(Transform):
+    """Count how often an item is prepared."""
+
+    calls = 0
+
+    def __call__(self, data):
+        Counted.calls += 1
+        return {**data, "image": torch.tensor([float(len(data["id"]))])}
+
+
+def test_an_item_names_the_files_of_its_photograph(tmp_path):
+    row = photograph("a", annotated=("MA", "EX"), masks={"EX": "masks/a_EX.tif"}, optic_disc="masks/a_OD.tif")
+    assert items(manifest(tmp_path, row), [row]) == [
+        {
+            "id": "a",
+            "image": str(tmp_path / "images/a.jpg"),
+            "masks": {"EX": str(tmp_path / "masks/a_EX.tif")},
+            "annotated": ("MA", "EX"),
+            "optic_disc": str(tmp_path / "masks/a_OD.tif"),
+            "sha256": "a" * 64,
+        }
+    ]
+
+
+def test_a_copy_that_is_graded_lends_its_grade(tmp_path):
+    rows = photograph("a"), photograph("b", grade=3), photograph("c", group="g2")
+    table = true_grades(manifest(tmp_path, *rows), rows)
+    assert table == {"a": {"grade": 3}, "b": {"grade": 3}, "c": {"grade": -1}}
+
+
+def test_initial_labels_become_tensors_beside_the_true_grade(tmp_path):
+    row = photograph("a", grade=2)
+    found = initial_labels(manifest(tmp_path, row), [row], {"a": LABEL})["a"]
+    assert found["initial"].tolist() == pytest.approx([0, 0, 0.5, 0.3, 0.2])
+    assert (found["initial"].dtype, found["feasible"].dtype) == (torch.float32, torch.bool)
+    assert found["weight"].item() == pytest.approx(0.9)
+    assert found["grade"] == 2
+
+
+def test_new_labels_never_meet_an_old_cache(tmp_path):
+    """As the configs build it: what comes before AttachById is cached, AttachById itself is not."""
+    listed = [{"id": "ab", "sha256": "a" * 64}]
+
+    def data_set(grade):
+        steps = Compose([Counted(), AttachById({"ab": {"grade": grade}})])
+        return PersistentDataset(listed, steps, cache_dir=tmp_path / "cache", hash_transform=pickle_hashing)
+
+    Counted.calls = 0
+    assert (data_set(1)[0]["grade"], Counted.calls) == (1, 1)
+    assert (data_set(4)[0]["grade"], Counted.calls) == (4, 1)
+    assert data_set(4)[0]["image"].item() == 2
+
+
+def test_attaching_leaves_the_item_as_it_was():
+    item = {"id": "a", "image": 1}
+    assert AttachById({"a": {"grade": 2}})(item) == {"id": "a", "image": 1, "grade": 2}
+    assert item == {"id": "a", "image": 1}
+
+
+def test_photographs_of_a_folder_stand_by_name_with_what_is_below(tmp_path):
+    for name in ("b.JPG", "a.png", "notes.txt", "deep/a.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    found = file_items(str(tmp_path))
+    assert [item["id"] for item in found] == ["a.png", "b.JPG", "deep/a.tif"]
+    assert found[0]["sha256"] == file_sha256([tmp_path / "a.png"])
+    assert paths(found)["deep/a.tif"] == str(tmp_path / "deep/a.tif")
+
+
+def test_files_and_folders_may_be_listed_together(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("one.jpg", "deep/two.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    assert [item["id"] for item in file_items([tmp_path / "one.jpg", tmp_path / "deep"])] == ["one.jpg", "two.jpg"]
+
+
+def test_lists_of_ids_and_grades_and_a_union_without_repeats():
+    rows = photograph("a", grade=3), photograph("b"), photograph("c", grade=0)
+    assert ids(rows) == ["a", "b", "c"]
+    assert grades(rows) == [3, 0]
+    assert ids(union(rows[:2], rows[1:])) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("sources", [None, "", []])
+def test_no_photograph_says_which_option_names_it(sources):
+    with pytest.raises(ValueError, match="expected --input DIR_OR_FILE"):
+        file_items(sources)
+
+
+def test_a_missing_folder_and_an_empty_one_are_told_apart(tmp_path):
+    with pytest.raises(ValueError, match=r"found nothing at .*nowhere"):
+        file_items(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"expected photographs \(\.jpg, .*\) in .*, found none"):
+        file_items(tmp_path)
+
+
+def test_a_photograph_without_an_initial_label_is_named(tmp_path):
+    rows = photograph("a"), photograph("b")
+    with pytest.raises(ValueError, match=r"every lesion image, 1 have none: \['b'\]"):
+        initial_labels(manifest(tmp_path, *rows), rows, {"a": LABEL})

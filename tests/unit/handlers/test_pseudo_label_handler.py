@@ -1,0 +1,139 @@
+"""What the graders say of each image is decided, audited, scored where the grade is known, and handed over."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+
+from bundle.hand_over import load_pseudo_labels
+from bundle.handlers.pseudo_label import PseudoLabelHandler
+from bundle.manifest import Manifest, Photograph
+from bundle.pseudo_labels import Thresholds
+
+HEIGHT, WIDTH = 40, 60
+GRADERS = torch.tensor([[0.5, 0.1, 0.1, 0.2, 0.1], [0.6, 0.0, 0.2, 0.1, 0.1]])
+
+
+def photograph(name, **changes):
+    fields = {
+        "id": name, "image": "a.jpg", "split": "train", "sha256": "a" * 64, "width_px": 600, "height_px": 400,
+        "group": name, "annotated": ("MA", "HE", "EX", "SE"),
+    }  # fmt: skip
+    return Photograph(**(fields | changes))
+
+
+def manifest(**grades):
+    """Three photographs; known grades cost a bootstrap of two seconds, so most tests have none."""
+    facts = {"a": {"optic_disc": "a_OD.tif"}, "b": {}, "c": {"annotated": ("EX",)}}
+    rows = tuple(photograph(f"set/train/{name}", grade=grades.get(name), **more) for name, more in facts.items())
+    return Manifest(name="tiny", root="/", folds=2, seed=0, sha256="b" * 64, photographs=rows)
+
+
+def batch(name="set/train/a", spot_px=8):
+    """Show a lit image with one exudate and a disc that covers the left half."""
+    lesions, disc = torch.zeros(1, 1, HEIGHT, WIDTH, dtype=torch.int64), torch.zeros(1, 1, HEIGHT, WIDTH)
+    lesions[:, :, 10 : 10 + spot_px, 40 : 40 + spot_px] = 3
+    disc[..., :30] = 1
+    return {
+        "id": [name],
+        "image": torch.full((1, 3, HEIGHT, WIDTH), 0.5),
+        "lesions": lesions,
+        "optic_disc": disc.long(),
+    }
+
+
+def maps():
+    """Let the second grader look at the exudate for grade 2, and the first at nothing."""
+    found = torch.zeros(1, 2, 5, HEIGHT, WIDTH)
+    found[0, 1, 2, 10:18, 40:48] = 1
+    return found
+
+
+def label(tmp_path, batches=None, known=None, **settings):
+    """Run the handler; return its rows and the metrics of its engine."""
+    handler = PseudoLabelHandler(str(tmp_path), manifest(**(known or {})), {"graders": ["c" * 64]}, **settings)
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps()})
+    handler.attach(engine)
+    engine.run(batches or [batch()])
+    return handler.rows, engine.state.metrics
+
+
+def test_the_surer_grader_is_heard_and_moved_to_the_grade_that_its_heat_supports(tmp_path):
+    (row,), _ = label(tmp_path)
+    assert (row["winner"], row["proposed"], row["decided"], row["action"]) == (1, 0, 2, "move")
+    assert row["weight"] == pytest.approx(0.4)  # of the feasible grades 2, 3 and 4
+    e = np.e
+    assert [row[f"soft_label_{g}"] for g in range(5)] == pytest.approx(
+        [0, 0, 2 * e / (2 * e + 2), *2 * [1 / (2 * e + 2)]]
+    )
+
+
+def test_the_mean_of_graders_has_the_mean_of_their_heat(tmp_path):
+    (row,), _ = label(tmp_path, mode="log_mean")
+    assert row["winner"] is None
+    assert row["coverage_2"] > 0  # half as hot, and a half is still hot
+
+
+def test_stage_two_reads_what_is_handed_over(tmp_path):
+    (row,), _ = label(tmp_path)
+    found = load_pseudo_labels(tmp_path / "pseudo_labels.json", manifest())["set/train/a"]
+    assert found.feasible == (False, False, True, True, True)
+    assert found.weight == row["weight"]
+    settings = json.loads((tmp_path / "pseudo_labels.json").read_text())["settings"]
+    assert settings == {"graders": ["c" * 64], "mode": "max_confidence"}
+
+
+def test_where_the_true_grade_is_known_it_is_told_and_scored(tmp_path):
+    batches = [batch("set/train/a"), batch("set/train/b"), batch("set/train/c")]
+    _, metrics = label(tmp_path, batches, known={"a": 2, "c": 1})
+    with (tmp_path / "pseudo_labels.csv").open() as file:
+        table = [(row["id"][-1], row["decided"], row["true_grade"]) for row in csv.DictReader(file)]
+    assert table == [("a", "2", "2"), ("b", "2", ""), ("c", "2", "1")]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["n"], summary["n_known"], summary["decided/accuracy"]) == (3, 2, 0.5)
+    assert metrics["labels/decided_accuracy"] == 0.5
+    assert all(name.count("/") == 1 for name in metrics)
+
+
+def test_a_disc_that_no_one_outlined_is_not_held_against_a_heat_map(tmp_path):
+    rows, _ = label(tmp_path, [batch("set/train/a"), batch("set/train/b")])
+    assert [row["optic_disc_2"] for row in rows] == [0.0, None]
+
+
+def test_a_lesion_below_the_smallest_area_does_not_count(tmp_path):
+    (counted,), _ = label(tmp_path, [batch(spot_px=2)], min_area_px=4)
+    (passed_over,), _ = label(tmp_path, [batch(spot_px=2)], min_area_px=5)
+    assert (counted["rule"], passed_over["rule"]) == ("R2", "R0")
+
+
+def test_thresholds_decide_who_is_not_taught(tmp_path):
+    (row,), _ = label(tmp_path, thresholds=Thresholds(feasible_mass_min=0.5))
+    assert (row["action"], row["weight"]) == ("abstain", 0)
+
+
+def test_each_image_is_drawn_into_a_jpeg_as_the_network_saw_it(tmp_path):
+    drawn = []
+    label(tmp_path, picture=lambda *arguments: drawn.append(arguments))
+    (path, image, lesions, heat, row) = drawn[0]
+    assert path == tmp_path / "panels" / "set_train_a.jpg"
+    assert (image.dtype, image.shape, image.max()) == (np.uint8, (3, HEIGHT, WIDTH), 128)
+    assert (lesions.shape, heat.shape) == ((HEIGHT, WIDTH), (5, HEIGHT, WIDTH))
+    assert row["decided"] == 2
+
+
+def test_a_second_run_does_not_remember_the_first(tmp_path):
+    handler = PseudoLabelHandler(str(tmp_path), manifest(), {})
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps()})
+    handler.attach(engine)
+    for _ in range(2):
+        engine.run([batch()])
+    assert len(handler.rows) == 1
+
+
+def test_an_unknown_way_to_combine_graders_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected mode in \['max_confidence', 'log_mean'\], got 'vote'"):
+        label(tmp_path, mode="vote")
+    assert not (tmp_path / "pseudo_labels.json").exists()

@@ -1,0 +1,107 @@
+"""An evaluation is scored at the photograph's own size, on the photographs that count, and written with its facts."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from PIL import Image
+
+from bundle.handlers.scores import ScoreGrades, ScoreLesions, WriteScores
+from bundle.manifest import Manifest, Photograph
+
+WIDTH_PX, HEIGHT_PX = 12, 8
+GEOMETRY = torch.tensor([2.0, 0.0, 8.0, WIDTH_PX, HEIGHT_PX])
+"""The square about the middle, at native scale."""
+
+
+def photograph(name, **changes):
+    fields = {
+        "id": name, "image": f"{name}.jpg", "split": "test", "sha256": "a" * 64, "width_px": WIDTH_PX,
+        "height_px": HEIGHT_PX, "group": name, "annotated": ("MA", "HE", "EX", "SE"), "masks": {"MA": "a_MA.tif"},
+    }  # fmt: skip
+    return Photograph(**(fields | changes))
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    mask = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+    mask[2:4, 5:7] = 1
+    Image.fromarray(mask).save(tmp_path / "a_MA.tif")
+    rows = photograph("a"), photograph("b", masks={}), photograph("c")
+    return Manifest(name="tiny", root=tmp_path, folds=2, seed=0, photographs=rows)
+
+
+def batch():
+    """On the first photograph four pixels are called MA, two of which are; on the second none."""
+    lesions = torch.zeros(2, 5, 8, 8)
+    lesions[:, 0] = 1
+    lesions[0, :2, 2:4, 2:4] = torch.tensor([0.0, 1.0]).view(2, 1, 1)
+    grade = torch.tensor([[0.7, 0.3, 0, 0, 0], [0, 0, 0.2, 0.8, 0]])
+    return {"id": ["a", "b"], "grade": torch.tensor([0, 3]), "geometry": GEOMETRY.expand(2, 5)}, {
+        "lesions": lesions, "grade": grade,
+    }  # fmt: skip
+
+
+def evaluate(*handlers, batches=None, times=1):
+    """Run an evaluation whose step gives what the batch comes with; return its metrics."""
+
+    def step(engine, pair):
+        engine.state.batch, output = pair
+        return output
+
+    engine = Engine(step)
+    for handler in handlers:
+        handler.attach(engine)
+    for _ in range(times):
+        engine.run(batches or [batch()])
+    return engine.state.metrics
+
+
+def test_lesions_are_scored_against_their_outlines_at_native_size(manifest):
+    found = evaluate(ScoreLesions(manifest, manifest.photographs))
+    assert found["lesions/dice_MA"] == pytest.approx(0.5)  # TP 2, FP 2, FN 2
+    assert found["lesions/iou_MA"] == pytest.approx(1 / 3)
+    assert found["lesions/paper_dice"] == pytest.approx(1 - 4 / (2 * WIDTH_PX * HEIGHT_PX))
+
+
+def test_photographs_that_do_not_count_are_passed_over(manifest):
+    found = evaluate(ScoreLesions(manifest, manifest.photographs[1:]))
+    assert found["lesions/images_MA"] == 0
+    assert found["lesions/paper_dice"] == 1
+    assert evaluate(ScoreLesions(manifest, [])) == {}
+
+
+def test_a_second_evaluation_does_not_remember_the_first(manifest):
+    scorers = ScoreLesions(manifest, manifest.photographs), ScoreGrades(["a", "b"])
+    assert evaluate(*scorers, times=2) == pytest.approx(evaluate(*scorers), nan_ok=True)
+
+
+def test_grades_are_scored_where_they_are_known_and_count():
+    (facts, output), (other, _) = batch(), batch()
+    unknown = {**other, "id": ["c", "d"], "grade": torch.tensor([-1, 4])}
+    batches = [(facts, output), (unknown, output)]
+    found = evaluate(ScoreGrades(["a", "b", "c", "d"]), batches=batches)
+    assert found["grade/accuracy"] == pytest.approx(2 / 3)  # 0 and 3 are right, 3 for 4 is wrong, -1 is unknown
+    assert evaluate(ScoreGrades(["a", "b", "c"]), batches=batches)["grade/accuracy"] == 1
+    assert evaluate(ScoreGrades([]), batches=batches) == {}
+
+
+def test_scores_are_written_with_facts_and_intervals(manifest, tmp_path):
+    scorers = ScoreLesions(manifest, manifest.photographs), ScoreGrades(["a", "b"])
+    writer = WriteScores(str(tmp_path / "out" / "metrics.json"), {"subset": {"lesions": "test"}}, scorers)
+    metrics = evaluate(*scorers, writer)
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert content["subset"] == {"lesions": "test"}
+    assert content["scores"]["lesions/dice_MA"] == metrics["lesions/dice_MA"]
+    assert content["scores"]["lesions/dice_SE"] is None  # no photograph has one: undefined, and NaN is not JSON
+    low, high = content["intervals"]["lesions/dice_MA"]
+    assert low <= 0.5 <= high
+    assert content["intervals"]["grade/accuracy"] == [1, 1]
+
+
+def test_an_outline_of_another_size_is_refused(manifest):
+    Image.fromarray(np.ones((8, 8), np.uint8)).save(manifest.root / "a_MA.tif")
+    with pytest.raises(ValueError, match=r"expected a mask of 12x8 px, as its photograph, got 8x8 px"):
+        evaluate(ScoreLesions(manifest, manifest.photographs))

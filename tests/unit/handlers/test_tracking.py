@@ -1,0 +1,156 @@
+"""Every run of an engine is one MLflow run: how it ended, its settings, curves and files, and no one else's."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from ignite.engine import Engine, Events
+
+from bundle.handlers.tracking import EXPERIMENT, RunTracker
+
+mlflow = pytest.importorskip("mlflow")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder of runs with its default store; it takes seconds to make, so all tests share it."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def _no_store_from_outside(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def store(runs):
+    return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+
+
+def client(runs):
+    return mlflow.MlflowClient(store(runs))
+
+
+def of(runs, output_dir):
+    """Return the runs of an output folder, the oldest first."""
+    found = client(runs).search_runs(["1"], order_by=["attributes.start_time ASC"])
+    return [run for run in found if run.data.tags["output_dir"] == str(Path(output_dir).resolve())]
+
+
+def run(output_dir, losses=(1.0, 3.0), stage="train", epochs=2, settings=None, validators=None, **options):
+    """Train on these losses; an exception among them is raised."""
+
+    def step(engine, loss):
+        if isinstance(loss, BaseException):
+            raise loss
+        engine.state.metrics["both/loss"] = loss * engine.state.epoch
+        return loss
+
+    engine = Engine(step)
+    for validator in (validators or {}).values():
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine, inner: inner.run([0]) and None, validator)
+    tracker = RunTracker(stage, str(output_dir), settings or {}, validators=validators, **options)
+    tracker.attach(engine)
+    engine.run(list(losses), max_epochs=epochs)
+    return tracker
+
+
+def validator(**metrics):
+    engine = Engine(lambda engine, batch: None)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.state.metrics.update(metrics))
+    return engine
+
+
+def test_a_run_that_came_to_its_end_is_finished_and_says_what_it_was(runs):
+    run(runs / "whole")
+    (found,) = of(runs, runs / "whole")
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "train-whole")
+    assert found.data.tags["stage"] == "train"
+    assert found.data.tags["commit"]
+    assert client(runs).get_experiment(found.info.experiment_id).name == EXPERIMENT
+    assert (runs / "mlflow.db").is_file()
+
+
+def test_curves_have_one_point_an_epoch_under_split_task_and_metric(runs):
+    tracker = run(runs / "curves", validators={"validation": validator(**{"grade/accuracy": 0.25})})
+    history = {
+        name: [(point.step, point.value) for point in client(runs).get_metric_history(tracker.run_id, name)]
+        for name in of(runs, runs / "curves")[0].data.metrics
+    }
+    assert history == {
+        "train/both/loss": [(1, 3.0), (2, 6.0)],
+        "validation/grade/accuracy": [(1, 0.25), (2, 0.25)],
+    }
+
+
+def test_only_finite_numbers_are_points(runs):
+    metrics = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": "text", "e": None, "f": 1}
+    run(runs / "numbers", epochs=1, validators={"test": validator(**metrics)})
+    assert set(of(runs, runs / "numbers")[0].data.metrics) == {"train/both/loss", "test/f"}
+
+
+def test_flat_settings_are_parameters_and_all_of_them_stand_in_the_config(runs):
+    settings = {"beta": 0.8, "fold": None, "output": Path("out"), "lesions": ["MA"], "train": {"max_epochs": 2}}
+    tracker = run(runs / "settings", settings=settings)
+    assert of(runs, runs / "settings")[0].data.params == {"beta": "0.8", "fold": "None", "output": "out"}
+    path = client(runs).download_artifacts(tracker.run_id, "config.json", str(runs))
+    assert json.loads(Path(path).read_text()) == {**settings, "output": "out"}
+
+
+def test_files_and_folders_are_kept_where_they_exist(runs):
+    folder = runs / "files"
+    (folder / "panels").mkdir(parents=True)
+    (folder / "model.pt").write_bytes(b"weights")
+    (folder / "panels" / "a.jpg").write_bytes(b"picture")
+    tracker = run(folder, artifacts=["model.pt", "panels", "absent.json"])
+    kept = [file.path for file in client(runs).list_artifacts(tracker.run_id)]
+    assert sorted(kept) == ["config.json", "model.pt", "panels"]
+    assert [file.path for file in client(runs).list_artifacts(tracker.run_id, "panels")] == ["panels/a.jpg"]
+    assert (runs / "mlartifacts" / tracker.run_id).is_dir()
+
+
+def test_a_run_that_raised_is_failed_says_why_and_the_error_goes_on(runs):
+    with pytest.raises(RuntimeError, match="`loss` became nan"):
+        run(runs / "diverged", losses=[1.0, RuntimeError("`loss` became nan")])
+    (found,) = of(runs, runs / "diverged")
+    assert found.info.status == "FAILED"
+    assert found.data.tags["error"] == "RuntimeError: `loss` became nan"
+
+
+@pytest.mark.parametrize("name", ["killed", "it's 100% killed"])
+def test_an_open_run_of_the_same_folder_and_stage_was_killed(runs, name):
+    for folder, stage in ((name, "train"), (name, "evaluate"), (f"{name} too", "train")):
+        RunTracker(stage, str(runs / folder), {}).start(Engine(lambda engine, batch: None))
+    run(runs / name)
+    statuses = [(found.data.tags["stage"], found.info.status) for found in of(runs, runs / name)]
+    assert statuses == [("train", "KILLED"), ("evaluate", "RUNNING"), ("train", "FINISHED")]
+    assert [found.info.status for found in of(runs, runs / f"{name} too")] == ["RUNNING"]
+
+
+def test_a_second_run_never_continues_the_first(runs):
+    first, second = run(runs / "twice", losses=[1.0]), run(runs / "twice", losses=[5.0], epochs=1)
+    assert first.run_id != second.run_id
+    assert [found.data.metrics for found in of(runs, runs / "twice")] == [
+        {"train/both/loss": 2.0},
+        {"train/both/loss": 5.0},
+    ]
+
+
+def test_the_environment_names_the_store(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store(runs))
+    run(tmp_path / "out" / "elsewhere", epochs=1)
+    assert len(of(runs, tmp_path / "out" / "elsewhere")) == 1
+    assert not (tmp_path / "out" / "mlflow.db").exists()
+
+
+def test_a_store_that_is_asked_for_goes_before_the_environment(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    run(tmp_path / "asked", epochs=1, tracking_uri=store(runs))
+    assert len(of(runs, tmp_path / "asked")) == 1
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_the_store_that_a_program_has_chosen_stays_as_it_is(runs):
+    before = mlflow.get_tracking_uri(), mlflow.active_run()
+    run(runs / "quiet", epochs=1)
+    assert (mlflow.get_tracking_uri(), mlflow.active_run()) == before

@@ -1,0 +1,86 @@
+"""The label update network starts at the initial label and never leaves the grades that the lesions allow."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundle.networks.label_update import LabelUpdateNetwork, mask_softmax
+
+INITIAL = torch.tensor([[0.0, 0.0, 0.5, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0, 0.0]])
+FEASIBLE = INITIAL > 0
+IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+def network(mask="feasible", shift=None):
+    """Build a narrow one; ``shift`` sets what is added to the log of each grade."""
+    torch.manual_seed(0)
+    found = LabelUpdateNetwork(pretrained=False, width=1 / 16, mask=mask)
+    if shift is not None:
+        with torch.no_grad():
+            found.shift.bias.copy_(torch.tensor(shift))
+    return found
+
+
+def test_mask_softmax_shares_between_the_kept_classes():
+    labels = mask_softmax(torch.tensor([[0.0, math.log(3), 5.0]]), torch.tensor([[True, True, False]]))
+    assert labels.tolist()[0] == pytest.approx([0.25, 0.75, 0.0])
+
+
+@given(
+    logits=st.lists(st.floats(-50, 50), min_size=5, max_size=5),
+    mask=st.lists(st.booleans(), min_size=5, max_size=5).filter(any),
+)
+def test_mask_softmax_is_a_distribution_over_the_kept_classes(logits, mask):
+    labels = mask_softmax(torch.tensor([logits]), torch.tensor([mask]))
+    assert labels.sum().item() == pytest.approx(1, abs=1e-5)
+    assert labels.min() >= 0
+    assert (labels[~torch.tensor([mask])] == 0).all()
+
+
+def test_before_training_it_returns_the_initial_label():
+    labels = network()(IMAGE, INITIAL, FEASIBLE)
+    assert torch.allclose(labels, INITIAL, rtol=0, atol=1e-6)
+
+
+def test_before_training_mask_all_lends_each_empty_grade_a_millionth():
+    labels = network("all")(IMAGE, INITIAL, FEASIBLE)
+    assert labels[1].tolist() == pytest.approx([1e-6, 1, 1e-6, 1e-6, 1e-6], rel=1e-5)
+
+
+def test_a_push_of_log_two_doubles_the_odds_of_a_grade():
+    labels = network(shift=[0, 0, 0, math.log(2), 0])(IMAGE, INITIAL, FEASIBLE)
+    assert labels[0].tolist() == pytest.approx([0, 0, 5 / 13, 6 / 13, 2 / 13], abs=1e-6)
+
+
+def test_only_mask_all_lets_a_label_leave_the_feasible_grades():
+    push = [30.0, 0, 0, 0, 0]
+    assert network("feasible", push)(IMAGE, INITIAL, FEASIBLE)[:, 0].tolist() == [0, 0]
+    assert network("all", push)(IMAGE, INITIAL, FEASIBLE)[:, 0].min() > 0.99
+
+
+def test_a_feasible_grade_without_mass_can_be_revived():
+    initial = torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0]])
+    feasible = torch.tensor([[False, False, True, True, True]])
+    update = network()
+    update(IMAGE[:1], initial, feasible)[0, 3].backward()
+    assert update.shift.bias.grad[3] > 0
+
+
+def test_its_encoder_learns_once_the_last_layer_has_moved():
+    update = network()
+    torch.nn.init.normal_(update.shift.weight, std=0.1)
+    update(IMAGE, INITIAL, FEASIBLE)[0, 2].backward()
+    assert update.encoder.blocks[0][0].weight.grad.abs().max() > 0
+
+
+def test_an_image_without_any_feasible_grade_is_refused():
+    with pytest.raises(ValueError, match="at least one feasible grade for every image"):
+        network()(IMAGE, INITIAL, torch.zeros_like(FEASIBLE))
+
+
+def test_an_unknown_mask_is_refused():
+    with pytest.raises(ValueError, match=r"expected mask in \['feasible', 'all'\], got 'none'"):
+        LabelUpdateNetwork(pretrained=False, width=1 / 16, mask="none")

@@ -1,0 +1,82 @@
+"""One pass gives lesions at full resolution and a grade; the meta gradient sees the same parameters by name."""
+
+import pytest
+import torch
+
+from bundle.networks.multitask_unet import BothTasks, GradeTask, MultiTaskUNet
+
+IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return MultiTaskUNet(pretrained=False, width=1 / 16).eval()
+
+
+def test_both_tasks_have_five_classes(network):
+    tasks = network.both_tasks(IMAGE)
+    assert {task: tuple(logits.shape) for task, logits in tasks.items()} == {"lesions": (2, 5, 64, 96), "grade": (2, 5)}
+    assert sum(p.numel() for p in network.grade_head.parameters()) == 32 * 5 + 5
+
+
+def test_a_consumer_of_one_tensor_gets_the_lesions_of_both_tasks(network):
+    assert torch.equal(network(IMAGE), network.both_tasks(IMAGE)["lesions"])
+
+
+def test_the_grade_is_the_head_of_the_features(network):
+    features = network.features(IMAGE)
+    assert tuple(features.shape) == (2, 32, 2, 3)
+    assert torch.equal(network.head(features), network.both_tasks(IMAGE)["grade"])
+    expected = features.mean(dim=(2, 3)) @ network.grade_head.weight.T + network.grade_head.bias
+    assert torch.allclose(network.head(features), expected, atol=1e-6)
+
+
+def test_the_full_resolution_skip_changes_three_pixels_about_its_own(network):
+    """Three 3x3 convolutions lie between block1_conv2 and the logits; any path through a coarser level is wider."""
+    before = network(IMAGE)
+
+    def one_pixel(module, inputs, features):
+        full = features[0].clone()
+        full[:, :, 21, 50] += 1
+        return [full, *features[1:]]
+
+    network.encoder.register_forward_hook(one_pixel)
+    changed = (network(IMAGE) - before).abs().amax(dim=(0, 1)) > 0
+    rows, columns = changed.any(dim=1).nonzero().flatten(), changed.any(dim=0).nonzero().flatten()
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (18, 24, 47, 53)
+
+
+def test_the_decoder_starts_he_normal_without_bias():
+    torch.manual_seed(0)
+    convolution = MultiTaskUNet(False, width=1 / 4).decoder[0].convs.conv_0.conv
+    fan_in = 9 * (128 + 128)
+    assert convolution.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.02)
+    assert convolution.bias is None or convolution.bias.abs().max() == 0
+
+
+def test_the_grade_task_is_a_part_of_both_tasks_by_name_and_value(network):
+    both, grade = BothTasks(network), GradeTask(network)
+    assert torch.equal(grade(IMAGE), both(IMAGE)["grade"])
+    of_both, labelled = dict(both.named_parameters()), grade.label_parameters()
+    assert len(labelled) == 26 + 2  # weights and biases of 13 convolutions and of the head
+    assert set(labelled) < set(of_both)
+    assert all(value is of_both[name] for name, value in labelled.items())
+
+
+def test_the_grading_loss_has_gradients_exactly_in_its_label_parameters(network):
+    task = GradeTask(network)
+    task(IMAGE).square().sum().backward()
+    with_gradient = {name for name, p in task.named_parameters() if p.grad is not None}
+    assert with_gradient == set(task.label_parameters())
+
+
+def test_torchscript_gives_the_same_lesions(network):
+    scripted = torch.jit.script(network)
+    with torch.no_grad():
+        assert torch.allclose(scripted(IMAGE), network(IMAGE), atol=1e-6)
+
+
+def test_an_image_alone_gives_what_it_gives_in_a_batch(network):
+    with torch.no_grad():
+        assert torch.allclose(network(IMAGE[1:]), network(IMAGE)[1:], atol=1e-5)

@@ -1,0 +1,100 @@
+"""A weights file says which network it belongs to, and loads into no other."""
+
+import pytest
+import torch
+import torchvision
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from bundle.manifest import file_sha256
+from bundle.networks.graders import Grader
+from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.vgg import VGG16Encoder
+from bundle.networks.weights import (
+    load_grader,
+    load_graders,
+    load_weights,
+    provenance,
+    provenances,
+    save_weights,
+    save_whole,
+)
+
+FACTS = {"width": 1 / 16, "image_size": 64, "seed": 3}
+
+
+def unet(seed, width=1 / 16):
+    torch.manual_seed(seed)
+    return MultiTaskUNet(pretrained=False, width=width)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    save_weights(tmp_path / "model.pt", unet(0), FACTS)
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture
+def small_graders(monkeypatch):
+    """A ResNet of four blocks stands in for the ResNeXts."""
+    monkeypatch.setattr(
+        torchvision.models, "get_model", lambda name, weights: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
+    )
+
+
+def test_what_is_loaded_is_what_was_saved(weights):
+    other = unet(1)
+    assert load_weights(other, weights) == FACTS
+    assert all(
+        torch.equal(a, b) for a, b in zip(other.state_dict().values(), unet(0).state_dict().values(), strict=True)
+    )
+
+
+def test_nothing_but_the_file_itself_is_left_behind(weights):
+    save_whole(weights, {"model": {}})
+    assert [path.name for path in weights.parent.iterdir()] == ["model.pt"]
+
+
+def test_provenance_tells_file_hash_network_and_facts(weights):
+    found = provenance(weights)
+    assert found == {"path": str(weights), "sha256": file_sha256([weights]), "network": "MultiTaskUNet", **FACTS}
+    assert provenances(str(weights)) == provenances([weights]) == [found]
+
+
+def test_graders_are_built_from_what_their_files_say(small_graders, tmp_path):
+    graders = [Grader("resnext50_32x4d", False), Grader("resnext101_32x8d", False)]
+    paths = [tmp_path / f"{grader.architecture}.pt" for grader in graders]
+    for grader, path in zip(graders, paths, strict=True):
+        save_weights(path, grader, {"architecture": grader.architecture})
+    found = load_graders(paths)
+    assert [grader.architecture for grader in found] == ["resnext50_32x4d", "resnext101_32x8d"]
+    assert torch.equal(found[1].classifier.fc.weight, graders[1].classifier.fc.weight)
+    assert len(load_graders(str(paths[0]))) == 1
+
+
+def test_weights_of_another_network_are_refused(weights):
+    with pytest.raises(ValueError, match=r"weights of VGG16Encoder in .*model\.pt, got weights of MultiTaskUNet"):
+        load_weights(VGG16Encoder(False, 1 / 16), weights)
+    with pytest.raises(ValueError, match=r"weights of a grader in .*model\.pt, got weights of MultiTaskUNet"):
+        load_grader(weights)
+
+
+def test_weights_of_another_width_are_refused_and_the_right_settings_named(weights):
+    with pytest.raises(ValueError, match=r"those of another size \(size mismatch.*trained with: .*'width': 0\.0625"):
+        load_weights(unet(0, width=1 / 8), weights)
+
+
+def test_weights_that_another_program_wrote_are_refused(tmp_path):
+    torch.save(unet(0).state_dict(), tmp_path / "plain.pt")
+    with pytest.raises(ValueError, match=r"that this bundle wrote in .*plain\.pt, got a file without 'model'"):
+        load_weights(unet(0), tmp_path / "plain.pt")
+
+
+def test_a_file_that_was_cut_off_is_refused(weights):
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"expected weights \(a torch state dict\) in .*model\.pt"):
+        load_weights(unet(0), weights)
+
+
+def test_no_grader_at_all_is_refused():
+    with pytest.raises(ValueError, match=r"expected --graders .*one or more weights of stage 1, got none"):
+        load_graders([])

@@ -1,0 +1,232 @@
+"""One iteration of each stage: its loss by hand, and what it leaves as it found it."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from torch import nn
+
+from bundle.engines import (
+    EvaluationStep,
+    ExplainedStep,
+    GradingStep,
+    MultiTaskStep,
+    ProposalStep,
+    has_bfloat16,
+    to_device,
+)
+from bundle.losses import CategoricalFocalLoss
+from bundle.networks.label_update import LabelUpdateNetwork
+from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+
+BETA = 0.8
+CPU = torch.device("cpu")
+HALF = torch.tensor([4.0, 1.0, 1.0, 1.0, 1.0]).log()
+"""Logits of the probabilities 1/2, 1/8, 1/8, 1/8, 1/8."""
+
+
+class Constant(nn.Module):
+    """Every pixel has equal scores; every photograph the grade probabilities of ``HALF``."""
+
+    def __init__(self):
+        super().__init__()
+        self.lesions, self.grade = nn.Parameter(torch.zeros(5)), nn.Parameter(HALF.clone())
+
+    def forward(self, image):
+        size = len(image), 5, *image.shape[-2:]
+        return {"lesions": self.lesions.view(1, 5, 1, 1).expand(size), "grade": self.grade.expand(len(image), 5)}
+
+
+class Graded(nn.Module):
+    """A grader cut where Grad-CAM looks; its dropout tells training from evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.dropout, self.linear = nn.Conv2d(3, 4, 8, 8), nn.Dropout(0.5), nn.Linear(4, 5)
+
+    def forward(self, image):
+        return self.head(self.features(image))
+
+    def features(self, image):
+        return self.dropout(self.convolution(image).relu())
+
+    def head(self, features):
+        return self.linear(features.mean(dim=(2, 3)))
+
+
+def engine(network, lr=1.0):
+    fired = []
+    return SimpleNamespace(
+        state=SimpleNamespace(device=CPU), network=network, fired=fired, fire_event=fired.append,
+        optimizer=torch.optim.SGD(network.parameters(), lr=lr),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def batch():
+    initial = torch.eye(5)[[1, 2]]
+    return {
+        "id": ["a", "b"],
+        "image": torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)),
+        "lesions": torch.randint(0, 5, (2, 1, 64, 96), generator=torch.Generator().manual_seed(1)),
+        "grade": torch.tensor([0, 3]),
+        "initial": initial,
+        "feasible": torch.ones(2, 5, dtype=torch.bool),
+        "weight": torch.tensor([1.0, 0.5]),
+    }
+
+
+def focal(p):
+    """What a label with all its mass on a class of probability ``p`` costs, averaged over five classes."""
+    return 0.25 * (1 - p) ** 2 * -math.log(p) / 5
+
+
+@pytest.fixture
+def small_unet():
+    torch.manual_seed(0)
+    return BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16))
+
+
+def test_the_training_loss_is_that_of_lesions_plus_beta_times_that_of_grades(batch):
+    output = MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(Constant()), batch)
+    assert output["lesion_loss"].item() == pytest.approx(focal(1 / 5))  # 0.0515
+    grade_loss = (1.0 + 0.5) / 2 * focal(1 / 8)  # initial labels on grades 1 and 2, weights 1 and 0.5
+    assert output["grade_loss"].item() == pytest.approx(grade_loss)
+    assert output["loss"].item() == pytest.approx(focal(1 / 5) + 0.8 * grade_loss)
+
+
+def test_with_a_label_update_network_its_labels_are_the_ones_that_are_taught(batch):
+    update = LabelUpdateNetwork(pretrained=False, width=1 / 16)
+    with torch.no_grad():
+        update.shift.bias[0] = 100.0  # every label moves to grade 0
+    output = MultiTaskStep(CategoricalFocalLoss(), BETA, update)(engine(Constant()), batch)
+    assert output["grade_loss"].item() == pytest.approx(0.75 * focal(1 / 2))
+    assert all(p.grad is None for p in update.parameters())
+
+
+def test_a_step_moves_the_network_down_the_gradient_of_its_loss(batch):
+    network = Constant()
+    output = MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(network, lr=0.1), batch)
+    assert MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(network), batch)["loss"] < output["loss"]
+
+
+def test_without_weight_in_the_grading_loss_the_grade_is_not_taught(batch):
+    network = Constant()
+    MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(network), {**batch, "weight": torch.zeros(2)})
+    assert torch.equal(network.grade, HALF)
+    assert network.lesions.abs().max() > 0
+
+
+def test_a_grading_step_tells_loss_and_accuracy(batch):
+    class Sure(Constant):
+        def forward(self, image):
+            return self.grade.expand(len(image), 5)
+
+    output = GradingStep(nn.CrossEntropyLoss())(engine(Sure()), batch)
+    assert output["loss"].item() == pytest.approx((math.log(2) + math.log(8)) / 2)  # true grades 0 and 3
+    assert output["accuracy"].item() == 0.5
+
+
+@pytest.mark.parametrize("step", [GradingStep(nn.CrossEntropyLoss()), MultiTaskStep(CategoricalFocalLoss(), BETA)])
+def test_training_steps_fire_monais_events_in_order(batch, step, small_unet):
+    network = small_unet if isinstance(step, MultiTaskStep) else Graded()
+    driven = engine(network.eval())
+    step(driven, batch)
+    names = ("FORWARD_COMPLETED", "LOSS_COMPLETED", "BACKWARD_COMPLETED", "MODEL_COMPLETED")
+    assert driven.fired == [IterationEvents[name] for name in names]
+    assert network.training
+
+
+def test_a_trainer_of_monai_runs_the_step(batch, small_unet):
+    trainer = SupervisedTrainer(
+        device=CPU, max_epochs=2, train_data_loader=[batch], network=small_unet, loss_function=None, decollate=False,
+        optimizer=torch.optim.Adam(small_unet.parameters(), lr=1e-3), iteration_update=MultiTaskStep(
+            CategoricalFocalLoss(), BETA
+        ),
+    )  # fmt: skip
+    trainer.run()
+    assert (trainer.state.epoch, trainer.state.iteration) == (2, 2)
+    assert trainer.state.output["loss"].isfinite()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_gives_probabilities_and_leaves_the_mode_as_it_was(batch, small_unet, training):
+    small_unet.train(training)
+    statistics = [b.clone() for b in small_unet.buffers()]
+    tasks = EvaluationStep()(engine(small_unet), batch)
+    assert {task: tuple(p.shape) for task, p in tasks.items()} == {"lesions": (2, 5, 64, 96), "grade": (2, 5)}
+    assert all(torch.allclose(p.sum(dim=1), torch.ones(())) and p.min() >= 0 for p in tasks.values())
+    assert not any(p.requires_grad for p in tasks.values())
+    assert small_unet.training is training
+    assert all(torch.equal(a, b) for a, b in zip(small_unet.buffers(), statistics, strict=True))
+
+
+def test_a_network_with_one_output_is_a_grader(batch):
+    grader = Graded()
+    tasks = EvaluationStep()(engine(grader), batch)
+    with torch.no_grad():
+        assert torch.allclose(tasks["grade"], grader.eval()(batch["image"]).softmax(dim=1))
+    assert list(tasks) == ["grade"]
+
+
+def test_bfloat16_comes_close_to_float32_and_returns_float32(batch, small_unet):
+    exact, rounded = (EvaluationStep(amp)(engine(small_unet), batch) for amp in (False, True))
+    for task, probabilities in rounded.items():
+        assert probabilities.dtype == torch.float32
+        difference = (probabilities - exact[task]).abs().max()
+        assert 0 < difference < 0.05
+
+
+def test_a_training_step_in_bfloat16_keeps_weights_and_loss_in_float32(batch, small_unet):
+    losses = [
+        MultiTaskStep(CategoricalFocalLoss(), BETA, amp=amp)(engine(small_unet, lr=0.0), batch)["loss"]
+        for amp in (False, True)
+    ]
+    assert losses[1].dtype == torch.float32
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
+    assert all(p.grad.dtype == torch.float32 for p in small_unet.parameters())
+
+
+def test_an_explained_step_adds_a_heat_map_of_every_grade_to_the_same_probabilities(batch, small_unet):
+    small_unet.train()
+    plain, explained = EvaluationStep()(engine(small_unet), batch), ExplainedStep()(engine(small_unet), batch)
+    assert torch.equal(explained["lesions"], plain["lesions"])
+    assert torch.equal(explained["grade"], plain["grade"])
+    assert tuple(explained["maps"].shape) == (2, 5, 64, 96)
+    assert explained["maps"].min() >= 0
+    assert explained["maps"].max() <= 1
+    assert all(module.training for module in small_unet.modules())
+
+
+def test_a_proposal_has_the_word_of_every_grader_and_leaves_them_as_they_were(batch):
+    torch.manual_seed(0)
+    graders = nn.ModuleList([Graded(), Graded()]).train()
+    proposal = ProposalStep(graders)(engine(graders), batch)
+    assert tuple(proposal["probabilities"].shape) == (2, 2, 5)
+    assert tuple(proposal["maps"].shape) == (2, 2, 5, 64, 96)
+    assert all(module.training for module in graders.modules())
+    graders.eval()
+    with torch.no_grad():
+        second = graders[1](batch["image"]).softmax(dim=1)
+    assert torch.allclose(proposal["probabilities"][:, 1], second)
+
+
+def test_moving_a_batch_leaves_it_as_it_was(batch):
+    moved = to_device(batch, torch.device("meta"))
+    assert moved["grade"].device.type == "meta"
+    assert moved["id"] is batch["id"]
+    assert batch["image"].device == CPU
+    assert batch["image"].is_contiguous()
+    assert to_device(batch, CPU)["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_is_no_cpu_and_no_gpu_has_no_bfloat16():
+    assert not has_bfloat16(torch.device("meta"))
+
+
+def test_a_negative_beta_is_refused():
+    with pytest.raises(ValueError, match=r"expected beta >= 0, got -0\.1"):
+        MultiTaskStep(CategoricalFocalLoss(), beta=-0.1)

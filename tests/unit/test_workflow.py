@@ -1,0 +1,114 @@
+"""A running config finds its own options: a misspelt one is refused, and each is told with its value."""
+
+import pytest
+import torch
+from monai.bundle.workflows import ConfigWorkflow
+
+from bundle.workflow import check_options, run_settings, running_workflow
+
+CONFIG = """
+imports:
+- $import bundle.workflow as workflow
+bundle_root: .
+max_epochs: 3
+learning_rate: $1.0e-3 / 2
+folds: [0, 1]
+device: $torch.device('cpu')
+resume: null
+output_dir: out
+network:
+  _target_: torch.nn.Linear
+  in_features: '$@max_epochs + 1'
+  out_features: 2
+steps:
+- {_target_: torch.nn.Flatten, start_dim: '@max_epochs'}
+facts: {lr: '@learning_rate', folds: '@folds', device: '@device', resume: '@resume'}
+path: $@output_dir + '/model.pt'
+initialize:
+- $workflow.check_options()
+run:
+- $workflow.run_settings()
+- $print(@path)
+"""
+
+
+REST = "max_epochs, output_dir, path, resume"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Write the config; return how it is run."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+
+    def workflow(overlay=None, **options):
+        files = [str(tmp_path / "config.yaml")]
+        if overlay is not None:
+            (tmp_path / "overlay.yaml").write_text(overlay)
+            files.append(str(tmp_path / "overlay.yaml"))
+        return ConfigWorkflow(files, meta_file=[], logging_file=False, **options)
+
+    return workflow
+
+
+def settings_of(workflow):
+    workflow.initialize()
+    return workflow.run()[0]
+
+
+def test_options_are_told_with_the_values_that_they_resolve_to(config):
+    settings = settings_of(config(output_dir="elsewhere"))
+    assert settings["learning_rate"] == 5e-4
+    assert settings["path"] == "elsewhere/model.pt"
+    assert (settings["max_epochs"], settings["folds"], settings["resume"]) == (3, [0, 1], None)
+
+
+def test_sections_are_told_as_they_are_written_and_what_is_no_setting_not_at_all(config):
+    settings = settings_of(config())
+    assert settings["network"] == {"_target_": "torch.nn.Linear", "in_features": "$@max_epochs + 1", "out_features": 2}
+    assert settings["steps"][0]["start_dim"] == "@max_epochs"
+    assert not {"device", "initialize", "run", "_meta_"} & set(settings)
+
+
+def test_an_overlay_and_an_option_of_a_section_are_told_as_they_run(config):
+    workflow = config("max_epochs: 7\n", **{"network#out_features": 9})
+    settings = settings_of(workflow)
+    assert (settings["max_epochs"], settings["network"]["out_features"]) == (7, 9)
+    assert workflow.parser.get_parsed_content("network").weight.shape == torch.Size([9, 8])
+
+
+def test_the_running_workflow_is_the_one_whose_config_asks(config):
+    first, second = (config(run=["$workflow.running_workflow()", "$@path"]) for _ in range(2))
+    for workflow in (first, second):
+        workflow.initialize()
+    assert first.run()[0] is first
+    assert second.run()[0] is second
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("max_epoch", "unknown option 'max_epoch': did you mean 'max_epochs'?"),
+        ("learningrate", "unknown option 'learningrate': did you mean 'learning_rate'?"),
+        (
+            "xyzzy",
+            "unknown option 'xyzzy': known are device, folds, learning_rate, max_epochs, output_dir, path, resume",
+        ),
+    ],
+)
+def test_a_misspelt_option_is_refused_before_anything_runs(config, option, message):
+    with pytest.raises(RuntimeError) as error:
+        config(**{option: 9}).initialize()
+    assert isinstance(error.value.__cause__, ValueError)
+    assert str(error.value.__cause__) == message
+
+
+def test_a_misspelt_option_of_an_overlay_is_refused_as_well(config):
+    with pytest.raises(RuntimeError, match=r"check_options") as error:
+        config("max_epoch: 9\n").initialize()
+    assert "did you mean 'max_epochs'?" in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize("function", [running_workflow, check_options, run_settings])
+def test_outside_of_a_running_config_there_is_nothing_to_tell(function):
+    with pytest.raises(RuntimeError, match=r"expected to be called from a config that monai\.bundle runs"):
+        function()
