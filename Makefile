@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## both stages on a synthetic data set, or on IDRiD with DATA=/path/to/IDRiD; ends with tables and a report
 	@mkdir -p $(DEMO)
 ifeq ($(DATA),)
-	$(BIN)/python -m scripts.prepare --dataset phantom --root $(DEMO)/phantom --out $(DEMO)/manifest.json
+	$(BIN)/python -m scripts.prepare --dataset phantom --seed 7 --root $(DEMO)/phantom --out $(DEMO)/manifest.json
 else
 	$(BIN)/python -m scripts.prepare --dataset idrid --root "$(DATA)" --out $(DEMO)/manifest.json --allow_missing
 endif

@@ -7,7 +7,7 @@ plain gradient step ``theta+ = theta - eps * grad L(theta)``, the chain rule giv
     dL_meta(theta+)/du_nc = - eps * beta / (N C) * w_n * <v, grad l_nc(theta)>
 
 and the inner products are one Jacobian-vector product of the class losses along ``v``: forward mode,
-no graph of the step is kept (design section 5; MAXL, Liu et al., NeurIPS 2019, keeps it).
+no graph of the step is kept (MAXL, Liu et al., NeurIPS 2019, keeps it and differentiates twice).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -140,11 +140,17 @@ def _stage(
     if settings.experiment is not None:
         configs += [path for base in bases for path in _overlay(settings.experiment, base)]
     known = {key for path in configs for key in yaml.safe_load((CONFIGS / path).read_text(encoding="utf-8"))}
-    chosen = {key: value for key, value in settings.options.items() if key in known}
+    shared = {"cache_dir": settings.output_dir / "cache", "tracking_uri": _store(settings.output_dir)}
+    chosen = {key: value for key, value in {**shared, **settings.options}.items() if key in known and value is not None}
     return Stage(
         name=name, configs=configs, options={**options, **chosen}, inputs=inputs, outputs=outputs,
         output_dir=output_dir,
     )  # fmt: skip
+
+
+def _store(output_dir: Path) -> str | None:
+    """Keep all stages in one store; None leaves the choice to MLFLOW_TRACKING_URI."""
+    return None if os.environ.get("MLFLOW_TRACKING_URI") else f"sqlite:///{output_dir / 'mlflow.db'}"
 
 
 def _overlay(experiment: str, base: str) -> list[str]:

@@ -87,7 +87,8 @@ class Decision:
         rule: that gave the feasible grades, such as ``R2``.
         reason: all of it in one sentence.
         confidence: share of the likeliest among the feasible grades' probabilities.
-        weight: of this image in the grading loss: the feasible probability, or 0 after abstaining.
+        weight: of this image in the grading loss: the feasible probability, 0 after abstaining, 1 where only one
+            grade is feasible.
         soft_label: five numbers that sum to 1, zero outside the feasible grades.
     """
 
@@ -258,7 +259,8 @@ def decide(
     With the feasible grades F and the supported ones H: the likeliest grade of ``F & H`` is decided, or that of F
     where ``F & H`` is empty. The soft label is ``q_c ~ 1[c in F] p_c exp(evidence_gain 1[c in H])`` and the weight
     ``w = sum_{c in F} p_c``. Where w or the confidence is too low, the decision is to abstain, with weight 0; where
-    no feasible grade has any probability, the soft label is uniform over F besides.
+    no feasible grade has any probability, the soft label is uniform over F besides. Where F is one grade, the outlines
+    alone decide it: its weight is 1, whatever the graders say.
 
     The soft label stays a compromise: its largest entry need not be the decided grade.
 
@@ -279,7 +281,9 @@ def decide(
     candidates = supported if supported.any() else allowed
     decided = int(np.where(candidates, p, -1).argmax())
     confidence = _share(p[allowed].max(), mass)
-    abstain = mass < thresholds.feasible_mass_min or confidence < thresholds.confidence_min or mass == 0
+    certain = len(feasible.grades) == 1
+    doubtful = mass < thresholds.feasible_mass_min or confidence < thresholds.confidence_min or mass == 0
+    abstain = doubtful and not certain
     kept = "keep" if decided == proposed else "move"
     reason = _reason(proposed, decided, feasible, evidence, present)
     return Decision(
@@ -289,7 +293,7 @@ def decide(
         rule=feasible.rule,
         reason=reason + (_doubt(mass, confidence, thresholds) if abstain else ""),
         confidence=confidence,
-        weight=0.0 if abstain else mass,
+        weight=1.0 if certain else 0.0 if abstain else mass,
         soft_label=tuple(_soft_label(p, allowed, supported, thresholds.evidence_gain).tolist()),
     )
 

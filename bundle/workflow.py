@@ -12,6 +12,12 @@ from monai.bundle.workflows import ConfigWorkflow
 MONAI_IDS = frozenset({"imports", "initialize", "run", "finalize", "bundle_root", "dataset_dir", "_meta_"})
 """Ids that MONAI or its tools read by name, so that no ``@`` needs to point at them."""
 
+PASSING_IDS = MONAI_IDS | {
+    "manifest", "pseudo_labels", "output_dir", "cache_dir", "device", "num_workers", "max_epochs", "val_interval",
+    "resume", "track", "tracking_uri",
+}  # fmt: skip
+"""Options that may change when a run goes on: places, speed and length. Files are compared by their hashes."""
+
 REFERENCE = re.compile(r"[@%](\w+)")
 
 
@@ -60,6 +66,11 @@ def run_settings() -> dict[str, Any]:
         if _is_plain(value) or _is_section(value):
             settings[name] = value
     return settings
+
+
+def lasting_settings() -> dict[str, Any]:
+    """Return the options of the running config on which a result depends: those that a resumed run must repeat."""
+    return {name: value for name, value in run_settings().items() if name not in PASSING_IDS and not _is_section(value)}
 
 
 def _is_section(value: object) -> bool:

@@ -25,6 +25,7 @@ def pipeline(
     fold: int | None = None,
     seed: int | None = None,
     num_workers: int | None = None,
+    resume: bool | None = None,
     track: bool | None = None,
     results: str | None = None,
 ) -> None:
@@ -40,12 +41,20 @@ def pipeline(
         fold: held-out fold.
         seed: of every stage.
         num_workers: loader processes.
+        resume: false starts an unfinished training anew.
         track: false leaves MLflow out.
         results: also write the results page to this file.
     """
     data = load_manifest(manifest)
     shown = [input] if input else [str(data.path(row.image)) for row in evaluation(data, fold or 0, "lesions")[1]]
-    options = {"pretrained": pretrained, "fold": fold, "seed": seed, "num_workers": num_workers, "track": track}
+    options = {
+        "pretrained": pretrained,
+        "fold": fold,
+        "seed": seed,
+        "num_workers": num_workers,
+        "resume": resume,
+        "track": track,
+    }
     settings = Settings(
         manifest=Path(manifest).resolve(), output_dir=Path(output_dir).resolve(), inputs=shown, experiment=experiment,
         architectures=architectures.split(","), options={k: v for k, v in options.items() if v is not None},

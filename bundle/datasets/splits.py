@@ -119,8 +119,10 @@ def _outlined(manifest: Manifest) -> list[Photograph]:
 
 
 def _graded(manifest: Manifest) -> list[Photograph]:
+    """Select graded photographs without an outlined copy; where copies are graded differently, no grade is known."""
     outlined = {row.group for row in manifest.photographs if row.outlined}
-    return [row for row in _trainable(manifest) if row.grade is not None and row.group not in outlined]
+    known = set(manifest.known_grades()) - outlined
+    return [row for row in _trainable(manifest) if row.grade is not None and row.group in known]
 
 
 def _trainable(manifest: Manifest) -> Iterable[Photograph]:

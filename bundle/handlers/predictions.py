@@ -11,7 +11,7 @@ from skimage.measure import label
 
 from bundle.labels import LESIONS, feasible_grades
 from bundle.pseudo_labels import present_lesions
-from bundle.transforms import to_native
+from bundle.transforms import field_mask, to_native
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class PredictionHandler:
             lesions_HW=lesions_HW,
             heat_HW=to_native(torch.stack([1 - heat, heat]), geometry)[1].numpy(),
             probabilities=tuple(output["grade"].tolist()),
-            field_px=round(float((image.max(dim=0).values > 0).sum()) * px_per_pixel),
+            field_px=round(float(field_mask(image.max(dim=0).values.numpy()).sum()) * px_per_pixel),
             counts={lesion: _components(lesions_HW == value) for value, lesion in enumerate(LESIONS, start=1)},
             areas_px={lesion: int((lesions_HW == value).sum()) for value, lesion in enumerate(LESIONS, start=1)},
             feasible=feasible_grades(present).grades,

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bundle.hand_over import save_pseudo_labels
 from bundle.labels import feasible_grades
 from bundle.manifest import Manifest, write_json_whole, write_text_whole
 from bundle.pseudo_labels import Thresholds, audit_row, combine, decide, evidence, present_lesions, summarise
+from bundle.transforms import field_mask
 
 Picture = Callable[[Path, np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]], None]
 
@@ -71,7 +73,7 @@ class PseudoLabelHandler:
         present = present_lesions(lesions_HW, self.min_area_px)
         feasible = feasible_grades(present, self.annotated[name])
         disc = arrays["optic_disc"][0] > 0 if self.has_disc[name] else None
-        field = arrays["image"].max(axis=0) > 0
+        field = field_mask(arrays["image"].max(axis=0))
         found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds)
         decision = decide(probabilities, feasible, found, self.thresholds, present=present)
         row = audit_row(
@@ -91,7 +93,7 @@ class PseudoLabelHandler:
         rows = [{**row, "true_grade": truth.get(row["id"])} for row in self.rows]
         write_text_whole(self.output_dir / "pseudo_labels.csv", _csv(rows))
         write_json_whole(self.output_dir / "summary.json", summary)
-        settings = {**self.settings, "mode": self.mode}
+        settings = {**self.settings, "combine": self.mode, "thresholds": asdict(self.thresholds)}
         save_pseudo_labels(self.output_dir / "pseudo_labels.json", self.manifest, settings, rows)
 
     def _true_grades(self) -> dict[str, int]:

@@ -60,10 +60,11 @@ class ScoreGrades:
 
     Args:
         ids: the photographs that count.
+        training_grades: whose most frequent grade is a trivial prediction.
     """
 
-    def __init__(self, ids: Sequence[str]) -> None:
-        self.ids = set(ids)
+    def __init__(self, ids: Sequence[str], training_grades: Sequence[int] | None = None) -> None:
+        self.ids, self.training_grades = set(ids), training_grades
         self.reset()
 
     def attach(self, engine: Engine) -> None:
@@ -87,7 +88,7 @@ class ScoreGrades:
     def compute(self, engine: Engine) -> None:
         """Put the scores into ``engine.state.metrics``."""
         if self.grades:
-            engine.state.metrics.update(grading_scores(*self._arrays()))
+            engine.state.metrics.update(grading_scores(*self._arrays(), self.training_grades))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the images of the last evaluation."""

@@ -34,7 +34,7 @@ class RunTracker:
         stage: ``pretrain``, ``pseudo_label``, ``train``, ``evaluate`` or ``inference``.
         output_dir: of the run; also the folder whose parent holds the default store, ``mlflow.db``.
         settings: the resolved config; a nested value is logged in the file ``config.json`` alone.
-        split: of the engine's own metrics.
+        split: of the engine's own metrics, or the split of each task.
         validators: engines that run inside this one, by the split that their metrics are logged under.
         artifacts: files and folders below ``output_dir`` to log at the end, where they exist.
         tracking_uri: of the store; None takes ``MLFLOW_TRACKING_URI`` or the default.
@@ -45,13 +45,13 @@ class RunTracker:
         stage: str,
         output_dir: str,
         settings: Mapping[str, Any],
-        split: str = "train",
+        split: str | Mapping[str, str] = "train",
         validators: Mapping[str, Engine] | None = None,
         artifacts: Sequence[str] = (),
         tracking_uri: str | None = None,
     ) -> None:
         self.stage, self.output_dir, self.settings = stage, Path(output_dir).resolve(), dict(settings)
-        self.splits = {split: None, **(validators or {})}
+        self.split, self.validators = split, dict(validators or {})
         self.artifacts, self.tracking_uri = tuple(artifacts), tracking_uri
         self.run_id = ""
 
@@ -61,13 +61,14 @@ class RunTracker:
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
         engine.add_event_handler(Events.COMPLETED, self.finish)
-        for split, validator in self.splits.items():
-            (validator or engine).add_event_handler(Events.EPOCH_COMPLETED, self.log_metrics, split)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_metrics, self.split)
+        for split, validator in self.validators.items():
+            validator.add_event_handler(Events.EPOCH_COMPLETED, self.log_metrics, split)
 
     def start(self, engine: Engine) -> None:
         """Open the run and log what is known before the first step."""
         self.client = _client(self.tracking_uri, self.output_dir.parent)
-        experiment_id = _experiment(self.client, self.output_dir.parent)
+        experiment_id = _experiment(self.client)
         self._close_killed(experiment_id)
         run = self.client.create_run(experiment_id, run_name=f"{self.stage}-{self.output_dir.name}", tags=self._tags())
         self.run_id, self.engine = run.info.run_id, engine
@@ -76,18 +77,19 @@ class RunTracker:
                 self.client.log_param(self.run_id, name, str(value)[:500])
         self._log_config()
 
-    def log_metrics(self, engine: Engine, split: str) -> None:
+    def log_metrics(self, engine: Engine, split: str | Mapping[str, str]) -> None:
         """Log every finite number among an engine's metrics, at the epoch of the engine that the run belongs to."""
         from mlflow.entities import Metric
 
         now_ms, step = int(time.time() * 1000), self.engine.state.epoch
-        found = {f"{split}/{name}": value for name, value in engine.state.metrics.items()}
+        found = {f"{_split_of(name, split)}/{name}": value for name, value in engine.state.metrics.items()}
         numbers = {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
         metrics = [Metric(name, value, now_ms, step) for name, value in numbers.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
-    def finish(self) -> None:
-        """Log the files and close the run."""
+    def finish(self, engine: Engine) -> None:
+        """Log what the last handlers found, and the files, and close the run."""
+        self.log_metrics(engine, self.split)
         for name in self.artifacts:
             path = self.output_dir / name
             if path.is_dir():
@@ -125,6 +127,10 @@ class RunTracker:
             self.client.log_artifact(self.run_id, str(path))
 
 
+def _split_of(metric: str, split: str | Mapping[str, str]) -> str:
+    return split if isinstance(split, str) else split[metric.split("/")[0]]
+
+
 def default_uri(folder: Path) -> str:
     """Return the SQLite store of a folder of runs."""
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
@@ -139,11 +145,11 @@ def _client(tracking_uri: str | None, folder: Path) -> "MlflowClient":
     return mlflow.MlflowClient(tracking_uri or chosen)
 
 
-def _experiment(client: "MlflowClient", folder: Path) -> str:
+def _experiment(client: "MlflowClient") -> str:
     """Return the experiment's id; files of a local store lie beside it, a server decides for itself."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return found.experiment_id
-    local = client.tracking_uri.startswith("sqlite:")
-    location = (folder.resolve() / "mlartifacts").as_uri() if local else None
+    _, local, path = client.tracking_uri.partition("sqlite:///")
+    location = (Path(path).resolve().parent / "mlartifacts").as_uri() if local else None
     return client.create_experiment(EXPERIMENT, artifact_location=location)

@@ -77,7 +77,7 @@ class TrainingState:
         engine.logger.info(f"going on after epoch {engine.state.epoch} of {self.path}")
 
     def _check(self, content: Mapping[str, Any], max_epochs: int) -> None:
-        changed = [key for key, value in self.settings.items() if content["settings"].get(key) != value]
+        changed = _changed(content["settings"], self.settings)
         changed += sorted(set(self.parts) ^ set(content["parts"]))
         if changed:
             raise ValueError(
@@ -90,6 +90,17 @@ class TrainingState:
                 f"expected max_epochs above the {content['progress']['epoch']} that {self.path} has, got {max_epochs}; "
                 f"start anew with `--resume False`, or give more epochs"
             )
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Name the settings that differ, the nested ones too."""
+    names = []
+    for key in sorted({*old, *new}):
+        if isinstance(old.get(key), Mapping) and isinstance(new.get(key), Mapping):
+            names += _changed(old[key], new[key])
+        elif old.get(key) != new.get(key):
+            names.append(key)
+    return names
 
 
 class SaveWeights:

@@ -28,11 +28,18 @@ def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str
     save_whole(path, content)
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
+def load_weights(
+    network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Fill a network from a file of :func:`save_weights` and return the facts that stand in it.
 
+    Args:
+        network: to fill.
+        path: of the file.
+        expected: facts that must stand in it, such as the manifest's hash.
+
     Raises:
-        ValueError: if the file is missing, is no weights file, or belongs to another network.
+        ValueError: if the file is missing, is no weights file, belongs to another network, or says another fact.
     """
     content = _read(path)
     name = type(network).__name__
@@ -46,7 +53,19 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
             f"expected weights of this {name} in {path}, got those of another size ({first}); "
             f"give the settings that they were trained with: {content['facts']}"
         ) from error
+    check_facts(path, content["facts"], expected or {})
     return content["facts"]
+
+
+def check_facts(path: str | os.PathLike, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse weights that were made under other facts than they are used under.
+
+    Raises:
+        ValueError: naming the first fact that differs.
+    """
+    for name, value in expected.items():
+        if facts.get(name) != value:
+            raise ValueError(f"expected weights of {name} {value!r} in {path}, got {facts.get(name)!r}")
 
 
 def load_grader(path: str | os.PathLike) -> Grader:
@@ -71,17 +90,19 @@ def _read(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def load_graders(paths: Sequence[str | os.PathLike] | str) -> nn.ModuleList:
+def load_graders(paths: Sequence[str | os.PathLike] | str, expected: Mapping[str, Any] | None = None) -> nn.ModuleList:
     """Build every grader of a list of weights files.
 
     Raises:
-        ValueError: if the list is empty, or for one of the files, as :func:`load_grader`.
+        ValueError: if the list is empty, or for one of the files, as :func:`load_grader` and :func:`check_facts`.
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
         raise ValueError(
             "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
         )
+    for path in paths:
+        check_facts(path, provenance(path), expected or {})
     return nn.ModuleList(load_grader(path) for path in paths)
 
 

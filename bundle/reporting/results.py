@@ -24,8 +24,9 @@ def write_results(output_dir: Path, manifest: Manifest, stages: Sequence[Stage],
     page = "\n\n".join(
         [f"# Results on {manifest.name}", _origin(manifest, stages), tables.rstrip(), _limits(manifest, metrics)]
     )
-    for path in [output_dir / "results.md", *([copy_to] if copy_to else [])]:
-        write_text_whole(path, page + "\n")
+    write_text_whole(output_dir / "results.md", page + "\n")
+    if copy_to:
+        write_text_whole(copy_to, page + "\n")
     report = output_dir / "inference" / "report.html"
     return f"\n{tables}\nresults: {output_dir / 'results.md'}\nreport:  {report}\nMLflow:  {output_dir / 'mlflow.db'}"
 

@@ -63,17 +63,33 @@ def field_of_view(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     """
     grey = image.max(axis=2) if image.ndim == 3 else image
     step = max(1, min(grey.shape) // SEARCHED_SIDE_PX)
-    sampled = grey[step // 2 :: step, step // 2 :: step]
-    bright = np.percentile(sampled, 95)
-    lit = ndimage.binary_opening(sampled > bright / 10, np.ones((3, 3)))
-    regions, count = ndimage.label(lit)
-    if bright < BRIGHT_MIN or not count:
-        raise ValueError(f"expected a bright round field on black, got an image that is all but black ({bright:.0f})")
-    largest = np.bincount(regions.ravel())[1:].argmax()
-    rows, columns = ndimage.find_objects(regions)[largest]
+    lit = _largest_lit(grey[step // 2 :: step, step // 2 :: step])
+    rows, columns = ndimage.find_objects(lit.astype(np.uint8))[0]
     height, width = grey.shape
     right, bottom = min(columns.stop * step, width), min(rows.stop * step, height)
     return columns.start * step, rows.start * step, right, bottom
+
+
+def field_mask(grey: NDArray[np.integer | np.floating]) -> NDArray[np.bool_]:
+    """Mark the pixels of the field of view, dark lesions inside it included.
+
+    Args:
+        grey: the brightest channel, ``(H, W)``, 0-255 or in [0, 1].
+
+    Raises:
+        ValueError: if the image is all but black.
+    """
+    scale = 255 if np.issubdtype(grey.dtype, np.floating) else 1
+    return ndimage.binary_fill_holes(_largest_lit(grey * scale))
+
+
+def _largest_lit(grey: NDArray) -> NDArray[np.bool_]:
+    """Mark the largest region above a tenth of the bright level."""
+    bright = np.percentile(grey, 95)
+    regions, count = ndimage.label(ndimage.binary_opening(grey > bright / 10, np.ones((3, 3))))
+    if bright < BRIGHT_MIN or not count:
+        raise ValueError(f"expected a bright round field on black, got an image that is all but black ({bright:.0f})")
+    return regions == np.bincount(regions.ravel())[1:].argmax() + 1
 
 
 def to_native(scores: Tensor, geometry: Iterable[float]) -> Tensor:

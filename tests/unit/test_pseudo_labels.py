@@ -255,6 +255,13 @@ def test_no_probability_on_feasible_grades_is_uniform_and_an_abstention():
     assert (decision.action, decision.weight, decision.confidence) == ("abstain", 0, 0)
 
 
+@pytest.mark.parametrize(("present", "grade"), [((), 0), (("MA",), 1)])
+def test_where_one_grade_is_feasible_the_outlines_alone_decide_it(present, grade):
+    decision = settle([0.001, 0.001, 0.001, 0.001, 0.996], present=present)
+    assert (decision.decided, decision.action, decision.weight) == (grade, "move", 1.0)
+    assert decision.soft_label[grade] == 1.0
+
+
 def test_probabilities_near_the_smallest_float_do_not_underflow():
     decision = settle([1, 0, 1e-310, 3e-310, 0], supported=(2,), evidence_gain=700.0)
     assert sum(decision.soft_label) == pytest.approx(1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.bundle.workflows import ConfigWorkflow
 
-from bundle.workflow import check_options, run_settings, running_workflow
+from bundle.workflow import check_options, lasting_settings, run_settings, running_workflow
 
 CONFIG = """
 imports:
@@ -76,6 +76,16 @@ def test_an_overlay_and_an_option_of_a_section_are_told_as_they_run(config):
     assert workflow.parser.get_parsed_content("network").weight.shape == torch.Size([9, 8])
 
 
+def test_a_run_may_go_on_elsewhere_and_for_longer_but_not_with_another_learning_rate(config):
+    def lasting(**options):
+        workflow = config(run=["$workflow.lasting_settings()", "$@path"], **options)
+        workflow.initialize()
+        return workflow.run()[0]
+
+    assert lasting(output_dir="elsewhere", max_epochs=9) == lasting() | {"path": "elsewhere/model.pt"}
+    assert lasting(learning_rate=0.1) == lasting() | {"learning_rate": 0.1}
+
+
 def test_the_running_workflow_is_the_one_whose_config_asks(config):
     first, second = (config(run=["$workflow.running_workflow()", "$@path"]) for _ in range(2))
     for workflow in (first, second):
@@ -108,7 +118,7 @@ def test_a_misspelt_option_of_an_overlay_is_refused_as_well(config):
     assert "did you mean 'max_epochs'?" in str(error.value.__cause__)
 
 
-@pytest.mark.parametrize("function", [running_workflow, check_options, run_settings])
+@pytest.mark.parametrize("function", [running_workflow, check_options, run_settings, lasting_settings])
 def test_outside_of_a_running_config_there_is_nothing_to_tell(function):
     with pytest.raises(RuntimeError, match=r"expected to be called from a config that monai\.bundle runs"):
         function()

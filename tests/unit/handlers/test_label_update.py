@@ -140,6 +140,7 @@ def test_divergence_is_zero_for_the_initial_label_and_log_two_for_half_of_it():
         ({"objective": "both"}, r"expected meta_objective in \['segmentation', .*got 'both'"),
         ({"virtual_lr": 0.0}, "expected virtual_lr > 0"),
         ({"kl_weight": -1.0}, "kl_weight >= 0"),
+        ({"every": 0}, "expected meta_every of 1 or more, got 0"),
     ],
 )
 def test_rejects_a_setting_that_cannot_be(handler, setting, message):

@@ -83,7 +83,8 @@ def test_stage_two_reads_what_is_handed_over(tmp_path):
     assert found.feasible == (False, False, True, True, True)
     assert found.weight == row["weight"]
     settings = json.loads((tmp_path / "pseudo_labels.json").read_text())["settings"]
-    assert settings == {"graders": ["c" * 64], "mode": "max_confidence"}
+    assert (settings["graders"], settings["combine"]) == (["c" * 64], "max_confidence")
+    assert settings["thresholds"]["lift_min"] == 2.0
 
 
 def test_where_the_true_grade_is_known_it_is_told_and_scored(tmp_path):

@@ -74,13 +74,26 @@ def test_a_run_that_came_to_its_end_is_finished_and_says_what_it_was(runs):
 def test_curves_have_one_point_an_epoch_under_split_task_and_metric(runs):
     tracker = run(runs / "curves", validators={"validation": validator(**{"grade/accuracy": 0.25})})
     history = {
-        name: [(point.step, point.value) for point in client(runs).get_metric_history(tracker.run_id, name)]
+        name: {point.step: point.value for point in client(runs).get_metric_history(tracker.run_id, name)}
         for name in of(runs, runs / "curves")[0].data.metrics
     }
     assert history == {
-        "train/both/loss": [(1, 3.0), (2, 6.0)],
-        "validation/grade/accuracy": [(1, 0.25), (2, 0.25)],
+        "train/both/loss": {1: 3.0, 2: 6.0},
+        "validation/grade/accuracy": {1: 0.25, 2: 0.25},
     }
+
+
+def test_tasks_may_be_measured_on_different_splits(runs):
+    run(runs / "splits", epochs=1, split={"both": "fold 0", "grade": "test"})
+    assert of(runs, runs / "splits")[0].data.metrics == {"fold 0/both/loss": 3.0}
+
+
+def test_what_handlers_find_at_the_very_end_is_logged_as_well(runs):
+    engine = Engine(lambda engine, batch: None)
+    engine.add_event_handler(Events.COMPLETED, lambda engine: engine.state.metrics.update({"labels/accuracy": 0.5}))
+    RunTracker("pseudo_label", str(runs / "end"), {}, split="stage1").attach(engine)
+    engine.run([0])
+    assert of(runs, runs / "end")[0].data.metrics == {"stage1/labels/accuracy": 0.5}
 
 
 def test_only_finite_numbers_are_points(runs):

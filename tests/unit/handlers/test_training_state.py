@@ -142,6 +142,14 @@ def test_going_on_with_other_settings_is_refused_and_they_are_named(tmp_path):
         train(tmp_path, settings={"manifest_sha256": "b"})
 
 
+def test_nested_settings_are_compared_one_by_one(tmp_path):
+    with pytest.raises(Killed):
+        train(tmp_path, settings={"options": {"beta": 0.8, "folds": [0, 1]}}, kill_after=1)
+    with pytest.raises(ValueError, match=r"with other settings \(beta, gamma\)"):
+        train(tmp_path, settings={"options": {"beta": 0.9, "folds": [0, 1], "gamma": 2.0}})
+    assert train(tmp_path, settings={"options": {"beta": 0.8, "folds": [0, 1]}})[1] == EPOCHS - 1
+
+
 def test_a_part_that_is_switched_off_is_left_out_and_missed_when_it_is_switched_on(tmp_path):
     path, learner = str(tmp_path / "state.pt"), network()
     engine = Engine(lambda engine, batch: None)
