@@ -7,7 +7,6 @@ from bundle.labels import GRADES, LESIONS
 from bundle.networks.vgg import VGG16Encoder
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
-STRIDE = 32
 
 
 class MultiTaskUNet(nn.Module):
@@ -110,14 +109,3 @@ def _he_normal(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def check_image_size(image_size: int) -> int:
-    """Return a side that the encoder can halve five times.
-
-    Raises:
-        ValueError: if it is not a positive multiple of 32.
-    """
-    if image_size < STRIDE or image_size % STRIDE:
-        raise ValueError(f"expected image_size as a multiple of {STRIDE}, got {image_size}")
-    return image_size

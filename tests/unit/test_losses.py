@@ -52,7 +52,7 @@ def test_rejects_labels_of_another_shape():
 
 
 def test_rejects_a_negative_gamma():
-    with pytest.raises(ValueError, match="gamma >= 0, got alpha 0.25 and gamma -1"):
+    with pytest.raises(ValueError, match=r"gamma >= 0, got alpha 0\.25 and gamma -1"):
         CategoricalFocalLoss(gamma=-1)
 
 

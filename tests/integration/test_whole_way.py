@@ -1,0 +1,222 @@
+"""The whole way on a small phantom: what a user types, what is left, what happens after a kill and to bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bundle import ROOT
+from bundle.datasets.build import build_manifest
+from bundle.datasets.idrid import read_idrid
+from bundle.datasets.phantom import write_phantom
+from bundle.manifest import load_json, save_manifest
+from bundle.transforms import field_of_view
+
+STAGES = ("pretrain/resnext50_32x4d", "pseudo_label", "train", "evaluate", "inference")
+pytestmark = pytest.mark.timeout(600)
+
+
+def typed(*words, cwd, environment=None):
+    """Run a command as a user would, from another folder than the bundle's."""
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "2", **(environment or {})},
+    )  # fmt: skip
+
+
+def pipeline_words(folder, output, *more):
+    return (
+        "scripts.pipeline", "--manifest", folder / "manifest.json", "--output_dir", output, "--experiment", "smoke",
+        "--architectures", "resnext50_32x4d", *more,
+    )  # fmt: skip
+
+
+def run_pipeline(folder, output, *more, **options):
+    return typed(*pipeline_words(folder, output, *more), cwd=folder, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A phantom of 20 photographs and its manifest."""
+    folder = tmp_path_factory.mktemp("whole way")
+    write_phantom(
+        folder / "phantom", num_lesion_train=10, num_lesion_test=4, num_graded_train=12, num_graded_test=4,
+        width_px=288, height_px=192, seed=3,
+    )  # fmt: skip
+    photographs, notes = read_idrid(folder / "phantom")
+    manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=3, notes=notes)
+    save_manifest(manifest, folder / "manifest.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """The output of one undisturbed pipeline."""
+    done = run_pipeline(folder, folder / "outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "outputs", done.stdout
+
+
+def test_every_stage_leaves_what_it_promises(finished):
+    output, screen = finished
+    assert all(f"{stage}: done in" in screen for stage in STAGES)
+    assert len(load_json(output / "pseudo" / "pseudo_labels.json")["rows"]) == 9  # the tenth is a copy of a test image
+    assert len(list((output / "pseudo" / "panels").iterdir())) == 9
+    assert len(list((output / "inference" / "masks").rglob("*.png"))) == 4
+    assert "<html" in (output / "inference" / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_score_stands_beside_a_trivial_one(finished):
+    output, screen = finished
+    metrics = load_json(output / "train" / "metrics.json")
+    assert metrics["subset"] == {"lesions": "test", "grade": "test"}
+    assert metrics["scores"]["lesions/dice_EX_predicting_nothing"] == 0
+    assert 0.9 < metrics["scores"]["lesions/paper_dice_predicting_nothing"] < 1
+    assert "grade/accuracy_training_majority" in metrics["scores"]
+    assert "predicting no lesion" in screen
+    assert "What these numbers do not show" in (output / "results.md").read_text(encoding="utf-8")
+
+
+def test_every_run_is_one_finished_mlflow_run_in_one_store(finished):
+    import mlflow
+
+    output, _ = finished
+    client = mlflow.MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "fundus_dr_multitask"]
+    runs = {run.data.tags["stage"]: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"pretrain", "pseudo_label", "train", "evaluate", "inference"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    train = runs["train"]
+    assert {"train/both/loss", "train/labels/movement", "validation/lesions/dice_mean"} <= set(train.data.metrics)
+    assert train.data.params["seed"] == "0"
+    assert train.data.params["width"] == "0.0625"
+    assert "test/lesions/dice_EX" in runs["evaluate"].data.metrics
+    assert "stage1/labels/truth_feasible" in runs["pseudo_label"].data.metrics
+    logged = {file.path for file in client.list_artifacts(train.info.run_id)}
+    assert {"config.json", "model.pt"} <= logged
+    assert not list(output.rglob("pretrain/mlflow.db"))
+
+
+def test_a_second_pipeline_runs_nothing_again(folder, finished):
+    output, _ = finished
+    before = (output / "train" / "model.pt").stat().st_mtime_ns
+    again = run_pipeline(folder, output)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished before, skipped") == len(STAGES)
+    assert (output / "train" / "model.pt").stat().st_mtime_ns == before
+
+
+def test_a_killed_training_goes_on_and_finished_stages_are_not_run_again(folder, finished, tmp_path):
+    output = tmp_path / "outputs"
+    shutil.copytree(finished[0], output)
+    undisturbed = load_json(output / "train" / "metrics.json")["scores"]
+    for name in ("model.pt", "finished.train.json", "metrics.json"):
+        (output / "train" / name).unlink()
+    # Another folder is another cache: the stages before would be run again, were their settings not the same.
+    run = subprocess.Popen(
+        [sys.executable, "-m", *map(str, pipeline_words(folder, output))], cwd=folder, start_new_session=True,
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    wait_for(output / "train" / "state.pt", run)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    assert not (output / "train" / "model.pt").exists()
+    again = run_pipeline(folder, output)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished before, skipped") == 2
+    assert "going on after epoch" in (output / "train" / "log.txt").read_text(encoding="utf-8")
+    scores = load_json(output / "train" / "metrics.json")["scores"]
+    assert scores["lesions/average_precision_mean"] == pytest.approx(
+        undisturbed["lesions/average_precision_mean"], abs=1e-6
+    )
+
+
+def wait_for(path, run, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert run.poll() is None, "the pipeline ended before it could be killed"
+        assert time.monotonic() < deadline, f"no {path.name} after {seconds} s"
+        time.sleep(0.02)
+
+
+def test_a_stage_runs_from_another_folder_and_two_processes_train_together(folder, finished, tmp_path):
+    output, _ = finished
+    configs = [
+        str(ROOT / "configs" / name) for name in ("train.yaml", "multi_gpu_train.yaml", "experiments/smoke/train.yaml")
+    ]
+    done = typed(
+        "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "-m", "monai.bundle", "run",
+        "--config_file", configs, "--manifest", folder / "manifest.json",
+        "--pseudo_labels", output / "pseudo" / "pseudo_labels.json", "--output_dir", tmp_path / "train",
+        "--track", "False", "--batch_size", "1", "--max_epochs", "1",
+        cwd=tmp_path, environment={"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (tmp_path / "train" / "model.pt").is_file()
+
+
+def test_a_misspelt_option_is_refused_by_the_bundle_runner(folder, tmp_path):
+    done = typed(
+        "monai.bundle", "run", "--config_file", ROOT / "configs" / "train.yaml",
+        "--manifest", folder / "manifest.json", "--output_dir", tmp_path / "train", "--max_epoch", "3", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "unknown option 'max_epoch': did you mean 'max_epochs'?" in done.stderr
+    assert not (tmp_path / "train").exists()
+
+
+def bad(folder, tmp_path, *more, environment=None):
+    return run_pipeline(folder, tmp_path / "outputs", *more, environment=environment)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--max_epoch", "3"), "unknown option --max_epoch"),
+        (("--experiment", "demmo"), "expected --experiment out of ['demo', 'smoke'], got 'demmo'"),
+        (("--manifest", "nowhere.json"), "expected a manifest at nowhere.json"),
+        (("--fold", "9"), "expected a fold in 0-2 or none, got 9"),
+        (("--input", "nowhere"), "found nothing at nowhere"),
+    ],
+)
+def test_bad_input_takes_one_line_and_exit_code_2(folder, tmp_path, words, message):
+    done = bad(folder, tmp_path, *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("model.pt"))
+
+
+def test_weights_that_cannot_be_downloaded_say_how_to_go_on(folder, tmp_path):
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(tmp_path / "torch")}
+    done = bad(folder, tmp_path, "--pretrained", "True", environment=nowhere)
+    assert done.returncode == 2
+    assert "--pretrained False" in done.stderr
+    assert not list(tmp_path.rglob("model.pt"))
+
+
+def test_weights_of_another_network_are_refused(folder, finished, tmp_path):
+    grader = finished[0] / "pretrain" / "resnext50_32x4d" / "model.pt"
+    done = typed(
+        "monai.bundle", "run", "--config_file", ROOT / "configs" / "inference.yaml", "--checkpoint", grader,
+        "--input", folder / "phantom", "--output_dir", tmp_path / "inference", "--track", "False", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "expected weights of MultiTaskUNet" in done.stderr
+    assert not (tmp_path / "inference").exists()
+
+
+def test_a_photograph_that_is_cut_off_is_named(folder, finished, tmp_path):
+    photograph = next(Path(folder / "phantom").rglob("IDRiD_001.jpg"))
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(photograph.read_bytes()[:4000])
+    done = bad(folder, tmp_path, "--input", str(cut))
+    assert json.dumps(done.returncode) == "2"
+    assert "cut.jpg" in done.stderr
+    assert not list(tmp_path.rglob("report.html"))
