@@ -23,6 +23,8 @@ CONFIGS = ROOT / "configs"
 PROGRESS = re.compile(r"(\S.*?\[\d+/\d+\]\s*\d+%)")
 ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)): (.*)$", re.MULTILINE)
 PROGRESS_EVERY_S = 20
+PLACES = {"manifest", "graders", "pseudo_labels", "checkpoint", "cache_dir", "tracking_uri", "num_workers", "resume"}
+"""Options that change no result, or whose files are hashed as inputs."""
 
 
 class StageFailed(RuntimeError):
@@ -58,10 +60,10 @@ class Stage:
         return [sys.executable, "-m", "monai.bundle", "run", *words]
 
     def key(self) -> str:
-        """Hash what the result depends on: configs, options, and the content of the inputs."""
+        """Hash what the result depends on: configs, options, and the content of the inputs, wherever they lie."""
         content = {
             "configs": file_sha256([CONFIGS / name for name in self.configs]),
-            "options": {name: str(value) for name, value in self.options.items()},
+            "options": {name: str(value) for name, value in self.options.items() if name not in PLACES},
             "inputs": [file_sha256([path]) for path in self.inputs if path.is_file()],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -70,6 +72,11 @@ class Stage:
     def marker(self) -> Path:
         """The file that says that the stage is done, under which key, and how long it took."""
         return self.output_dir / f"finished.{self.name.replace('/', '_')}.json"
+
+    @property
+    def log(self) -> Path:
+        """What the stage's process wrote to the screen; two stages may share a folder."""
+        return self.output_dir / f"log.{self.name.replace('/', '_')}.txt"
 
     def is_finished(self) -> bool:
         """Whether the same stage on the same input has run to its end and its outputs are still there."""
@@ -181,7 +188,7 @@ def run_stages(todo: Sequence[Stage], output_dir: Path) -> None:
             if stage.is_finished():
                 _say(f"{title}: finished before, skipped")
                 continue
-            _say(f"{title}: running, log in {stage.output_dir / 'log.txt'}")
+            _say(f"{title}: running, log in {stage.log}")
             started = time.monotonic()
             _run(stage, lock)
             duration_s = round(time.monotonic() - started, 1)
@@ -206,9 +213,8 @@ def _lock(output_dir: Path) -> Iterator[int]:
 
 def _run(stage: Stage, lock: int) -> None:
     stage.output_dir.mkdir(parents=True, exist_ok=True)
-    log = stage.output_dir / "log.txt"
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
-    with log.open("w", encoding="utf-8") as file:
+    with stage.log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             stage.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             env=environment, pass_fds=(lock,),
@@ -220,7 +226,7 @@ def _run(stage: Stage, lock: int) -> None:
             process.stdout.close()
             returncode = process.wait()
     if returncode:
-        raise _failure(stage, log, returncode)
+        raise _failure(stage, returncode)
 
 
 def _python_path() -> str:
@@ -239,15 +245,18 @@ def _follow(output: IO[str], log: IO[str]) -> None:
             shown = time.monotonic()
 
 
-def _failure(stage: Stage, log: Path, returncode: int) -> Exception:
-    """Name the first error of the log, which is the cause of those after it."""
+def _failure(stage: Stage, returncode: int) -> Exception:
+    """Name what went wrong first. This bundle refuses by ValueError, be it in the middle of a chain of others."""
     if returncode < 0:
         return StageFailed(f"{stage.name} was stopped by signal {-returncode}; run the same command again to go on")
-    errors = [pair for pair in ERROR.findall(log.read_text(encoding="utf-8")) if not pair[1].startswith("Caught ")]
+    errors = [
+        pair for pair in ERROR.findall(stage.log.read_text(encoding="utf-8")) if not pair[1].startswith("Caught ")
+    ]
+    refused = [message for kind, message in errors if kind == "ValueError"]
+    if refused:
+        return ValueError(f"{stage.name}: {refused[0]}")
     kind, message = errors[0] if errors else ("error", f"exit code {returncode}")
-    if kind == "ValueError":
-        return ValueError(f"{stage.name}: {message}")
-    return StageFailed(f"{stage.name}: {kind}: {message} (whole log: {log})")
+    return StageFailed(f"{stage.name}: {kind}: {message} (whole log: {stage.log})")
 
 
 def _say(text: str) -> None:

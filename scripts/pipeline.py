@@ -46,6 +46,8 @@ def pipeline(
         results: also write the results page to this file.
     """
     data = load_manifest(manifest)
+    if input and not Path(input).exists():
+        raise ValueError(f"expected photographs at --input, found nothing at {input}")
     shown = [input] if input else [str(data.path(row.image)) for row in evaluation(data, fold or 0, "lesions")[1]]
     options = {
         "pretrained": pretrained,

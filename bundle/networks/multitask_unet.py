@@ -27,6 +27,7 @@ class MultiTaskUNet(nn.Module):
         - output of ``both_tasks``: those under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
 
     Example:
+        >>> import torch
         >>> network = MultiTaskUNet(pretrained=False, width=1 / 16)
         >>> network(torch.rand(1, 3, 64, 96)).shape
         torch.Size([1, 5, 64, 96])

@@ -115,3 +115,9 @@ def provenance(path: str | os.PathLike) -> dict[str, Any]:
 def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]]:
     """Return the provenance of each of several weights files."""
     return [provenance(path) for path in ([paths] if isinstance(paths, str) else paths)]
+
+
+def short_name(path: str | os.PathLike) -> str:
+    """Name a weights file for a reader: its folder, its name, and the beginning of its hash."""
+    path = Path(path)
+    return f"{path.parent.name}/{path.name}, sha256 {file_sha256([path])[:12]}"

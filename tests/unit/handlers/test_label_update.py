@@ -31,10 +31,10 @@ def handler(batch):
     return make_handler(batch, batch_norm=False)
 
 
-def make_handler(batch, batch_norm):
+def make_handler(batch, batch_norm, width=1 / 8):
     torch.manual_seed(0)
-    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 8, batch_norm=batch_norm)).double()
-    label_update = LabelUpdateNetwork(pretrained=False, width=1 / 8, batch_norm=batch_norm).double()
+    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=width, batch_norm=batch_norm)).double()
+    label_update = LabelUpdateNetwork(pretrained=False, width=width, batch_norm=batch_norm).double()
     torch.nn.init.normal_(label_update.shift.weight, std=0.1)
     optimizer = torch.optim.SGD(label_update.parameters(), lr=1e-1)
     loss = Focal64()
@@ -85,6 +85,15 @@ def test_the_meta_gradient_equals_double_backward(batch, objective, batch_norm):
     handler.meta_step(batch)
     ours = [p.grad * VIRTUAL_LR for p in handler.label_update.parameters()]
     assert sum(g.abs().sum() for g in expected) > 0
+    assert relative_difference(ours, expected) < 1e-9
+
+
+def test_the_meta_gradient_equals_double_backward_at_the_full_width_of_vgg16(batch):
+    small = {key: value[..., :32, :64] if value.ndim == 4 else value for key, value in batch.items()}
+    handler = make_handler(small, batch_norm=False, width=1.0)
+    expected = double_backward(handler, small)
+    handler.meta_step(small)
+    ours = [p.grad * VIRTUAL_LR for p in handler.label_update.parameters()]
     assert relative_difference(ours, expected) < 1e-9
 
 
