@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 # `from monai import bundle` would hide this package; the class is imported by its own path.
 from monai.bundle.workflows import ConfigWorkflow
 
@@ -63,6 +65,7 @@ def run_settings() -> dict[str, Any]:
             continue
         if not _is_section(value) and name != "imports":
             value = parser.get_parsed_content(name)
+        value = str(value) if isinstance(value, torch.device) else value
         if _is_plain(value) or _is_section(value):
             settings[name] = value
     return settings

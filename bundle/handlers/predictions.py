@@ -1,8 +1,8 @@
 """Inference: what the network says of each photograph, in the photograph's own frame, handed to writers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -51,7 +51,14 @@ class Prediction:
         return self.grade not in self.feasible
 
 
-Writer = Callable[[Prediction], None]
+class Writer(Protocol):
+    """Takes each prediction as it comes, and is told when there are no more."""
+
+    def __call__(self, prediction: Prediction) -> None:
+        """Write what belongs to one photograph."""
+
+    def finish(self) -> None:
+        """Write what belongs to all of them."""
 
 
 class PredictionHandler:
@@ -59,7 +66,7 @@ class PredictionHandler:
 
     Args:
         paths: photograph by item id.
-        writers: called with each prediction.
+        writers: given each prediction, then told to finish.
         min_area_px: smallest component of a lesion that makes it present, at native size.
     """
 
@@ -68,6 +75,8 @@ class PredictionHandler:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        for writer in self.writers:
+            engine.add_event_handler(Events.COMPLETED, writer.finish)
 
     def __call__(self, engine: Engine) -> None:
         batch, output = engine.state.batch, engine.state.output

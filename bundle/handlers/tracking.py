@@ -38,6 +38,7 @@ class RunTracker:
         validators: engines that run inside this one, by the split that their metrics are logged under.
         artifacts: files and folders below ``output_dir`` to log at the end, where they exist.
         tracking_uri: of the store; None takes ``MLFLOW_TRACKING_URI`` or the default.
+        facts: where the run's input came from, such as the manifest's hash; logged as ``facts.<name>``.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class RunTracker:
         validators: Mapping[str, Engine] | None = None,
         artifacts: Sequence[str] = (),
         tracking_uri: str | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.stage, self.output_dir, self.settings = stage, Path(output_dir).resolve(), dict(settings)
         self.split, self.validators = split, dict(validators or {})
         self.artifacts, self.tracking_uri = tuple(artifacts), tracking_uri
+        self.facts = {f"facts.{name}": value for name, value in (facts or {}).items()}
         self.run_id = ""
 
     def attach(self, engine: Engine) -> None:
@@ -72,7 +75,7 @@ class RunTracker:
         self._close_killed(experiment_id)
         run = self.client.create_run(experiment_id, run_name=f"{self.stage}-{self.output_dir.name}", tags=self._tags())
         self.run_id, self.engine = run.info.run_id, engine
-        for name, value in self.settings.items():
+        for name, value in {**self.settings, **self.facts}.items():
             if not isinstance(value, (dict, list)):
                 self.client.log_param(self.run_id, name, str(value)[:500])
         self._log_config()

@@ -15,7 +15,7 @@ from bundle import ROOT
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
 from bundle.datasets.phantom import write_phantom
-from bundle.manifest import load_json, save_manifest
+from bundle.manifest import load_json, load_manifest, save_manifest
 from bundle.transforms import field_of_view
 
 STAGES = ("pretrain/resnext50_32x4d", "pseudo_label", "train", "evaluate", "inference")
@@ -83,7 +83,7 @@ def test_every_score_stands_beside_a_trivial_one(finished):
     assert "What these numbers do not show" in (output / "results.md").read_text(encoding="utf-8")
 
 
-def test_every_run_is_one_finished_mlflow_run_in_one_store(finished):
+def test_every_run_is_one_finished_mlflow_run_in_one_store(folder, finished):
     import mlflow
 
     output, _ = finished
@@ -95,6 +95,9 @@ def test_every_run_is_one_finished_mlflow_run_in_one_store(finished):
     train = runs["train"]
     assert {"train/both/loss", "train/labels/movement", "validation/lesions/dice_mean"} <= set(train.data.metrics)
     assert train.data.params["seed"] == "0"
+    manifest_sha256 = load_manifest(folder / "manifest.json").sha256
+    graded = [runs[stage] for stage in ("pretrain", "pseudo_label", "train", "evaluate")]
+    assert {run.data.params["facts.manifest_sha256"] for run in graded} == {manifest_sha256}
     assert train.data.params["width"] == "0.0625"
     assert "test/lesions/dice_EX" in runs["evaluate"].data.metrics
     assert "stage1/labels/truth_feasible" in runs["pseudo_label"].data.metrics

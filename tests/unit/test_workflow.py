@@ -66,7 +66,8 @@ def test_sections_are_told_as_they_are_written_and_what_is_no_setting_not_at_all
     settings = settings_of(config())
     assert settings["network"] == {"_target_": "torch.nn.Linear", "in_features": "$@max_epochs + 1", "out_features": 2}
     assert settings["steps"][0]["start_dim"] == "@max_epochs"
-    assert not {"device", "initialize", "run", "_meta_"} & set(settings)
+    assert settings["device"] == "cpu"
+    assert not {"initialize", "run", "_meta_"} & set(settings)
 
 
 def test_an_overlay_and_an_option_of_a_section_are_told_as_they_run(config):

@@ -14,6 +14,15 @@ GEOMETRY = torch.tensor([15.0, 0.0, 60.0, 90.0, 60.0])
 NOTHING = {"MA": 0, "HE": 0, "EX": 0, "SE": 0}
 
 
+class Collected(list):
+    """A writer that keeps what it is given, and how much that was when it was told to finish."""
+
+    __call__ = list.append
+
+    def finish(self):
+        self.finished_at = len(self)
+
+
 def predict(lesions=(), grade=2, heat=0.5, lit_rows=SIDE, min_area_px=1, writers=1):
     """Predict (lesion class, rows, columns) in the square; return what each writer got."""
     scores = torch.zeros(1, 5, SIDE, SIDE)
@@ -26,8 +35,8 @@ def predict(lesions=(), grade=2, heat=0.5, lit_rows=SIDE, min_area_px=1, writers
     maps[0, grade] = heat
     image = torch.zeros(1, 3, SIDE, SIDE)
     image[:, 1, :lit_rows] = 0.4
-    got = [[] for _ in range(writers)]
-    handler = PredictionHandler({"deep/a.jpg": "/in/deep/a.jpg"}, [one.append for one in got], min_area_px)
+    got = [Collected() for _ in range(writers)]
+    handler = PredictionHandler({"deep/a.jpg": "/in/deep/a.jpg"}, got, min_area_px)
     engine = Engine(lambda engine, batch: {"lesions": scores, "grade": probabilities, "maps": maps})
     handler.attach(engine)
     engine.run([{"id": ["deep/a.jpg"], "image": image, "geometry": GEOMETRY[None]}])
@@ -80,6 +89,7 @@ def test_a_lesion_below_the_smallest_area_does_not_make_a_grade_infeasible():
 def test_every_writer_gets_the_prediction():
     first, second = predict(writers=2)
     assert first == second
+    assert first.finished_at == second.finished_at == 1
     assert (first[0].name, first[0].path) == ("deep/a.jpg", "/in/deep/a.jpg")
 
 
