@@ -1,13 +1,15 @@
 """The manifest: every photograph of a data set, its outlines, grade, group and fold, in one checked file."""
 
+import csv
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,15 @@ def write_text_whole(path: str | os.PathLike, text: str) -> None:
 def write_json_whole(path: str | os.PathLike, content: object) -> None:
     """Write JSON as :func:`write_text_whole` does; what is not a number becomes null, for NaN is not JSON."""
     write_text_whole(path, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
+
+
+def write_csv_whole(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as :func:`write_text_whole` does, with every column that one of them has."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_whole(path, text.getvalue())
 
 
 def _without_nan(value: object) -> object:

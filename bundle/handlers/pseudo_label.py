@@ -1,8 +1,6 @@
 """Stage 1's last step: turn what the graders say of each lesion image into an initial label, with its audit."""
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from ignite.engine import Engine, Events
 
 from bundle.hand_over import save_pseudo_labels
 from bundle.labels import feasible_grades
-from bundle.manifest import Manifest, write_json_whole, write_text_whole
+from bundle.manifest import Manifest, write_csv_whole, write_json_whole
 from bundle.pseudo_labels import Thresholds, audit_row, combine, decide, evidence, present_lesions, summarise
 from bundle.transforms import field_mask
 
@@ -91,7 +89,7 @@ class PseudoLabelHandler:
         summary = summarise(self.rows, truth)
         engine.state.metrics.update({f"labels/{key.replace('/', '_')}": v for key, v in summary.items()})
         rows = [{**row, "true_grade": truth.get(row["id"])} for row in self.rows]
-        write_text_whole(self.output_dir / "pseudo_labels.csv", _csv(rows))
+        write_csv_whole(self.output_dir / "pseudo_labels.csv", rows)
         write_json_whole(self.output_dir / "summary.json", summary)
         settings = {**self.settings, "combine": self.mode, "thresholds": asdict(self.thresholds)}
         save_pseudo_labels(self.output_dir / "pseudo_labels.json", self.manifest, settings, rows)
@@ -99,11 +97,3 @@ class PseudoLabelHandler:
     def _true_grades(self) -> dict[str, int]:
         known = self.manifest.known_grades()
         return {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -41,7 +41,12 @@ def load_weights(
     Raises:
         ValueError: if the file is missing, is no weights file, belongs to another network, or says another fact.
     """
-    content = _read(path)
+    return _fill(network, _read(path), path, expected)
+
+
+def _fill(
+    network: nn.Module, content: Mapping[str, Any], path: str | os.PathLike, expected: Mapping[str, Any] | None
+) -> dict[str, Any]:
     name = type(network).__name__
     if content["network"] != name:
         raise ValueError(f"expected weights of {name} in {path}, got weights of {content['network']}")
@@ -68,18 +73,18 @@ def check_facts(path: str | os.PathLike, facts: Mapping[str, Any], expected: Map
             raise ValueError(f"expected weights of {name} {value!r} in {path}, got {facts.get(name)!r}")
 
 
-def load_grader(path: str | os.PathLike) -> Grader:
+def load_grader(path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> Grader:
     """Build the grader that a weights file of stage 1 belongs to.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, or holds no grader of five grades.
+        ValueError: if the file is missing, is no weights file, holds no grader of five grades, or says another fact.
     """
     content = _read(path)
     architecture = content["facts"].get("architecture")
     if content["network"] != Grader.__name__ or architecture is None:
         raise ValueError(f"expected weights of a grader in {path}, got weights of {content['network']}")
     grader = Grader(architecture, pretrained=False)
-    load_weights(grader, path)
+    _fill(grader, content, path, expected)
     return grader
 
 
@@ -94,16 +99,14 @@ def load_graders(paths: Sequence[str | os.PathLike] | str, expected: Mapping[str
     """Build every grader of a list of weights files.
 
     Raises:
-        ValueError: if the list is empty, or for one of the files, as :func:`load_grader` and :func:`check_facts`.
+        ValueError: if the list is empty, or for one of the files, as :func:`load_grader`.
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
         raise ValueError(
             "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
         )
-    for path in paths:
-        check_facts(path, provenance(path), expected or {})
-    return nn.ModuleList(load_grader(path) for path in paths)
+    return nn.ModuleList(load_grader(path, expected) for path in paths)
 
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:

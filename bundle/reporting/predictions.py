@@ -1,7 +1,5 @@
 """What inference leaves in its output folder: masks, overlays, heat maps, one CSV, one report."""
 
-import csv
-import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bundle.handlers.predictions import Prediction, prediction_row
-from bundle.manifest import write_text_whole
+from bundle.manifest import write_csv_whole
 from bundle.reporting.overlay import heat_picture, lesion_overlay, shrink_lesions, write_mask_png
 from bundle.reporting.report import Card, write_report
 from bundle.reporting.whole_file import written_whole
@@ -51,7 +49,7 @@ class PredictionFiles:
 
     def finish(self) -> None:
         """Write the table and the report."""
-        write_text_whole(self.output_dir / "predictions.csv", _csv([one["row"] for one in self.predictions]))
+        write_csv_whole(self.output_dir / "predictions.csv", [one["row"] for one in self.predictions])
         facts = {**self.facts, "photographs": str(len(self.predictions))}
         write_report(self.output_dir / "report.html", self._cards(), "Diabetic retinopathy: lesions and grades", facts)
 
@@ -88,11 +86,3 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
 def _save(path: Path, pixels: np.ndarray) -> None:
     with written_whole(path) as beside:
         Image.fromarray(pixels).save(beside, quality=90)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
