@@ -17,9 +17,15 @@ Batch = Mapping[str, Any]
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
-    """Move the tensors of a batch, images channels last, as convolutions like them; the batch itself stays as it is."""
+    """Move the tensors of a batch and make them what networks and losses take; the batch itself stays as it is.
+
+    Batches travel as bytes, a quarter of what floats would be. Images of bytes come out in [0, 1], channels last, as
+    convolutions like them; label maps come out as int64.
+    """
     moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    return {**moved, "image": moved["image"].contiguous(memory_format=torch.channels_last)}
+    image = moved["image"].contiguous(memory_format=torch.channels_last)
+    lesions = {"lesions": moved["lesions"].long()} if "lesions" in moved else {}
+    return {**moved, **lesions, "image": image.float().div_(255) if image.dtype == torch.uint8 else image}
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.files import write_json_whole
 from bundle.labels import GRADES
-from bundle.manifest import Manifest, write_json_whole
+from bundle.manifest import Manifest
 
 SCHEMA = 1
 

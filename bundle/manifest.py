@@ -1,23 +1,22 @@
 """The manifest: every photograph of a data set, its outlines, grade, group and fold, in one checked file."""
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
-import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bundle.files import write_text_whole
 from bundle.labels import GRADES, LESIONS
 
-SCHEMA = 1
+SCHEMA = 2
 SPLITS = ("train", "test")
+HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +25,18 @@ class Photograph:
 
     Attributes:
         id: unique name, ``<data set>/<part>/<split>/<file stem>``.
-        image: path below the manifest's root, with forward slashes.
+        image: path with forward slashes; its first part names one of the manifest's roots. So are all paths.
         split: the official split, ``train`` or ``test``.
-        sha256: of the image file and of its masks, in the order of their names: what a cache is keyed by.
+        sha256: of the content of every file of :meth:`files`, each with its role: what a cache is keyed by.
+        perceptual_hash: 256 bits as hexadecimal digits, near those of copies of the same photograph.
         width_px: native width.
         height_px: native height.
         grade: ICDRS grade that the data set gives for this file, or None.
         annotated: lesions that the annotators looked for; empty where nothing was outlined.
-        masks: lesion to mask path below the root; an annotated lesion without a path is absent.
+        masks: lesion to mask path; an annotated lesion without a path is absent.
+        areas_px: number of native pixels of each mask.
         optic_disc: mask path of the optic disc, or None.
+        drawn_from: files that the masks were drawn from, where the data set has them in another form.
         group: photographs of one group are copies of one photograph.
         fold: cross-validation fold of a training photograph; None in the test split and where left out.
         left_out: why training must not see this photograph, or None.
@@ -44,12 +46,15 @@ class Photograph:
     image: str
     split: str
     sha256: str
+    perceptual_hash: str
     width_px: int
     height_px: int
     grade: int | None = None
     annotated: tuple[str, ...] = ()
     masks: Mapping[str, str] = field(default_factory=dict)
+    areas_px: Mapping[str, int] = field(default_factory=dict)
     optic_disc: str | None = None
+    drawn_from: tuple[str, ...] = ()
     group: str
     fold: int | None = None
     left_out: str | None = None
@@ -61,6 +66,17 @@ class Photograph:
     def outlined(self) -> bool:
         """Whether lesions were annotated on this photograph (there may be none)."""
         return bool(self.annotated)
+
+    @property
+    def dataset(self) -> str:
+        """The data set that it comes from."""
+        return self.id.split("/")[0]
+
+    def files(self) -> dict[str, str]:
+        """Map roles (``image``, a lesion, ``optic_disc``, ``drawn_from/0``, ...) to paths."""
+        disc = {"optic_disc": self.optic_disc} if self.optic_disc else {}
+        sources = {f"drawn_from/{number}": path for number, path in enumerate(self.drawn_from)}
+        return {"image": self.image, **self.masks, **disc, **sources}
 
 
 def _check(row: Photograph) -> None:
@@ -76,9 +92,12 @@ def _check(row: Photograph) -> None:
         )
     if row.width_px < 1 or row.height_px < 1:
         raise ValueError(f"{where}: expected a size of at least 1x1 px, got {row.width_px}x{row.height_px}")
-    if not re.fullmatch(r"[0-9a-f]{64}", row.sha256):
-        raise ValueError(f"{where}: expected sha256 as 64 hexadecimal digits, got {row.sha256!r}")
-    for path in (row.image, *row.masks.values(), *([row.optic_disc] if row.optic_disc else [])):
+    if set(row.areas_px) != set(row.masks):
+        raise ValueError(f"{where}: expected an area for each of the masks {sorted(row.masks)}, got {row.areas_px}")
+    for name in ("sha256", "perceptual_hash"):
+        if not HEXADECIMAL.fullmatch(getattr(row, name)):
+            raise ValueError(f"{where}: expected {name} as 64 hexadecimal digits, got {getattr(row, name)!r}")
+    for path in row.files().values():
         if path.startswith(("/", "\\")) or ":" in path.split("/")[0] or ".." in path.split("/"):
             raise ValueError(f"{where}: expected a path below the data set's root, got {path!r}")
     if row.fold is not None and (row.fold < 0 or row.split == "test" or row.left_out):
@@ -91,7 +110,7 @@ class Manifest:
 
     Attributes:
         name: data set name.
-        root: folder that every path is relative to.
+        roots: folders by name; a path begins with the name of one.
         folds: number of cross-validation folds.
         seed: of the folds.
         photographs: the rows, in the order of their ids.
@@ -100,7 +119,7 @@ class Manifest:
     """
 
     name: str
-    root: Path
+    roots: Mapping[str, Path]
     folds: int
     seed: int
     photographs: tuple[Photograph, ...]
@@ -115,13 +134,28 @@ class Manifest:
         for row in self.photographs:
             if row.fold is not None:
                 folds_of_group[row.group].add(row.fold)
+        lost = [row.id for row in self.photographs if row.image.split("/")[0] not in self.roots]
+        if lost:
+            raise ValueError(
+                f"manifest {self.name!r}: expected paths that begin with one of {sorted(self.roots)}, {len(lost)} "
+                f"photographs have others: {lost[:3]}"
+            )
         parted = [group for group, folds in folds_of_group.items() if len(folds) > 1]
         if parted:
             raise ValueError(f"manifest {self.name!r}: copies of one photograph lie in two folds: {parted[:3]}")
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of a file that a row names."""
-        return self.root / relative
+        return resolve(self.roots, relative)
+
+    @property
+    def dataset_dir(self) -> str:
+        """Return the first root: MONAI's tools read one folder under this name."""
+        return str(next(iter(self.roots.values())))
+
+    def files(self, row: Photograph) -> dict[str, Path]:
+        """Return the absolute paths of a row's files by role."""
+        return {role: self.path(path) for role, path in row.files().items()}
 
     def known_grades(self) -> dict[str, int]:
         """Map each group to its grade, wherever the data set grades a copy and all copies agree."""
@@ -130,6 +164,12 @@ class Manifest:
             if row.grade is not None:
                 grades[row.group].add(row.grade)
         return {group: next(iter(found)) for group, found in grades.items() if len(found) == 1}
+
+
+def resolve(roots: Mapping[str, Path], relative: str) -> Path:
+    """Turn a path that begins with the name of a root into an absolute one."""
+    root, _, below = relative.partition("/")
+    return roots[root] / below
 
 
 def load_manifest(path: str | os.PathLike | None) -> Manifest:
@@ -161,32 +201,42 @@ def _from_content(content: object, path: Path, sha256: str) -> Manifest:
         )
     try:
         rows = tuple(_row(entry) for entry in content["photographs"])
-        root = (path.parent / content["root"]).resolve()
+        roots = {name: (path.parent / root).resolve() for name, root in content["roots"].items()}
         return Manifest(
             name=content["name"],
-            root=root,
+            roots=roots,
             folds=content["folds"],
             seed=content["seed"],
             photographs=rows,
             notes=tuple(content["notes"]),
             sha256=sha256,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"manifest {path}: a key is missing, unknown or of the wrong type: {error}") from None
 
 
 def _row(entry: dict[str, Any]) -> Photograph:
-    return Photograph(**{**entry, "annotated": tuple(entry.get("annotated", ()))})
+    listed = {name: tuple(entry.get(name, ())) for name in ("annotated", "drawn_from")}
+    return Photograph(**{**entry, **listed})
 
 
 def save_manifest(manifest: Manifest, path: str | os.PathLike) -> None:
-    """Write a manifest; the final name appears only when the file is whole."""
+    """Write a manifest; the final name appears only when the file is whole.
+
+    A root inside the manifest's own folder is written relative to it, so that the two can move together.
+    """
+    folder = Path(path).resolve().parent
+    roots = {name: _relative_to(folder, root) for name, root in manifest.roots.items()}
     content = {
-        "schema": SCHEMA, "name": manifest.name, "root": str(manifest.root), "folds": manifest.folds,
+        "schema": SCHEMA, "name": manifest.name, "roots": roots, "folds": manifest.folds,
         "seed": manifest.seed, "notes": list(manifest.notes),
         "photographs": [_compact(row) for row in manifest.photographs],
     }  # fmt: skip
     write_text_whole(path, json.dumps(content, indent=1) + "\n")
+
+
+def _relative_to(folder: Path, root: Path) -> str:
+    return root.relative_to(folder).as_posix() if root.is_relative_to(folder) else str(root)
 
 
 def _compact(row: Photograph) -> dict[str, Any]:
@@ -194,47 +244,3 @@ def _compact(row: Photograph) -> dict[str, Any]:
     defaults = {f.name: f.default for f in dataclasses.fields(row)}
     found = {name: getattr(row, name) for name in defaults}
     return {name: value for name, value in found.items() if value not in (defaults[name], (), {})}
-
-
-def write_text_whole(path: str | os.PathLike, text: str) -> None:
-    """Write beside, then rename: no reader ever sees half a file under its final name."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-
-
-def write_json_whole(path: str | os.PathLike, content: object) -> None:
-    """Write JSON as :func:`write_text_whole` does; what is not a number becomes null, for NaN is not JSON."""
-    write_text_whole(path, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
-
-
-def write_csv_whole(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as :func:`write_text_whole` does, with every column that one of them has."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text_whole(path, text.getvalue())
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def load_json(path: str | os.PathLike) -> Any:  # noqa: ANN401  (whatever stands in the file)
-    """Read JSON that :func:`write_json_whole` wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def file_sha256(paths: Iterable[str | os.PathLike]) -> str:
-    """Hash the content of one or more files, in the order given."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ from typing import IO, Any
 import yaml
 
 from bundle import ROOT
-from bundle.manifest import file_sha256, load_json, write_json_whole
+from bundle.files import file_sha256, load_json, write_json_whole
 
 CONFIGS = ROOT / "configs"
 PROGRESS = re.compile(r"(\S.*?\[\d+/\d+\]\s*\d+%)")
@@ -130,8 +130,17 @@ def stages(settings: Settings) -> list[Stage]:
         _stage(settings, "inference", ["inference"], out / "inference", [weights],
                ["predictions.csv", "report.html"], checkpoint=weights, input=list(settings.inputs)),
     ]  # fmt: skip
+    if _is_fused(settings):
+        # The rules and the report need the lesions apart; configs/inference.yaml refuses such weights.
+        found.pop()
     _check_used(settings, found)
     return found
+
+
+def _is_fused(settings: Settings) -> bool:
+    """Whether the experiment trains on one class of lesions."""
+    overlays = _overlay(settings.experiment, "train") if settings.experiment is not None else []
+    return any(yaml.safe_load((CONFIGS / path).read_text(encoding="utf-8")).get("fuse") for path in overlays)
 
 
 def _stage(

@@ -4,7 +4,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import fire
@@ -24,6 +24,17 @@ def main(function: Callable[..., None]) -> None:
         fire.Fire(fire.decorators.SetParseFns(**{name: _reader(name, *kind) for name, kind in kinds.items()})(function))
     except (ValueError, OSError) as error:
         _refuse(str(error))
+
+
+def main_of(functions: Mapping[str, Callable[..., None]]) -> None:
+    """Call the function that the first word of the command line names, as :func:`main` does."""
+    name = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+    if name in HELP:
+        print(f"one of: {', '.join(functions)}; --help after it says more")
+    elif name not in functions:
+        _refuse(f"expected one of {', '.join(functions)} first, got {name!r}")
+    else:
+        main(functions[name])
 
 
 def _refuse(message: str) -> NoReturn:

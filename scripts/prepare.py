@@ -1,59 +1,98 @@
 """Make the manifest of a data set.
 
 python -m scripts.prepare --dataset idrid --root DIR --out idrid.json
-python -m scripts.prepare --dataset phantom --root data/phantom --out phantom.json
+python -m scripts.prepare --dataset folder --root DIR --masks "MA=masks/ma,EX=masks/ex" --out my.json
+python -m scripts.prepare --dataset joined --root idrid.json,diaretdb1.json --out both.json
 """
 
-from collections import Counter
 from pathlib import Path
 
 from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
+from bundle.datasets.deal import join
 from bundle.datasets.phantom import write_phantom
-from bundle.labels import GRADES, LESIONS
-from bundle.manifest import Manifest, save_manifest
+from bundle.datasets.readers import read
+from bundle.manifest import Manifest, load_manifest, save_manifest
+from bundle.reporting.copies import write_copies
+from bundle.reporting.data_check import check_text, summary_text
+from bundle.reporting.data_check_page import write_check
 from bundle.transforms import field_of_view
 from scripts.cli import main
 
-DATASETS = ("idrid", "phantom")
 
-
-def prepare(dataset: str, root: str, out: str, folds: int = 5, seed: int = 0, allow_missing: bool = False) -> None:
+def prepare(
+    dataset: str,
+    root: str,
+    out: str,
+    name: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    allow_missing: bool = False,
+    keep_leaks: bool = False,
+    check: bool = False,
+    consensus: float | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    indexed_masks: str | None = None,
+    indices: str | None = None,
+    mask_min: int | None = None,
+    grades: str | None = None,
+    name_column: str | None = None,
+    grade_column: str | None = None,
+    split_column: str | None = None,
+) -> None:
     """Read and audit a data set, deal its folds, and write its manifest.
 
     Args:
-        dataset: idrid, or phantom: a synthetic set in the same layout, written to `root` unless it is there.
-        root: folder of the data set.
-        out: the manifest to write.
+        dataset: idrid, ddr, diaretdb1, folder (your own), joined (several manifests), or phantom: a synthetic set in
+            the layout of IDRiD, written to `root` unless it is there.
+        root: folder of the data set; for joined, manifests, separated by commas.
+        out: the manifest to write; the audit's table and picture of copies, and drawn masks, stand beside it.
+        name: of the data set; begins every id. Without it, that of `dataset`.
         folds: number of cross-validation folds.
         seed: of the folds, and of a phantom.
-        allow_missing: leave out images without a grade or outline, and the reverse, instead of refusing.
+        allow_missing: leave out what is missing or broken, and say so, instead of refusing.
+        keep_leaks: keep copies of test photographs in training, instead of taking them out.
+        check: also write and print the check of the data: counts, sizes, lesion shares, copies, masks to look at.
+        consensus: diaretdb1: mean confidence of the experts from which a pixel belongs to a lesion.
+        images: folder: sub-folder of the photographs.
+        masks: folder: lesions and their sub-folders, MA=masks/ma,EX=masks/ex.
+        indexed_masks: folder: sub-folder of masks that hold all lesions as indices.
+        indices: folder: what these mean, EX=1,HE=2.
+        mask_min: folder: grey level from which a pixel of a mask belongs to the lesion.
+        grades: folder: CSV of the grades.
+        name_column: folder: its column of names.
+        grade_column: folder: its column of grades.
+        split_column: folder: its column of train and test.
     """
-    if dataset not in DATASETS:
-        raise ValueError(f"expected --dataset out of {', '.join(DATASETS)}, got {dataset!r}")
     if Path(out).is_dir():
         raise ValueError(f"expected --out to name a file, got the folder {out}")
-    if dataset == "phantom" and not (Path(root).is_dir() and any(Path(root).iterdir())):
-        write_phantom(root, seed=seed)
-    photographs, notes = read_idrid(root, allow_missing=allow_missing)
-    manifest = build_manifest(dataset, photographs, root, field_of_view, folds=folds, seed=seed, notes=notes)
+    options = {
+        "consensus": consensus, "images": images, "masks": masks, "indexed_masks": indexed_masks, "indices": indices,
+        "mask_min": mask_min, "grades": grades, "name_column": name_column, "grade_column": grade_column,
+        "split_column": split_column,
+    }  # fmt: skip
+    if dataset == "joined":
+        manifest = joined(root, name or Path(out).stem, folds, seed, keep_leaks)
+    else:
+        if dataset == "phantom" and not (Path(root).is_dir() and any(Path(root).iterdir())):
+            write_phantom(root, seed=seed)
+        photographs, notes = read(dataset, root, allow_missing=allow_missing, **options)
+        manifest = build_manifest(
+            name or dataset, photographs, root, field_of_view, drawn_root=Path(out).with_suffix(".masks"), folds=folds,
+            seed=seed, notes=notes, allow_missing=allow_missing, keep_leaks=keep_leaks,
+        )  # fmt: skip
     save_manifest(manifest, out)
-    print(summary(manifest))
-    print(f"wrote {out}")
+    written = [Path(out), *write_copies(manifest, Path(out).with_suffix(""))]
+    if check:
+        written.append(Path(out).with_suffix(".check.html"))
+        write_check(manifest, written[-1])
+    print(check_text(manifest) if check else summary_text(manifest))
+    print("\n".join(f"wrote {path}" for path in written))
 
 
-def summary(manifest: Manifest) -> str:
-    """Count, by part and split, the photographs, the left-out ones, and each grade and lesion; then the notes."""
-    counts: dict[str, Counter] = {}
-    for row in manifest.photographs:
-        part = "/".join(row.id.split("/")[1:-1])
-        found = ["photographs", *(["left out"] if row.left_out else []), *row.masks]
-        counts.setdefault(part, Counter()).update([*found, f"grade {row.grade}"])
-    columns = ["photographs", "left out", *(f"grade {grade}" for grade in GRADES), *LESIONS]
-    lines = [f"{'':20}" + "".join(f"{column:>{max(len(column), 3) + 2}}" for column in columns)]
-    for part, count in counts.items():
-        lines.append(f"{part:20}" + "".join(f"{count[column]:>{max(len(column), 3) + 2}}" for column in columns))
-    return "\n".join([*lines, *(f"- {note}" for note in manifest.notes)])
+def joined(manifests: str, name: str, folds: int, seed: int, keep_leaks: bool) -> Manifest:
+    """Join manifests that are separated by commas."""
+    return join(name, [load_manifest(path.strip()) for path in manifests.split(",")], folds, seed, keep_leaks)
 
 
 if __name__ == "__main__":

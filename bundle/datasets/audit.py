@@ -1,23 +1,19 @@
-"""Find copies of one photograph, also where they were re-encoded, reduced or brightened."""
-
-import math
+"""Find copies of one photograph, also where they were re-encoded, reduced, cropped to the eye or brightened."""
 
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from sklearn.neighbors import radius_neighbors_graph
+
+from bundle.datasets.near_hashes import Pairs
 
 HASH_SIZE = 16
 """The perceptual hash has ``HASH_SIZE ** 2`` bits."""
 
-COPY_DISTANCE_MAX = 36
-"""Bits. In IDRiD, re-encoded and reduced copies differ in at most 6 bits, the same view at another exposure in 30,
-a second photograph of the same eye in 48, and other eyes in at least 54."""
 
-
-def perceptual_hash(field_of_view: Image.Image) -> NDArray[np.bool_]:
+def perceptual_hash(field_of_view: Image.Image) -> str:
     """Hash what a photograph looks like: the signs of its lowest cosine frequencies about their median.
 
     Grey levels are equalised first, so that the exposure does not count.
@@ -26,30 +22,27 @@ def perceptual_hash(field_of_view: Image.Image) -> NDArray[np.bool_]:
         field_of_view: grey image, cut to the round field; black borders differ between copies and would dominate.
 
     Returns:
-        ``(256,)`` bits.
+        256 bits as 64 hexadecimal digits.
 
     Source:
         ``imagehash.phash``; Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """
-    return imagehash.phash(ImageOps.equalize(field_of_view), hash_size=HASH_SIZE).hash.ravel()
+    bits = imagehash.phash(ImageOps.equalize(field_of_view), hash_size=HASH_SIZE).hash
+    return np.packbits(bits).tobytes().hex()
 
 
-def group_copies(hashes: NDArray[np.bool_], distance_max: int = COPY_DISTANCE_MAX) -> NDArray[np.int64]:
-    """Give the same number to photographs that a chain of near-equal hashes connects.
+def unpack(hashes: list[str]) -> NDArray[np.uint8]:
+    """Turn N hexadecimal hashes into ``(N, 32)`` bytes."""
+    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), HASH_SIZE**2 // 8)
 
-    On bits the squared Euclidean distance is the Hamming distance, so scikit-learn's blockwise neighbour search
-    applies: its memory grows with the photographs and with the pairs found, its time with all pairs.
 
-    Args:
-        hashes: ``(N, bits)``.
-        distance_max: largest Hamming distance of copies.
+def group_copies(count: int, pairs: Pairs) -> NDArray[np.int64]:
+    """Give the same number to photographs that a chain of pairs connects.
 
     Returns:
-        ``(N,)`` index of the first photograph of the group.
+        ``(count,)`` index of the first photograph of the group.
     """
-    # Half a bit of slack keeps rounding in the root from parting a pair at the threshold.
-    radius = math.sqrt(distance_max + 0.5)
-    pairs = radius_neighbors_graph(hashes.astype(np.float32), radius, include_self=True)
-    _, labels = connected_components(pairs, directed=False)
+    links = sparse.coo_array((np.ones(len(pairs.first), np.int8), (pairs.first, pairs.second)), (count, count))
+    _, labels = connected_components(links, directed=False)
     _, first, number = np.unique(labels, return_index=True, return_inverse=True)
     return first[number]

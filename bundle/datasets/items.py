@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import RandomizableTrait, Transform
+from monai.transforms import Transform
 
 from bundle.hand_over import InitialLabel
-from bundle.manifest import Manifest, Photograph, file_sha256
+from bundle.manifest import Manifest, Photograph
 
 UNKNOWN_GRADE = -1
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
@@ -23,10 +23,18 @@ def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]
             "masks": {lesion: str(manifest.path(mask)) for lesion, mask in row.masks.items()},
             "annotated": tuple(row.annotated),
             "optic_disc": str(manifest.path(row.optic_disc)) if row.optic_disc else "",
+            "drawn_from": tuple(str(manifest.path(path)) for path in row.drawn_from),
             "sha256": row.sha256,
         }
         for row in rows
     ]
+
+
+def item_files(item: Mapping[str, Any]) -> dict[str, str]:
+    """Map the roles of :meth:`bundle.manifest.Photograph.files` to the absolute paths of an item."""
+    disc = {"optic_disc": item["optic_disc"]} if item["optic_disc"] else {}
+    sources = {f"drawn_from/{number}": path for number, path in enumerate(item["drawn_from"])}
+    return {"image": item["image"], **item["masks"], **disc, **sources}
 
 
 def file_items(sources: str | Path | Sequence[str | Path] | None) -> list[dict[str, Any]]:
@@ -57,7 +65,6 @@ def _file_items(source: Path) -> list[dict[str, Any]]:
             "masks": {},
             "annotated": (),
             "optic_disc": "",
-            "sha256": file_sha256([path]),
         }
         for path in paths
     ]
@@ -92,12 +99,8 @@ def _tensors(label: InitialLabel) -> dict[str, torch.Tensor]:
     }
 
 
-class AttachById(RandomizableTrait, Transform):
-    """Add what a table knows of an item's id.
-
-    It changes nothing at random; the trait tells MONAI's caching data sets to cache only what comes before, so
-    that new labels never meet an old cache.
-    """
+class AttachById(Transform):
+    """Add what a table knows of an item's id."""
 
     def __init__(self, table: Mapping[str, Mapping[str, Any]]) -> None:
         self.table = table

@@ -1,8 +1,17 @@
 """What a reader says of a photograph before anybody has opened it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPTIC_DISC = "optic_disc"
+
+Draw = Callable[[int, int], Mapping[str, NDArray[np.bool_]]]
+"""Width and height in pixels to masks ``(height, width)``, each under its lesion or ``optic_disc``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,21 +20,25 @@ class RawPhotograph:
 
     Attributes:
         id: ``<part>/<split>/<file stem>``, unique in the data set.
-        image: path below the data set's root, with forward slashes; so are all other paths.
+        image: absolute path, below the data set's root; so are all other paths.
         split: the official split, ``train`` or ``test``.
         grade: ICDRS grade, or None.
         annotated: lesions that the annotators looked for.
         masks: lesion to mask path; an annotated lesion without a path is absent.
         optic_disc: mask path of the optic disc, or None.
+        draw: draws the masks where the data set has no file of two values for each; it may raise ValueError.
+        drawn_from: the files that ``draw`` reads.
     """
 
     id: str
-    image: str
+    image: Path
     split: str
     grade: int | None = None
     annotated: tuple[str, ...] = ()
-    masks: Mapping[str, str] = field(default_factory=dict)
-    optic_disc: str | None = None
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    optic_disc: Path | None = None
+    draw: Draw | None = None
+    drawn_from: tuple[Path, ...] = ()
 
 
 class Reading(NamedTuple):

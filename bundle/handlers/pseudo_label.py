@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
+from bundle.files import write_csv_whole, write_json_whole
 from bundle.hand_over import save_pseudo_labels
 from bundle.labels import feasible_grades
-from bundle.manifest import Manifest, write_csv_whole, write_json_whole
+from bundle.manifest import Manifest
 from bundle.pseudo_labels import Thresholds, audit_row, combine, decide, evidence, present_lesions, summarise
 from bundle.transforms import field_mask
 
@@ -81,7 +82,7 @@ class PseudoLabelHandler:
         self.rows.append(row)
         if self.picture is not None:
             path = self.output_dir / "panels" / f"{name.replace('/', '_')}.jpg"
-            self.picture(path, np.round(arrays["image"] * 255).astype(np.uint8), lesions_HW, heat_5HW, row)
+            self.picture(path, arrays["image"], lesions_HW, heat_5HW, row)
 
     def write(self, engine: Engine) -> None:
         """Write everything; the hand-over last, for its presence says that the stage is done."""

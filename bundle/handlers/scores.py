@@ -7,10 +7,12 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from bundle.datasets.items import UNKNOWN_GRADE
-from bundle.manifest import Manifest, Photograph, write_json_whole
+from bundle.files import write_json_whole
+from bundle.labels import LESIONS
+from bundle.manifest import Manifest, Photograph
 from bundle.metrics.grading import grading_intervals, grading_scores
 from bundle.metrics.lesions import LesionScores
-from bundle.transforms import load_masks, to_native
+from bundle.transforms import class_names, fuse_outlines, load_masks, to_native
 
 
 class ScoreLesions:
@@ -19,11 +21,14 @@ class ScoreLesions:
     Args:
         manifest: where the outlines are.
         rows: the photographs that count; others in the same evaluation are passed over.
+        fuse: the network has one class for all lesions. The truth is the plain union of the outlines; a photograph
+            on which a lesion was not annotated has none, and is passed over too.
     """
 
-    def __init__(self, manifest: Manifest, rows: Sequence[Photograph]) -> None:
-        self.manifest, self.rows = manifest, {row.id: row for row in rows}
-        self.scores = LesionScores()
+    def __init__(self, manifest: Manifest, rows: Sequence[Photograph], fuse: bool = False) -> None:
+        self.manifest, self.fuse = manifest, fuse
+        self.rows = {row.id: row for row in rows if not fuse or set(row.annotated) == set(LESIONS)}
+        self.reset()
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.reset)
@@ -32,7 +37,7 @@ class ScoreLesions:
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
-        self.scores = LesionScores()
+        self.scores = LesionScores(class_names(self.fuse))
 
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""
@@ -43,7 +48,10 @@ class ScoreLesions:
                 native = to_native(output["lesions"][index].cpu(), batch["geometry"][index])
                 paths = {lesion: self.manifest.path(path) for lesion, path in row.masks.items()}
                 outlines = load_masks(paths, row.width_px, row.height_px)
-                self.scores.update(native, outlines, row.annotated)
+                if self.fuse:
+                    self.scores.update(native, fuse_outlines(outlines))
+                else:
+                    self.scores.update(native, outlines, row.annotated)
 
     def compute(self, engine: Engine) -> None:
         """Put the scores into ``engine.state.metrics``."""

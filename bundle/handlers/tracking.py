@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ignite.engine import Engine, Events
 
 from bundle.distributed import is_main
-from bundle.manifest import write_json_whole
+from bundle.files import write_json_whole
 from bundle.provenance import commit
 
 if TYPE_CHECKING:

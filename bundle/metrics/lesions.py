@@ -1,6 +1,6 @@
 """Per-lesion Dice, IoU and average precision, pooled over photographs of any size in constant memory."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,12 @@ class LesionScores:
     map: every wrong pixel is one FP and one FN, so Dice is the pixel accuracy and ``IoU = D / (2 - D)``, which every
     row of the paper's DDR table satisfies. Only photographs on which all lesions were annotated have a label map.
 
+    Args:
+        classes: names of the lesion classes that the network tells apart, in the order of its channels.
+
+    Raises:
+        ValueError: if there is none, or a name comes twice.
+
     Example:
         >>> scores = LesionScores()
         >>> probabilities = torch.eye(5)[:, [[0, 1, 1, 0]]]  # (5, 1, 4): two pixels are called MA
@@ -33,10 +39,13 @@ class LesionScores:
         (0.667, 0.5, 0.75)
     """
 
-    def __init__(self) -> None:
-        self._positives = np.zeros((len(LESIONS), SCORE_BINS), dtype=np.int64)
-        self._pixels = np.zeros((len(LESIONS), SCORE_BINS), dtype=np.int64)
-        self._images_with = np.zeros(len(LESIONS), dtype=np.int64)
+    def __init__(self, classes: Sequence[str] = LESIONS) -> None:
+        if not classes or len(set(classes)) != len(classes):
+            raise ValueError(f"expected one or more distinct names of lesion classes, got {list(classes)}")
+        self.classes = tuple(classes)
+        self._positives = np.zeros((len(classes), SCORE_BINS), dtype=np.int64)
+        self._pixels = np.zeros((len(classes), SCORE_BINS), dtype=np.int64)
+        self._images_with = np.zeros(len(classes), dtype=np.int64)
         self._background_px = 0
         # Per photograph: TP, FP, FN of each lesion, and in the last row of the whole label map.
         self._counts: list[np.ndarray] = []
@@ -45,14 +54,15 @@ class LesionScores:
         self,
         probabilities_CHW: Tensor,
         masks: Mapping[str, Tensor | np.ndarray],
-        annotated: Collection[str] = LESIONS,
+        annotated: Collection[str] | None = None,
     ) -> None:
         """Add one photograph.
 
         Args:
-            probabilities_CHW: softmax over background and the lesions, ``(5, H, W)``; counting runs on its device.
+            probabilities_CHW: softmax over background and the ``C`` classes, ``(C + 1, H, W)``; counting runs on its
+                device.
             masks: lesion to bool outline ``(H, W)``; an annotated lesion without one is absent.
-            annotated: lesions that the annotators looked for.
+            annotated: lesions that the annotators looked for; None for all classes.
 
         Raises:
             ValueError: if shapes or types do not match, a probability leaves [0, 1], or a mask is of a lesion that
@@ -63,15 +73,16 @@ class LesionScores:
             name: torch.as_tensor(mask, device=probabilities.device).as_subclass(torch.Tensor)
             for name, mask in masks.items()
         }
-        _check(probabilities, truth, annotated)
+        annotated = self.classes if annotated is None else annotated
+        _check(probabilities, truth, annotated, self.classes)
         predicted = _most_probable_class(probabilities)
-        counts = np.zeros((len(LESIONS) + 1, 3), dtype=np.int64)
-        for index, lesion in enumerate(LESIONS):
+        counts = np.zeros((len(self.classes) + 1, 3), dtype=np.int64)
+        for index, lesion in enumerate(self.classes):
             if lesion in annotated:
                 mask = truth.get(lesion, torch.zeros_like(predicted, dtype=torch.bool))
                 counts[index] = _tp_fp_fn(predicted == index + 1, mask)
                 self._add_scores(index, probabilities[index + 1], mask)
-        if set(annotated) == set(LESIONS):
+        if set(annotated) == set(self.classes):
             counts[-1] = self._add_label_map(predicted, truth)
         self._counts.append(counts)
 
@@ -83,9 +94,8 @@ class LesionScores:
 
     def _add_label_map(self, predicted_HW: Tensor, truth: Mapping[str, Tensor]) -> tuple[int, int, int]:
         label_map = torch.zeros_like(predicted_HW)
-        for lesion in reversed(LESION_PRIORITY):
-            if lesion in truth:
-                label_map[truth[lesion]] = LESIONS.index(lesion) + 1
+        for lesion in sorted(truth, key=_priority, reverse=True):
+            label_map[truth[lesion]] = self.classes.index(lesion) + 1
         self._background_px += int((label_map == 0).sum())
         right = int((predicted_HW == label_map).sum())
         wrong = predicted_HW.numel() - right
@@ -94,10 +104,11 @@ class LesionScores:
     def compute(self) -> dict[str, float]:
         """Return all scores, and beside them those of predictors that never saw a photograph.
 
-        Keys are ``lesions/<score>_<lesion>``, and ``lesions/<score>_mean`` over the lesions that are outlined anywhere;
-        a lesion that is nowhere scores NaN. ``lesions/images_<lesion>`` counts the photographs that have it. With the
-        prevalence p, predicting this lesion everywhere has Dice ``2 p / (1 + p)`` and IoU p, and random scores have
-        average precision p; predicting nothing has Dice and IoU 0, and ``paper_dice`` the share of background.
+        Keys are ``lesions/<score>_<lesion>``, and ``lesions/<score>_mean`` over the lesions that are outlined anywhere,
+        unless there is but one class; a lesion that is nowhere scores NaN. ``lesions/images_<lesion>`` counts the
+        photographs that have it. With the prevalence p, predicting this lesion everywhere has Dice ``2 p / (1 + p)``
+        and IoU p, and random scores have average precision p; predicting nothing has Dice and IoU 0, and
+        ``paper_dice`` the share of background.
 
         Raises:
             ValueError: if there was no photograph.
@@ -113,8 +124,8 @@ class LesionScores:
             "iou_{}_predicting_nothing": 0 * prevalence,
             "iou_{}_predicting_everywhere": prevalence,
         }
-        images = {f"lesions/images_{name}": float(n) for name, n in zip(LESIONS, self._images_with, strict=True)}
-        scores = {key: float(value) for key, value in (_named(by_lesion) | _paper_scores(pooled)).items()}
+        images = {f"lesions/images_{name}": float(n) for name, n in zip(self.classes, self._images_with, strict=True)}
+        scores = {key: float(value) for key, value in (_named(by_lesion, self.classes) | _paper_scores(pooled)).items()}
         return scores | self._paper_scores_predicting_nothing(pooled) | images
 
     def _paper_scores_predicting_nothing(self, pooled: np.ndarray) -> dict[str, float]:
@@ -135,7 +146,7 @@ class LesionScores:
         rng = np.random.default_rng(seed)
         draws = (rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts))) for _ in range(resamples))
         pooled = np.stack([np.tensordot(draw, counts, axes=1) for draw in draws])
-        samples = _named(_overlap_scores(pooled)) | _paper_scores(pooled)
+        samples = _named(_overlap_scores(pooled), self.classes) | _paper_scores(pooled)
         return {key: percentile_interval(values) for key, values in samples.items()}
 
     def _stacked_counts(self) -> np.ndarray:
@@ -144,14 +155,23 @@ class LesionScores:
         return np.stack(self._counts)
 
 
-def _check(probabilities: Tensor, truth: Mapping[str, Tensor], annotated: Collection[str]) -> None:
-    if not set(truth) <= set(annotated) <= set(LESIONS):
+def _priority(lesion: str) -> int:
+    """Rank a lesion where outlines overlap; a single class of any name has nothing to overlap with."""
+    return LESION_PRIORITY.index(lesion) if lesion in LESION_PRIORITY else len(LESION_PRIORITY)
+
+
+def _check(
+    probabilities: Tensor, truth: Mapping[str, Tensor], annotated: Collection[str], classes: Sequence[str]
+) -> None:
+    if not set(truth) <= set(annotated) <= set(classes):
         raise ValueError(
-            f"expected masks of annotated lesions out of {list(LESIONS)}, "
+            f"expected masks of annotated lesions out of {list(classes)}, "
             f"got masks {sorted(truth)} and annotated {sorted(annotated)}"
         )
-    if probabilities.ndim != 3 or len(probabilities) != len(LESIONS) + 1:
-        raise ValueError(f"expected probabilities of shape (5, H, W), got {tuple(probabilities.shape)}")
+    if probabilities.ndim != 3 or len(probabilities) != len(classes) + 1:
+        raise ValueError(
+            f"expected probabilities of shape ({len(classes) + 1}, H, W), got {tuple(probabilities.shape)}"
+        )
     low, high = probabilities.aminmax()
     if not (low >= -1e-4 and high <= 1 + 1e-4):
         raise ValueError(f"expected probabilities in [0, 1], got values from {low:.4g} to {high:.4g}; apply softmax")
@@ -184,8 +204,8 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _overlap_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return Dice and IoU of each lesion, ``(..., 4)``, from counts ``(..., 5, 3)``; NaN where there is none."""
-    tp, fp, fn = np.moveaxis(counts[..., : len(LESIONS), :], -1, 0)
+    """Return Dice and IoU of each lesion, ``(..., C)``, from counts ``(..., C + 1, 3)``; NaN where there is none."""
+    tp, fp, fn = np.moveaxis(counts[..., :-1, :], -1, 0)
     there = tp + fn > 0
     union = np.where(there, tp + fp + fn, 0)
     return {"dice_{}": _ratio(2 * tp, union + np.where(there, tp, 0)), "iou_{}": _ratio(tp, union)}
@@ -201,17 +221,18 @@ def _paper_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _average_precision(positives: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Return ``(4,)`` from histograms ``(4, bins)`` of the scores of lesion pixels and of all pixels."""
+    """Return ``(C,)`` from histograms ``(C, bins)`` of the scores of lesion pixels and of all pixels."""
     found = positives[:, ::-1]
     precision = np.nan_to_num(_ratio(found.cumsum(axis=1), pixels[:, ::-1].cumsum(axis=1)))
     return _ratio((found * precision).sum(axis=1), found.sum(axis=1))
 
 
-def _named(by_lesion: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turn templates with values ``(..., 4)`` into an entry per lesion and one for the mean of those that are there."""
+def _named(by_lesion: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Turn templates with values ``(..., C)`` into an entry per lesion and one for the mean of those that are there."""
     named: dict[str, np.ndarray] = {}
     for template, values in by_lesion.items():
-        named |= {f"lesions/{template.format(lesion)}": values[..., i] for i, lesion in enumerate(LESIONS)}
-        mean = _ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
-        named[f"lesions/{template.format('mean')}"] = mean
+        named |= {f"lesions/{template.format(lesion)}": values[..., i] for i, lesion in enumerate(classes)}
+        if len(classes) > 1:
+            mean = _ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
+            named[f"lesions/{template.format('mean')}"] = mean
     return named

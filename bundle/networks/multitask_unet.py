@@ -20,10 +20,14 @@ class MultiTaskUNet(nn.Module):
         width: factor on every channel count; 1.0 is VGG16. The decoder keeps at least 16 channels: five classes do
             not fit through fewer.
         batch_norm: of the encoder; see :class:`VGG16Encoder`. The decoder always has it, as Keras' does.
+        lesion_classes: that the segmentation head tells apart, besides the background; 1 where lesions are fused.
+
+    Raises:
+        ValueError: if there is not one lesion class.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
-        - output of ``forward``: lesion logits ``(N, 5, H, W)``, class 0 is background.
+        - output of ``forward``: lesion logits ``(N, 1 + lesion_classes, H, W)``, class 0 is background.
         - output of ``both_tasks``: those under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
 
     Example:
@@ -33,8 +37,16 @@ class MultiTaskUNet(nn.Module):
         torch.Size([1, 5, 64, 96])
     """
 
-    def __init__(self, pretrained: bool | str = True, width: float = 1.0, batch_norm: bool = False) -> None:
+    def __init__(
+        self,
+        pretrained: bool | str = True,
+        width: float = 1.0,
+        batch_norm: bool = False,
+        lesion_classes: int = len(LESIONS),
+    ) -> None:
         super().__init__()
+        if lesion_classes < 1:
+            raise ValueError(f"expected one lesion class or more, got lesion_classes {lesion_classes}")
         self.encoder = VGG16Encoder(pretrained, width, batch_norm)
         *skips, deepest = (*self.encoder.channels, self.encoder.channels[-1])
         outputs = [max(DECODER_CHANNELS[-1], round(channels * width)) for channels in DECODER_CHANNELS]
@@ -42,7 +54,7 @@ class MultiTaskUNet(nn.Module):
         self.decoder = nn.ModuleList(
             _up(below, skip, out) for below, skip, out in zip(inputs, reversed(skips), outputs, strict=True)
         )
-        self.segmentation_head = nn.Conv2d(outputs[-1], len(LESIONS) + 1, 3, padding=1)
+        self.segmentation_head = nn.Conv2d(outputs[-1], lesion_classes + 1, 3, padding=1)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.grade_head = nn.Linear(deepest, len(GRADES))
         for module in (self.decoder, self.segmentation_head):

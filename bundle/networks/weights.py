@@ -8,18 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from bundle.manifest import file_sha256
+from bundle.files import file_sha256, written_whole
 from bundle.networks.graders import Grader
 from bundle.networks.pretrained import read_weights
 
 
 def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     """Write a torch file beside, then rename it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(dict(content), beside)
-    os.replace(beside, path)
+    with written_whole(path) as beside:
+        torch.save(dict(content), beside)
 
 
 def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -50,6 +47,7 @@ def _fill(
     name = type(network).__name__
     if content["network"] != name:
         raise ValueError(f"expected weights of {name} in {path}, got weights of {content['network']}")
+    check_facts(path, content["facts"], expected or {})
     try:
         network.load_state_dict(content["model"])
     except RuntimeError as error:
@@ -58,19 +56,34 @@ def _fill(
             f"expected weights of this {name} in {path}, got those of another size ({first}); "
             f"give the settings that they were trained with: {content['facts']}"
         ) from error
-    check_facts(path, content["facts"], expected or {})
     return content["facts"]
 
 
 def check_facts(path: str | os.PathLike, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Refuse weights that were made under other facts than they are used under.
 
+    A switch that a file does not name was off.
+
     Raises:
         ValueError: naming the first fact that differs.
     """
     for name, value in expected.items():
-        if facts.get(name) != value:
-            raise ValueError(f"expected weights of {name} {value!r} in {path}, got {facts.get(name)!r}")
+        found = facts.get(name, False if isinstance(value, bool) else None)
+        if found != value:
+            raise ValueError(f"expected weights of {name} {value!r} in {path}, got {found!r}")
+
+
+def refuse_fused(path: str | os.PathLike) -> None:
+    """Refuse weights of one fused lesion class where the four lesions are needed apart.
+
+    Raises:
+        ValueError: if the file is missing, is no weights file, or its lesions were fused.
+    """
+    if _read(path)["facts"].get("fuse"):
+        raise ValueError(
+            f"expected weights that tell the four lesions apart in {path}, got weights trained with fuse: true: the "
+            f"report and the rules need the lesions apart. Such weights can only be evaluated; train with fuse: false"
+        )
 
 
 def load_grader(path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> Grader:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
+from bundle.files import written_whole
 from bundle.labels import LESION_COLOURS, LESION_PRIORITY, LESIONS
-from bundle.reporting.whole_file import written_whole
 
 PALETTE = np.array([(0, 0, 0), *(LESION_COLOURS[lesion] for lesion in LESIONS)], dtype=np.uint8)
 """RGB of each class of a label map; the background is black."""

@@ -12,10 +12,10 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from bundle.files import written_whole
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.reporting.overlay import LESION_HEX, heat_overlay, lesion_overlay, shrink_lesions
 from bundle.reporting.tables import MISSING
-from bundle.reporting.whole_file import written_whole
 
 PHOTOGRAPH_PX, HEAT_PX = 420, 240
 DPI = 100

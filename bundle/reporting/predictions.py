@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bundle.files import write_csv_whole, written_whole
 from bundle.handlers.predictions import Prediction, prediction_row
-from bundle.manifest import write_csv_whole
 from bundle.reporting.overlay import heat_picture, lesion_overlay, shrink_lesions, write_mask_png
 from bundle.reporting.report import Card, write_report
-from bundle.reporting.whole_file import written_whole
 
 HEAT_LONG_SIDE_PX = 1024
 """Of a stored heat map; it comes from a feature map 32 times coarser than the network's input."""

@@ -3,12 +3,13 @@
 import datetime
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bundle import provenance
-from bundle.manifest import Manifest, load_json, write_text_whole
+from bundle.files import load_json, write_text_whole
+from bundle.manifest import Manifest
 from bundle.pipeline import Stage
 from bundle.reporting.tables import evaluation_table, markdown_table, pseudo_label_table
 
@@ -63,5 +64,17 @@ def _limits(manifest: Manifest, metrics: dict[str, Any]) -> str:
         f"- Lesions were scored on {counts['lesions']} photographs ({subset['lesions']}), grades on {counts['grade']} "
         f"({subset['grade']}). Nothing was selected on them: the weights are those of the last epoch.",
         "- Dice and IoU as in the paper count the background; predicting no lesion at all scores what stands beside.",
+        *_fused(facts),
     ]
     return "## What these numbers do not show\n\n" + "\n".join(lines)
+
+
+def _fused(facts: Mapping[str, Any]) -> list[str]:
+    """Say what the one lesion class of a fused network is."""
+    if not facts.get("fuse"):
+        return []
+    return [
+        f"- The network has one class for all four lesions. It learned from their union, with gaps closed by a disc of "
+        f"radius {facts['fuse_radius_px']} px at {facts['image_size']} px, and was scored against the plain union of "
+        f"the outlines, on photographs where all four were annotated. Which lesion it is stays open."
+    ]

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
+from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES
+from bundle.transforms import class_names
 
 MISSING = "\N{EN DASH}"
 
@@ -28,9 +29,8 @@ _NAMES = {
     "ece": "expected calibration error",
     "brier": "Brier score",
 }
-_CLASSES = (
-    LESION_NAMES | {"mean": "mean of lesions"} | {str(grade): f"{grade} {GRADE_NAMES[grade]}" for grade in GRADES}
-)
+_LESIONS = LESION_NAMES | dict.fromkeys(class_names(fuse=True), "any lesion")
+_CLASSES = _LESIONS | {"mean": "mean of lesions"} | {str(grade): f"{grade} {GRADE_NAMES[grade]}" for grade in GRADES}
 
 
 def number(value: float | None) -> str:
@@ -119,8 +119,8 @@ def _heading(task: str, metrics: Mapping[str, Any]) -> str:
 
 
 def _lesion_counts(task: str, scores: Mapping[str, float | None]) -> str:
-    counts = {lesion: scores.get(f"{task}/images_{lesion}") for lesion in LESIONS}
-    found = [f"{LESION_NAMES[lesion]} {count:.0f}" for lesion, count in counts.items() if count is not None]
+    counts = {lesion: scores.get(f"{task}/images_{lesion}") for lesion in _LESIONS}
+    found = [f"{_LESIONS[lesion]} {count:.0f}" for lesion, count in counts.items() if count is not None]
     return f"Photographs with: {', '.join(found)}." if found else ""
 
 

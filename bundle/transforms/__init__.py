@@ -1,23 +1,33 @@
 """Fundus transforms: the field of view, the square about it, lesion-preserving resizing, and the way back."""
 
-from bundle.transforms.fundus import PrepareFundusd, ToModelInputd
+from bundle.transforms.augment import RandFundusAffined
+from bundle.transforms.fundus import PrepareFundusd
+from bundle.transforms.fuse import FuseLesionsd, class_names, fuse_lesions, fuse_outlines, fused_radius_px
 from bundle.transforms.geometry import Crop, field_mask, field_of_view, to_native
-from bundle.transforms.lesions import label_map, load_mask, load_masks
+from bundle.transforms.lesions import label_map, load_mask, load_masks, load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
+from bundle.transforms.runs import runs_of
 
 __all__ = [
     "Crop",
+    "FuseLesionsd",
     "PrepareFundusd",
-    "ToModelInputd",
+    "RandFundusAffined",
+    "class_names",
     "field_mask",
     "field_of_view",
+    "fuse_lesions",
+    "fuse_outlines",
+    "fused_radius_px",
     "label_map",
     "load_mask",
     "load_masks",
     "load_photograph",
+    "load_runs",
     "resize_crop",
     "resize_lesions",
     "resize_mask",
+    "runs_of",
     "to_native",
 ]

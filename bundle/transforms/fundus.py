@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Transform
-from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 
 from bundle.transforms.geometry import Crop, field_of_view
-from bundle.transforms.lesions import load_masks
+from bundle.transforms.lesions import load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
 
 SIDE_MULTIPLE = 32
+VERSION = 2
+"""Of what :class:`PrepareFundusd` makes; raised with every change to it, so that no older cache is served."""
 
 
 class PrepareFundusd(Transform):
@@ -36,13 +37,18 @@ class PrepareFundusd(Transform):
             raise ValueError(f"expected an image_size that is a multiple of {SIDE_MULTIPLE}, got {image_size}")
         self.image_size = image_size
 
+    @property
+    def settings(self) -> str:
+        """Name what the result depends on besides the item: what a cache is kept under."""
+        return f"fundus{VERSION}_{self.image_size}px"
+
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pixels, (width_px, height_px), reduction = load_photograph(data["image"], self.image_size)
         try:
             crop = Crop.about(field_of_view(pixels), width_px, height_px, reduction)
         except ValueError as error:
             raise ValueError(f"{data['image']}: {error}") from None
-        masks = load_masks(data["masks"], width_px, height_px)
+        masks = {lesion: load_runs(path, width_px, height_px) for lesion, path in data["masks"].items()}
         return {
             **data,
             "image": torch.from_numpy(resize_crop(pixels, crop, self.image_size, reduction)).permute(2, 0, 1).clone(),
@@ -54,21 +60,4 @@ class PrepareFundusd(Transform):
     def _optic_disc(self, path: str, crop: Crop) -> NDArray[np.uint8]:
         if not path:
             return np.zeros((self.image_size, self.image_size), np.uint8)
-        mask = load_masks({"optic_disc": path}, crop.width, crop.height)["optic_disc"]
-        return resize_mask(mask, crop, self.image_size).astype(np.uint8)
-
-
-class ToModelInputd(Transform):
-    """Last step: ``image`` to float32 in [0, 1], ``lesions`` and ``optic_disc`` to int64, all plain tensors.
-
-    What cannot be batched, since it differs in length from item to item (``masks``, ``annotated``), is dropped.
-    """
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        rest = {key: value for key, value in data.items() if key not in ("masks", "annotated")}
-        classes = {key: _plain(data[key]).round().long() for key in ("lesions", "optic_disc") if key in data}
-        return {**rest, **classes, "image": _plain(data["image"]).div(255).clamp(0, 1)}
-
-
-def _plain(value: torch.Tensor) -> torch.Tensor:
-    return convert_to_tensor(value, dtype=torch.float32, track_meta=False)
+        return resize_mask(load_runs(path, crop.width, crop.height), crop, self.image_size).astype(np.uint8)

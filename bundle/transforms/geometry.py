@@ -28,7 +28,7 @@ class Crop(NamedTuple):
 
     @classmethod
     def about(cls, box: tuple[int, int, int, int], width_px: int, height_px: int, reduction: int = 1) -> "Crop":
-        """Cut the smallest square that holds a box, centred on it.
+        """Cut the smallest square that holds a box, centred on it, on whole decoded pixels.
 
         Args:
             box: left, top, right, bottom in pixels of ``reduction`` native pixels a side.
@@ -36,10 +36,10 @@ class Crop(NamedTuple):
             height_px: of the photograph.
             reduction: 1 where the box is in native pixels.
         """
-        left, top = box[0] * reduction, box[1] * reduction
-        right, bottom = min(box[2] * reduction, width_px), min(box[3] * reduction, height_px)
+        left, top, right, bottom = box
         side = max(right - left, bottom - top)
-        return cls((left + right - side) // 2, (top + bottom - side) // 2, side, width_px, height_px)
+        left, top = (left + right - side) // 2, (top + bottom - side) // 2
+        return cls(reduction * left, reduction * top, reduction * side, width_px, height_px)
 
     @classmethod
     def of(cls, geometry: Iterable[float]) -> "Crop":
@@ -61,11 +61,11 @@ def field_of_view(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     Raises:
         ValueError: if the image is all but black.
     """
-    grey = image.max(axis=2) if image.ndim == 3 else image
-    step = max(1, min(grey.shape) // SEARCHED_SIDE_PX)
-    lit = _largest_lit(grey[step // 2 :: step, step // 2 :: step])
+    height, width = image.shape[:2]
+    step = max(1, min(height, width) // SEARCHED_SIDE_PX)
+    sampled = image[step // 2 :: step, step // 2 :: step]
+    lit = _largest_lit(sampled.max(axis=2) if image.ndim == 3 else sampled)
     rows, columns = ndimage.find_objects(lit.astype(np.uint8))[0]
-    height, width = grey.shape
     right, bottom = min(columns.stop * step, width), min(rows.stop * step, height)
     return columns.start * step, rows.start * step, right, bottom
 

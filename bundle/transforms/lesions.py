@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from bundle.images import decode
 from bundle.labels import LESION_PRIORITY, LESIONS
+from bundle.transforms.bilevel import read_bilevel
+from bundle.transforms.runs import Runs, runs_of, runs_of_bits
 
 Mask = NDArray[np.bool_]
 
@@ -23,11 +25,7 @@ def load_mask(path: str | os.PathLike) -> Mask:
     Raises:
         ValueError: if the file is missing, cut off, no image, or has more than one channel.
     """
-    try:
-        with Image.open(path) as image:
-            stored = np.asarray(image)
-    except OSError as error:
-        raise ValueError(f"expected a whole mask in {path}, got one that cannot be decoded: {error}") from None
+    stored = np.asarray(decode(path, "mask").image)
     if stored.ndim != 2:
         raise ValueError(f"expected a mask of one channel in {path}, got shape {stored.shape}")
     return stored > 0
@@ -41,12 +39,30 @@ def load_masks(paths: Mapping[str, str | os.PathLike], width_px: int, height_px:
     """
     masks = {lesion: load_mask(path) for lesion, path in paths.items()}
     for lesion, mask in masks.items():
-        if mask.shape != (height_px, width_px):
-            raise ValueError(
-                f"expected a mask of {width_px}x{height_px} px, as its photograph, got {mask.shape[1]}x"
-                f"{mask.shape[0]} px in {paths[lesion]}"
-            )
+        _check_size(paths[lesion], mask.shape, width_px, height_px)
     return masks
+
+
+def load_runs(path: str | os.PathLike, width_px: int, height_px: int) -> Runs:
+    """Read a mask as :func:`load_mask` does, but as runs: much faster where the file has one bit a pixel.
+
+    Raises:
+        ValueError: as :func:`load_masks`.
+    """
+    packed = read_bilevel(path)
+    if packed is None:
+        mask = load_mask(path)
+        _check_size(path, mask.shape, width_px, height_px)
+        return runs_of(mask)
+    _check_size(path, (packed.height_px, packed.width_px), width_px, height_px)
+    return runs_of_bits(packed.rows, width_px)
+
+
+def _check_size(path: str | os.PathLike, shape: tuple[int, ...], width_px: int, height_px: int) -> None:
+    if shape != (height_px, width_px):
+        raise ValueError(
+            f"expected a mask of {width_px}x{height_px} px, as its photograph, got {shape[1]}x{shape[0]} px in {path}"
+        )
 
 
 def label_map(masks: Mapping[str, Mask], width_px: int, height_px: int) -> NDArray[np.uint8]:

@@ -1,30 +1,31 @@
 """Resize outlines by area, without losing a lesion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import sparse
 
 from bundle.labels import LESION_PRIORITY, LESIONS
 from bundle.transforms.geometry import Crop
 from bundle.transforms.lesions import Mask
+from bundle.transforms.runs import Indices, Runs, components_of
 
 ROUNDING = 1e-9
 
 
-def resize_mask(mask: Mask, crop: Crop, image_size: int) -> Mask:
+def resize_mask(runs: Runs, crop: Crop, image_size: int) -> Mask:
     """Resize one mask: it keeps the pixels of which it covers at least half.
 
     Returns:
         ``(image_size, image_size)``.
     """
-    share = _shares(mask, 1, crop, image_size).toarray()
-    return (share >= 0.5 - ROUNDING).reshape(image_size, image_size)
+    share = _shares(runs, np.zeros(len(runs.row), np.int32), 1, crop, image_size)
+    return (_cover(share, image_size) >= 0.5 - ROUNDING).reshape(image_size, image_size)
 
 
-def resize_lesions(masks: Mapping[str, Mask], crop: Crop, image_size: int) -> NDArray[np.uint8]:
+def resize_lesions(masks: Mapping[str, Runs], crop: Crop, image_size: int) -> NDArray[np.uint8]:
     """Resize the masks of a photograph into one label map in which every lesion keeps a pixel.
 
     A pixel goes to the lesion that covers at least half of it, by ``LESION_PRIORITY`` where two do. A connected
@@ -32,7 +33,7 @@ def resize_lesions(masks: Mapping[str, Mask], crop: Crop, image_size: int) -> ND
     component, one of the two moves to its next best pixel; if neither can, ``LESION_PRIORITY`` decides.
 
     Args:
-        masks: lesion to ``(H, W)`` at native size.
+        masks: lesion to the runs of its mask at native size.
         crop: the square, in native pixels.
         image_size: side of the result.
 
@@ -40,60 +41,87 @@ def resize_lesions(masks: Mapping[str, Mask], crop: Crop, image_size: int) -> ND
         ``(image_size, image_size)``: 0 background, else the index in ``LESIONS`` + 1.
     """
     labels = np.zeros(image_size**2, np.uint8)
-    lesions = [lesion for lesion in LESION_PRIORITY if lesion in masks and masks[lesion].any()]
-    if not lesions:
+    prior = [lesion for lesion in LESION_PRIORITY if lesion in masks]
+    if not prior:
         return labels.reshape(image_size, image_size)
-    shares = [_component_shares(masks[lesion], crop, image_size) for lesion in lesions]
-    classes = [LESIONS.index(lesion) + 1 for lesion in lesions]
-    for label, share in reversed(list(zip(classes, shares, strict=True))):
-        labels[share.sum(axis=0) >= 0.5 - ROUNDING] = label
-    class_of = np.repeat(classes, [share.shape[0] for share in shares])
-    _Rescue(labels, sparse.vstack(shares, format="csr"), class_of).run()
+    shares = [_shares(masks[lesion], *components_of(masks[lesion]), crop, image_size) for lesion in prior]
+    for lesion, share in reversed(list(zip(prior, shares, strict=True))):
+        labels[_cover(share, image_size) >= 0.5 - ROUNDING] = LESIONS.index(lesion) + 1
+    class_of = np.repeat([LESIONS.index(lesion) + 1 for lesion in prior], [share.parts for share in shares])
+    every = _stacked(shares)
+    if not _all_housed(labels, every, class_of):
+        _Rescue(labels, every.matrix(image_size), class_of).run()
     return labels.reshape(image_size, image_size)
 
 
-def _component_shares(mask: Mask, crop: Crop, image_size: int) -> sparse.csr_array:
-    components, count = ndimage.label(mask, np.ones((3, 3)))
-    return _shares(components, count, crop, image_size)
+class _Shares(NamedTuple):
+    """How much of each resized pixel each part of a mask covers; ``(E,)`` entries, of which equal ones add up."""
+
+    part: Indices
+    pixel: Indices
+    share: NDArray[np.floating]
+    parts: int
+
+    def matrix(self, image_size: int) -> sparse.csr_array:
+        """Add the entries up: ``(count, image_size ** 2)``, 0 to 1."""
+        return sparse.csr_array((self.share, (self.part, self.pixel)), (self.parts, image_size**2))
 
 
-def _shares(parts: NDArray, count: int, crop: Crop, image_size: int) -> sparse.csr_array:
+def _shares(runs: Runs, part: Indices, count: int, crop: Crop, image_size: int) -> _Shares:
     """Tell how much of each resized pixel each part of a mask covers.
 
     Args:
-        parts: ``(H, W)``, 0 outside of the mask, else the number of the part, from 1.
+        runs: of the mask.
+        part: ``(R,)`` number of the part that each run belongs to.
         count: of the parts.
         crop: the square, in native pixels.
         image_size: side of the result.
-
-    Returns:
-        ``(count, image_size ** 2)``, 0 to 1.
     """
-    height_px, width_px = parts.shape
-    y, x = np.divmod(np.flatnonzero(parts), width_px)
-    down = _overlap(crop.top, crop.side, height_px, image_size)
-    across = _overlap(crop.left, crop.side, width_px, image_size)
-    pixel = down.pixel[y][:, :, None] * image_size + across.pixel[x][:, None, :]
-    share = down.share[y][:, :, None] * across.share[x][:, None, :]
-    part = np.broadcast_to(parts[y, x].astype(np.int64)[:, None, None] - 1, pixel.shape)
-    seen = share > ROUNDING
-    return sparse.csr_array((share[seen], (part[seen], pixel[seen])), (count, image_size**2))
+    scale = image_size / crop.side
+    down = _overlap((runs.row - crop.top) * scale, (runs.row + 1 - crop.top) * scale, image_size)
+    begin, end = (runs.start - crop.left) * scale, (runs.stop - crop.left) * scale
+    across = _overlap(begin[down.source], end[down.source], image_size)
+    rows = across.source
+    pixel = down.pixel[rows] * np.int32(image_size) + across.pixel
+    return _Shares(part[down.source[rows]], pixel, down.share[rows] * across.share, count)
+
+
+def _stacked(shares: Sequence[_Shares]) -> _Shares:
+    """Number the parts of several masks through."""
+    before = np.cumsum([0, *(share.parts for share in shares)])
+    part = [share.part + np.int32(first) for share, first in zip(shares, before[:-1], strict=True)]
+    pixel, share = [share.pixel for share in shares], [share.share for share in shares]
+    return _Shares(np.concatenate(part), np.concatenate(pixel), np.concatenate(share), int(before[-1]))
+
+
+def _cover(shares: _Shares, image_size: int) -> NDArray[np.number]:
+    """Add up how much of each pixel all parts cover: ``(image_size ** 2,)``."""
+    return np.bincount(shares.pixel, weights=shares.share, minlength=image_size**2)
+
+
+def _all_housed(labels: NDArray[np.uint8], shares: _Shares, class_of: NDArray[np.int64]) -> bool:
+    """Whether every component that lies in the square touches a pixel of its class."""
+    housed = np.zeros(shares.parts, bool)
+    housed[shares.part[labels[shares.pixel] == class_of[shares.part]]] = True
+    return bool(housed[shares.part].all())
 
 
 class _Overlap(NamedTuple):
-    """Along one axis: the resized pixels that each native pixel reaches, and its share of each; ``(native, reach)``."""
+    """Along one axis: the resized pixels that each interval reaches, and its share of each; ``(E,)`` entries."""
 
-    pixel: NDArray[np.int64]
-    share: NDArray[np.float64]
+    source: Indices  # of the interval
+    pixel: Indices
+    share: NDArray[np.floating]
 
 
-def _overlap(start_px: int, side_px: int, native_px: int, image_size: int) -> _Overlap:
-    length = image_size / side_px  # of a native pixel, in resized ones
-    begin = (np.arange(native_px)[:, None] - start_px) * length
-    pixel = np.floor(begin).astype(np.int64) + np.arange(int(np.ceil(length)) + 1)
-    share = np.clip(np.minimum(begin + length, pixel + 1) - np.maximum(begin, pixel), 0, None)
-    inside = (pixel >= 0) & (pixel < image_size)
-    return _Overlap(pixel, np.where(inside, share, 0))
+def _overlap(begin: NDArray[np.floating], end: NDArray[np.floating], image_size: int) -> _Overlap:
+    first = np.floor(begin + ROUNDING).astype(np.int32).clip(0, image_size)
+    after = np.ceil(end - ROUNDING).astype(np.int32).clip(0, image_size)
+    count = (after - first).clip(0)
+    source = np.repeat(np.arange(len(count), dtype=np.int32), count)
+    pixel = np.arange(count.sum(), dtype=np.int32) - np.repeat(np.cumsum(count) - count, count) + first[source]
+    share = np.minimum(end[source], pixel + 1) - np.maximum(begin[source], pixel)
+    return _Overlap(source, pixel, share)
 
 
 class _Rescue:

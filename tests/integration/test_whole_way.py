@@ -15,7 +15,8 @@ from bundle import ROOT
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
 from bundle.datasets.phantom import write_phantom
-from bundle.manifest import load_json, load_manifest, save_manifest
+from bundle.files import load_json
+from bundle.manifest import load_manifest, save_manifest
 from bundle.transforms import field_of_view
 
 STAGES = ("pretrain/resnext50_32x4d", "pseudo_label", "train", "evaluate", "inference")
@@ -185,7 +186,7 @@ def bad(folder, tmp_path, *more, environment=None):
     ("words", "message"),
     [
         (("--max_epoch", "3"), "unknown option --max_epoch"),
-        (("--experiment", "demmo"), "expected --experiment out of ['demo', 'smoke'], got 'demmo'"),
+        (("--experiment", "demmo"), "expected --experiment out of ['demo', 'fused', 'smoke'], got 'demmo'"),
         (("--manifest", "nowhere.json"), "expected a manifest at nowhere.json"),
         (("--fold", "9"), "expected a fold in 0-2 or none, got 9"),
         (("--input", "nowhere"), "found nothing at nowhere"),

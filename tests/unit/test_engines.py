@@ -223,6 +223,15 @@ def test_moving_a_batch_leaves_it_as_it_was(batch):
     assert to_device(batch, CPU)["image"].is_contiguous(memory_format=torch.channels_last)
 
 
+def test_bytes_become_what_networks_and_losses_take(batch):
+    bytes_ = {"image": torch.full((1, 3, 4, 6), 51, dtype=torch.uint8), "lesions": torch.ones(1, 1, 4, 6).byte()}
+    moved = to_device({**batch, **bytes_}, CPU)
+    assert moved["image"].unique().tolist() == pytest.approx([0.2])
+    assert moved["image"].is_contiguous(memory_format=torch.channels_last)
+    assert moved["lesions"].dtype == torch.int64
+    assert bytes_["image"].unique().tolist() == [51]
+
+
 def test_what_is_no_cpu_and_no_gpu_has_no_bfloat16():
     assert not has_bfloat16(torch.device("meta"))
 

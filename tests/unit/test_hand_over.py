@@ -20,7 +20,7 @@ def row(name="idrid/train/1", soft=(0.0, 0.0, 0.5, 0.3, 0.2), feasible=R2, weigh
 
 
 def manifest(tmp_path, sha256="a" * 64):
-    return Manifest(name="idrid", root=tmp_path, folds=5, seed=0, photographs=(), sha256=sha256)
+    return Manifest(name="idrid", roots={"idrid": tmp_path}, folds=5, seed=0, photographs=(), sha256=sha256)
 
 
 @pytest.fixture

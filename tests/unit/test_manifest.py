@@ -10,21 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.labels import LESIONS
-from bundle.manifest import Manifest, Photograph, file_sha256, load_manifest, save_manifest, write_text_whole
+from bundle.manifest import Manifest, Photograph, load_manifest, save_manifest
 
-ROW = Photograph(id="made/a", image="a.jpg", split="train", sha256="0" * 64, width_px=60, height_px=40, group="made/a")
+ROW = Photograph(
+    id="made/a", image="made/a.jpg", split="train", sha256="0" * 64, perceptual_hash="f" * 64, width_px=60,
+    height_px=40, group="made/a",
+)  # fmt: skip
 
 
 def manifest(*rows, root=Path("/data")):
-    return Manifest(name="made", root=root, folds=2, seed=0, photographs=rows or (ROW,), notes=("found",))
+    return Manifest(name="made", roots={"made": root}, folds=2, seed=0, photographs=rows or (ROW,), notes=("found",))
 
 
 rows = st.builds(
     Photograph,
-    id=st.uuids().map(str), image=st.just("images/ö.jpg"), split=st.just("train"), sha256=st.just("ab" * 32),
+    id=st.uuids().map(str), image=st.just("made/images/ö.jpg"), split=st.just("train"), sha256=st.just("ab" * 32),
+    perceptual_hash=st.just("cd" * 32),
     width_px=st.integers(1, 9000), height_px=st.integers(1, 9000), grade=st.none() | st.integers(0, 4),
-    annotated=st.just(LESIONS), masks=st.dictionaries(st.sampled_from(LESIONS), st.just("masks/m.tif")),
-    optic_disc=st.none() | st.just("masks/od.tif"), group=st.uuids().map(str), fold=st.none() | st.integers(0, 4),
+    annotated=st.just(LESIONS), masks=st.just({"EX": "made/m.tif"}), areas_px=st.just({"EX": 7}),
+    optic_disc=st.none() | st.just("made/masks/od.tif"), drawn_from=st.just(("made/a.xml",)),
+    group=st.uuids().map(str), fold=st.none() | st.integers(0, 4),
 )  # fmt: skip
 
 
@@ -39,9 +44,26 @@ def test_saving_and_loading_gives_the_same(tmp_path_factory, photographs):
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_relative_root_is_beside_the_manifest(tmp_path):
-    save_manifest(manifest(root=Path("images")), tmp_path / "made.json")
-    assert load_manifest(tmp_path / "made.json").path("a.jpg") == (tmp_path / "images" / "a.jpg").resolve()
+def test_a_root_inside_the_manifests_folder_moves_with_it(tmp_path):
+    (tmp_path / "old").mkdir()
+    save_manifest(manifest(root=tmp_path / "old" / "images"), tmp_path / "old" / "made.json")
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = load_manifest(tmp_path / "new" / "made.json").path("made/a.jpg")
+    assert found == tmp_path / "new" / "images" / "a.jpg"
+
+
+def test_files_have_roles():
+    row = replace(
+        ROW, annotated=LESIONS, masks={"EX": "made/ex.png"}, areas_px={"EX": 9}, optic_disc="made/od.png",
+        drawn_from=("made/1.xml", "made/2.xml"),
+    )  # fmt: skip
+    assert manifest(row).files(row) == {
+        "image": Path("/data/a.jpg"),
+        "EX": Path("/data/ex.png"),
+        "optic_disc": Path("/data/od.png"),
+        "drawn_from/0": Path("/data/1.xml"),
+        "drawn_from/1": Path("/data/2.xml"),
+    }
 
 
 def test_a_grade_is_known_where_all_copies_agree():
@@ -57,9 +79,12 @@ def test_a_grade_is_known_where_all_copies_agree():
         ({"grade": 5}, "expected a grade in 0-4 or null, got 5"),
         ({"grade": True}, "expected a grade in 0-4 or null, got True"),
         ({"annotated": ("NV",)}, "expected masks of annotated lesions"),
-        ({"masks": {"MA": "m.tif"}}, "expected masks of annotated lesions"),
+        ({"masks": {"MA": "made/m.tif"}}, "expected masks of annotated lesions"),
         ({"height_px": 0}, "got 60x0"),
-        ({"sha256": "0"}, "64 hexadecimal digits"),
+        ({"annotated": LESIONS, "masks": {"MA": "made/m.tif"}}, "expected an area for each of the masks"),
+        ({"sha256": "0"}, "expected sha256 as 64 hexadecimal digits"),
+        ({"perceptual_hash": "g" * 64}, "expected perceptual_hash as 64 hexadecimal digits"),
+        ({"drawn_from": ("made/../a.xml",)}, "expected a path below"),
         ({"image": "/etc/passwd"}, "expected a path below"),
         ({"optic_disc": "../od.tif"}, "expected a path below"),
         ({"split": "test", "fold": 0}, "a fold belongs to training photographs"),
@@ -76,6 +101,11 @@ def test_refuses_an_id_twice():
         manifest(ROW, ROW)
 
 
+def test_refuses_a_path_without_a_known_root():
+    with pytest.raises(ValueError, match=r"expected paths that begin with one of \['made'\], 1 photographs"):
+        manifest(replace(ROW, image="other/a.jpg"))
+
+
 def test_refuses_copies_in_two_folds():
     with pytest.raises(ValueError, match=r"copies of one photograph lie in two folds: \['made/a'\]"):
         manifest(replace(ROW, fold=0), replace(ROW, id="b", fold=1))
@@ -85,9 +115,9 @@ def test_refuses_copies_in_two_folds():
     ("text", "message"),
     [
         ("{", "got a file that does not parse"),
-        ("[]", "expected a manifest of schema 1 in .*, got 'list'"),
-        ('{"schema": 2}', "expected a manifest of schema 1 in .*, got 2"),
-        ('{"schema": 1}', "a key is missing, unknown or of the wrong type: 'photographs'"),
+        ("[]", "expected a manifest of schema 2 in .*, got 'list'"),
+        ('{"schema": 1}', "expected a manifest of schema 2 in .*, got 1; run `scripts.prepare` again"),
+        ('{"schema": 2}', "a key is missing, unknown or of the wrong type: 'photographs'"),
     ],
 )
 def test_refuses_a_file_that_is_no_manifest(tmp_path, text, message):
@@ -108,18 +138,3 @@ def test_refuses_an_unknown_key(tmp_path):
 def test_refuses_a_manifest_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"none\.json"):
         load_manifest(tmp_path / "none.json")
-
-
-def test_what_is_written_whole_leaves_nothing_beside(tmp_path):
-    write_text_whole(tmp_path / "deep" / "a.txt", "a")
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
-
-
-def test_a_hash_depends_on_every_file_and_their_order(tmp_path):
-    (tmp_path / "a").write_bytes(b"ab")
-    (tmp_path / "b").write_bytes(b"c")
-    both = file_sha256([tmp_path / "a", tmp_path / "b"])
-    assert both != file_sha256([tmp_path / "b", tmp_path / "a"])
-    (tmp_path / "a").write_bytes(b"a")
-    (tmp_path / "b").write_bytes(b"bc")
-    assert both != file_sha256([tmp_path / "a", tmp_path / "b"])

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
 from bundle.datasets.raw import RawPhotograph
 from bundle.datasets.splits import graded_training
-from bundle.manifest import file_sha256, load_manifest, save_manifest
-from bundle.transforms import field_of_view
+from bundle.files import content_sha256
+from bundle.manifest import load_manifest, save_manifest
+from bundle.transforms import field_of_view, load_mask
 
 
 def build(tree, folds=2, **options):
@@ -24,6 +27,19 @@ def by_id(manifest):
     return {row.id: row for row in manifest.photographs}
 
 
+def bomb(path):
+    """Write a PNG that declares 60000x60000 pixels, and holds one."""
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(4))), (b"IEND", b"")
+    framed = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+
+
+def disc(width_px, height_px):
+    y, x = np.mgrid[:height_px, :width_px]
+    return (x - 30) ** 2 + (y - 20) ** 2 < 64
+
+
 def add_copies(tree):
     """Put an outlined eye among the graded, byte for byte, and another, re-encoded, among the graded test eyes."""
     shutil.copy(tree.image(tree.segmentation, "train", "IDRiD_01"), tree.image(tree.grading, "train", "IDRiD_002"))
@@ -33,9 +49,11 @@ def add_copies(tree):
 
 def test_sizes_and_hashes_are_those_of_the_files(tiny_idrid):
     row = by_id(build(tiny_idrid))["tiny/segmentation/train/IDRiD_02"]
-    files = [row.image, *sorted([*row.masks.values(), row.optic_disc])]
+    files = {role: tiny_idrid.root / path.removeprefix("tiny/") for role, path in row.files().items()}
     assert (row.width_px, row.height_px) == (60, 40)
-    assert row.sha256 == file_sha256([tiny_idrid.root / path for path in files])
+    assert set(files) == {"image", "MA", "EX", "optic_disc"}
+    assert row.sha256 == content_sha256(files)
+    assert row.areas_px == {"MA": 9, "EX": 25}
 
 
 def test_without_copies_each_photograph_is_a_group_and_nothing_is_noted(tiny_idrid):
@@ -61,7 +79,6 @@ def test_a_copy_shares_the_group_and_its_grade_is_known(tiny_idrid):
     assert manifest.known_grades()[outlined.group] == 1
     assert copy not in graded_training(manifest)
     assert "4 files show only 2 different photographs" in manifest.notes[0]
-    assert "1 of the files are copies byte for byte" in manifest.notes[0]
 
 
 def test_a_training_copy_of_a_test_photograph_is_left_out(tiny_idrid):
@@ -70,7 +87,17 @@ def test_a_training_copy_of_a_test_photograph_is_left_out(tiny_idrid):
     leak = by_id(manifest)["tiny/segmentation/train/IDRiD_02"]
     assert leak.left_out == "copy of the test photograph tiny/grading/test/IDRiD_001"
     assert leak.fold is None
-    assert manifest.notes[-1].endswith("test photographs: 1 (tiny/segmentation/train/IDRiD_02)")
+    assert manifest.notes[-1] == (
+        "taken out of training as copies of test photographs: 1 (tiny/segmentation/train/IDRiD_02)"
+    )
+
+
+def test_a_leak_can_be_kept_and_is_noted(tiny_idrid):
+    add_copies(tiny_idrid)
+    manifest = build(tiny_idrid, keep_leaks=True)
+    leak = by_id(manifest)["tiny/segmentation/train/IDRiD_02"]
+    assert (leak.left_out, leak.fold in (0, 1)) == (None, True)
+    assert manifest.notes[-1].startswith("kept in training though copies of test photographs: 1")
 
 
 def test_copies_of_different_grades_are_noted(tiny_idrid):
@@ -113,7 +140,7 @@ def test_refuses_a_cut_off_photograph_and_names_it(tiny_idrid, kept):
 def test_refuses_a_cut_off_mask(tiny_idrid):
     path = tiny_idrid.mask("train", "IDRiD_01", "MA")
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(ValueError, match=r"expected a whole image in .*IDRiD_01_MA\.tif"):
+    with pytest.raises(ValueError, match=r"expected a whole mask in .*IDRiD_01_MA\.tif"):
         build(tiny_idrid)
 
 
@@ -126,8 +153,77 @@ def test_refuses_a_mask_of_another_size(tiny_idrid, code):
 
 def test_refuses_a_mask_of_several_channels(tiny_idrid):
     Image.new("RGB", (60, 40), (255, 0, 0)).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
-    with pytest.raises(ValueError, match="expected a mask of one channel, got RGB"):
+    with pytest.raises(ValueError, match="expected a mask of one channel with 8 bits or less, got RGB"):
         build(tiny_idrid)
+
+
+def test_refuses_a_mask_of_many_values(tiny_idrid):
+    ramp = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60) % 4
+    Image.fromarray(ramp).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
+    with pytest.raises(ValueError, match=r"expected a mask of two values, .* got 4 values \(\[0, 1, 2, 3\]\.\.\.\)"):
+        build(tiny_idrid)
+
+
+def test_refuses_a_picture_bomb(tiny_idrid):
+    bomb(tiny_idrid.image(tiny_idrid.grading, "train", "IDRiD_003"))
+    with pytest.raises(ValueError, match=r"expected a whole image in .*IDRiD_003\.jpg, .* exceeds limit of 178956970"):
+        build(tiny_idrid)
+
+
+@pytest.mark.parametrize("harm", ["empty", "cut off", "bomb", "black"])
+def test_a_broken_photograph_is_left_out_on_request_and_named(tiny_idrid, harm):
+    path = tiny_idrid.image(tiny_idrid.grading, "train", "IDRiD_003")
+    {
+        "empty": lambda: path.write_bytes(b""),
+        "cut off": lambda: path.write_bytes(path.read_bytes()[:-300]),
+        "bomb": lambda: bomb(path),
+        "black": lambda: Image.new("RGB", (60, 40)).save(path),
+    }[harm]()
+    manifest = build(tiny_idrid, allow_missing=True)
+    assert len(manifest.photographs) == 12
+    assert len([note for note in manifest.notes if note.startswith("left out: ") and "IDRiD_003.jpg" in note]) == 1
+
+
+def test_refuses_a_data_set_of_which_nothing_can_be_used(tiny_idrid):
+    row = RawPhotograph(id="a", image=tiny_idrid.root / "none.jpg", split="train")
+    with pytest.raises(ValueError, match="expected at least one photograph that can be used, got none"):
+        build_manifest("tiny", [row], tiny_idrid.root, field_of_view, allow_missing=True)
+
+
+def test_refuses_a_file_outside_of_the_root(tiny_idrid, tmp_path):
+    outside = tmp_path / "outside.jpg"
+    shutil.copy(tiny_idrid.image(tiny_idrid.grading, "train", "IDRiD_003"), outside)
+    with pytest.raises(ValueError, match=r"expected a file below .*idrid, got .*outside\.jpg"):
+        build_manifest("tiny", [RawPhotograph(id="a", image=outside, split="train")], tiny_idrid.root, field_of_view)
+
+
+def drawn_row(tree, mask, name="IDRiD_003"):
+    image = tree.image(tree.grading, "train", name)
+    draw = lambda width_px, height_px: {"EX": mask, "optic_disc": mask}  # noqa: E731
+    return RawPhotograph(
+        id=name, image=image, split="train", annotated=("EX",), draw=draw, drawn_from=(tree.table("train"),)
+    )
+
+
+def test_what_is_drawn_becomes_files_named_by_their_content(tiny_idrid, tmp_path):
+    mask = disc(60, 40)
+    rows = [drawn_row(tiny_idrid, mask), drawn_row(tiny_idrid, mask, "IDRiD_004")]
+    options = {"drawn_root": tmp_path / "drawn", "folds": 2}
+    manifest = build_manifest("tiny", rows, tiny_idrid.root, field_of_view, **options)
+    row = by_id(manifest)["tiny/IDRiD_003"]
+    assert row.masks["EX"].startswith("tiny.masks/IDRiD_003_EX.")
+    assert (load_mask(manifest.path(row.masks["EX"])) == mask).all()
+    assert row.areas_px == {"EX": mask.sum()}
+    assert manifest.path(row.drawn_from[0]) == tiny_idrid.table("train")
+    rows[0] = drawn_row(tiny_idrid, ~mask)
+    again = build_manifest("tiny", rows, tiny_idrid.root, field_of_view, **options)
+    assert again.path(by_id(again)["tiny/IDRiD_003"].masks["EX"]) != manifest.path(row.masks["EX"])
+    assert (load_mask(manifest.path(row.masks["EX"])) == mask).all()
+
+
+def test_drawing_needs_a_folder(tiny_idrid):
+    with pytest.raises(ValueError, match="expected a drawn_root, for its masks must be drawn"):
+        build_manifest("tiny", [drawn_row(tiny_idrid, disc(60, 40))], tiny_idrid.root, field_of_view)
 
 
 def test_refuses_a_black_photograph_and_names_it(tiny_idrid):

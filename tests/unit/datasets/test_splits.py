@@ -21,13 +21,15 @@ from bundle.manifest import Manifest, Photograph
 
 def row(name, group=None, split="train", grade=None, outlined=False, fold=None, left_out=None):
     return Photograph(
-        id=name, image=f"{name}.jpg", split=split, sha256="0" * 64, width_px=60, height_px=40, grade=grade,
-        annotated=("MA", "HE", "EX", "SE") if outlined else (), group=group or name, fold=fold, left_out=left_out,
+        id=name, image=f"made/{name}.jpg", split=split, sha256="0" * 64,
+        perceptual_hash="0" * 64, width_px=60, height_px=40, grade=grade,
+        annotated=("MA", "HE", "EX", "SE") if outlined else (), group=group or name,
+        fold=fold, left_out=left_out,
     )  # fmt: skip
 
 
 def manifest(*rows, folds=2):
-    return Manifest(name="made", root=Path("."), folds=folds, seed=0, photographs=rows)
+    return Manifest(name="made", roots={"made": Path(".")}, folds=folds, seed=0, photographs=rows)
 
 
 def ids(rows):

@@ -33,8 +33,8 @@ def predict(lesions=(), grade=2, heat=0.5, lit_rows=SIDE, min_area_px=1, writers
     probabilities[0, grade] = 0.6
     maps = torch.zeros(1, 5, SIDE, SIDE)
     maps[0, grade] = heat
-    image = torch.zeros(1, 3, SIDE, SIDE)
-    image[:, 1, :lit_rows] = 0.4
+    image = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
+    image[:, 1, :lit_rows] = 102
     got = [Collected() for _ in range(writers)]
     handler = PredictionHandler({"deep/a.jpg": "/in/deep/a.jpg"}, got, min_area_px)
     engine = Engine(lambda engine, batch: {"lesions": scores, "grade": probabilities, "maps": maps})

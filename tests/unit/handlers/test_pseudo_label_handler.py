@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,17 +20,17 @@ GRADERS = torch.tensor([[0.5, 0.1, 0.1, 0.2, 0.1], [0.6, 0.0, 0.2, 0.1, 0.1]])
 
 def photograph(name, **changes):
     fields = {
-        "id": name, "image": "a.jpg", "split": "train", "sha256": "a" * 64, "width_px": 600, "height_px": 400,
-        "group": name, "annotated": ("MA", "HE", "EX", "SE"),
+        "id": name, "image": "tiny/a.jpg", "split": "train", "sha256": "a" * 64, "perceptual_hash": "b" * 64,
+        "width_px": 600, "height_px": 400, "group": name, "annotated": ("MA", "HE", "EX", "SE"),
     }  # fmt: skip
     return Photograph(**(fields | changes))
 
 
 def manifest(**grades):
     """Three photographs; known grades cost a bootstrap of two seconds, so most tests have none."""
-    facts = {"a": {"optic_disc": "a_OD.tif"}, "b": {}, "c": {"annotated": ("EX",)}}
+    facts = {"a": {"optic_disc": "tiny/a_OD.tif"}, "b": {}, "c": {"annotated": ("EX",)}}
     rows = tuple(photograph(f"set/train/{name}", grade=grades.get(name), **more) for name, more in facts.items())
-    return Manifest(name="tiny", root="/", folds=2, seed=0, sha256="b" * 64, photographs=rows)
+    return Manifest(name="tiny", roots={"tiny": Path("/")}, folds=2, seed=0, sha256="b" * 64, photographs=rows)
 
 
 def batch(name="set/train/a", spot_px=8):
@@ -39,7 +40,7 @@ def batch(name="set/train/a", spot_px=8):
     disc[..., :30] = 1
     return {
         "id": [name],
-        "image": torch.full((1, 3, HEIGHT, WIDTH), 0.5),
+        "image": torch.full((1, 3, HEIGHT, WIDTH), 128, dtype=torch.uint8),
         "lesions": lesions,
         "optic_disc": disc.long(),
     }

@@ -18,8 +18,9 @@ GEOMETRY = torch.tensor([2.0, 0.0, 8.0, WIDTH_PX, HEIGHT_PX])
 
 def photograph(name, **changes):
     fields = {
-        "id": name, "image": f"{name}.jpg", "split": "test", "sha256": "a" * 64, "width_px": WIDTH_PX,
-        "height_px": HEIGHT_PX, "group": name, "annotated": ("MA", "HE", "EX", "SE"), "masks": {"MA": "a_MA.tif"},
+        "id": name, "image": f"tiny/{name}.jpg", "split": "test", "sha256": "a" * 64,
+        "perceptual_hash": "b" * 64, "width_px": WIDTH_PX, "height_px": HEIGHT_PX, "group": name,
+        "annotated": ("MA", "HE", "EX", "SE"), "masks": {"MA": "tiny/a_MA.tif"}, "areas_px": {"MA": 4},
     }  # fmt: skip
     return Photograph(**(fields | changes))
 
@@ -29,8 +30,8 @@ def manifest(tmp_path):
     mask = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
     mask[2:4, 5:7] = 1
     Image.fromarray(mask).save(tmp_path / "a_MA.tif")
-    rows = photograph("a"), photograph("b", masks={}), photograph("c")
-    return Manifest(name="tiny", root=tmp_path, folds=2, seed=0, photographs=rows)
+    rows = photograph("a"), photograph("b", masks={}, areas_px={}), photograph("c")
+    return Manifest(name="tiny", roots={"tiny": tmp_path}, folds=2, seed=0, photographs=rows)
 
 
 def batch():
@@ -73,6 +74,41 @@ def test_photographs_that_do_not_count_are_passed_over(manifest):
     assert evaluate(ScoreLesions(manifest, [])) == {}
 
 
+def fused_batch():
+    """As ``batch``, of a network with one lesion class."""
+    facts, output = batch()
+    return facts, {**output, "lesions": output["lesions"][:, :2]}
+
+
+def test_a_fused_network_is_scored_against_the_union_of_the_outlines(manifest):
+    exudate = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+    exudate[2:4, 6:9] = 1  # two of its six pixels are outlined as MA too
+    Image.fromarray(exudate).save(manifest.path("tiny/a_EX.tif"))
+    row = photograph("a", masks={"MA": "tiny/a_MA.tif", "EX": "tiny/a_EX.tif"}, areas_px={"MA": 4, "EX": 6})
+    found = evaluate(ScoreLesions(manifest, [row], fuse=True), batches=[fused_batch()])
+    assert found["lesions/dice_lesion"] == pytest.approx(2 * 2 / (4 + 8))  # TP 2 of 4 predicted and of 8 outlined
+    assert found["lesions/paper_dice"] == pytest.approx(1 - 8 / (WIDTH_PX * HEIGHT_PX))  # FP 2, FN 6
+    assert found["lesions/paper_dice_predicting_nothing"] == pytest.approx(1 - 8 / (WIDTH_PX * HEIGHT_PX))
+    assert "lesions/dice_MA" not in found
+
+
+def test_a_fused_network_is_scored_where_all_four_lesions_were_annotated(manifest):
+    partly = photograph("a", annotated=("MA", "HE"))
+    rows = partly, photograph("b", masks={}, areas_px={})
+    scorer = ScoreLesions(manifest, rows, fuse=True)
+    found = evaluate(scorer, batches=[fused_batch()])
+    assert found["lesions/images_lesion"] == 0
+    assert found["lesions/paper_dice"] == 1
+    assert len(scorer.rows) == 1
+    assert evaluate(ScoreLesions(manifest, [partly], fuse=True), batches=[fused_batch()]) == {}
+    assert len(ScoreLesions(manifest, rows).rows) == 2
+
+
+def test_a_network_of_other_classes_than_it_is_scored_for_is_refused(manifest):
+    with pytest.raises(ValueError, match=r"expected probabilities of shape \(2, H, W\), got \(5, 8, 12\)"):
+        evaluate(ScoreLesions(manifest, manifest.photographs, fuse=True))
+
+
 def test_a_second_evaluation_does_not_remember_the_first(manifest):
     scorers = ScoreLesions(manifest, manifest.photographs), ScoreGrades(["a", "b"])
     assert evaluate(*scorers, times=2) == pytest.approx(evaluate(*scorers), nan_ok=True)
@@ -102,6 +138,6 @@ def test_scores_are_written_with_facts_and_intervals(manifest, tmp_path):
 
 
 def test_an_outline_of_another_size_is_refused(manifest):
-    Image.fromarray(np.ones((8, 8), np.uint8)).save(manifest.root / "a_MA.tif")
+    Image.fromarray(np.ones((8, 8), np.uint8)).save(manifest.path("tiny/a_MA.tif"))
     with pytest.raises(ValueError, match=r"expected a mask of 12x8 px, as its photograph, got 8x8 px"):
         evaluate(ScoreLesions(manifest, manifest.photographs))

@@ -167,6 +167,55 @@ def test_the_interval_of_a_lesion_that_is_nowhere_is_nan():
     assert all(math.isnan(end) for end in scores.intervals(resamples=10)["lesions/dice_SE"])
 
 
+def one_class(classes_HW, outline):
+    """A photograph of a network that has one lesion class and is sure of every pixel."""
+    return torch.eye(2)[torch.tensor(classes_HW)].permute(2, 0, 1), {"lesion": outline}
+
+
+def scored_as_one_class(*photographs):
+    scores = LesionScores(["lesion"])
+    for photograph in photographs:
+        scores.update(*photograph)
+    return scores
+
+
+def test_one_fused_class_is_scored_under_its_name_and_the_papers_dice_over_two_classes():
+    found = scored_as_one_class(one_class([[1, 1, 0, 0, 0]], mask([1, 0, 1, 0, 0]))).compute()  # TP 1, FP 1, FN 1
+    assert found["lesions/dice_lesion"] == pytest.approx(1 / 2)
+    assert found["lesions/iou_lesion"] == pytest.approx(1 / 3)
+    assert found["lesions/average_precision_lesion_random"] == pytest.approx(2 / 5)
+    assert found["lesions/paper_dice"] == found["lesions/paper_dice_predicting_nothing"] == pytest.approx(3 / 5)
+    assert found["lesions/paper_iou"] == pytest.approx(3 / 7)
+    assert found["lesions/images_lesion"] == 1
+
+
+def test_one_class_needs_no_mean_and_has_no_score_of_the_four():
+    scores = scored_as_one_class(one_class([[1, 0]], mask([1, 1])))
+    keys = {*scores.compute(), *scores.intervals(resamples=10)}
+    assert "lesions/dice_lesion" in keys
+    assert not [key for key in keys if key.endswith("_mean") or "_mean_" in key or "_EX" in key]
+
+
+def test_one_class_scores_as_that_lesion_alone_does_among_four():
+    probabilities, masks = random_photograph(8)
+    alone = torch.stack([1 - probabilities[3], probabilities[3]])
+    fused = scored_as_one_class((alone, {"lesion": masks["EX"]})).compute()
+    among_four = scored((probabilities, masks)).compute()
+    assert fused["lesions/average_precision_lesion"] == among_four["lesions/average_precision_EX"]
+    assert fused["lesions/dice_lesion_predicting_everywhere"] == among_four["lesions/dice_EX_predicting_everywhere"]
+
+
+def test_rejects_what_does_not_fit_its_classes():
+    with pytest.raises(ValueError, match=r"one or more distinct names of lesion classes, got \[\]"):
+        LesionScores([])
+    with pytest.raises(ValueError, match=r"distinct names of lesion classes, got \['MA', 'MA'\]"):
+        LesionScores(["MA", "MA"])
+    with pytest.raises(ValueError, match=r"expected probabilities of shape \(2, H, W\), got \(5, 1, 3\)"):
+        LesionScores(["lesion"]).update(certain([[0, 1, 0]]), {})
+    with pytest.raises(ValueError, match=r"annotated lesions out of \['lesion'\], got masks \['MA'\]"):
+        LesionScores(["lesion"]).update(torch.ones(2, 1, 3) / 2, {"MA": mask([1, 0, 0])})
+
+
 def test_rejects_what_are_no_probabilities():
     with pytest.raises(ValueError, match=r"expected probabilities of shape \(5, H, W\), got \(4, 2, 3\)"):
         LesionScores().update(torch.rand(4, 2, 3), {})

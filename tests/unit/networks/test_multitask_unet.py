@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bundle.networks.multitask_unet import BothTasks, GradeTask, MultiTaskUNet
+from bundle.networks.weights import load_weights, refuse_fused, save_weights
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -18,6 +19,42 @@ def test_both_tasks_have_five_classes(network):
     tasks = network.both_tasks(IMAGE)
     assert {task: tuple(logits.shape) for task, logits in tasks.items()} == {"lesions": (2, 5, 64, 96), "grade": (2, 5)}
     assert sum(p.numel() for p in network.grade_head.parameters()) == 32 * 5 + 5
+
+
+def test_a_fused_network_has_one_class_beside_the_background_and_five_grades():
+    tasks = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_classes=1).both_tasks(IMAGE)
+    assert {task: tuple(logits.shape) for task, logits in tasks.items()} == {"lesions": (2, 2, 64, 96), "grade": (2, 5)}
+
+
+def test_rejects_a_network_without_a_lesion_class():
+    with pytest.raises(ValueError, match="expected one lesion class or more, got lesion_classes 0"):
+        MultiTaskUNet(pretrained=False, width=1 / 16, lesion_classes=0)
+
+
+def saved(path, lesion_classes, **facts):
+    save_weights(path, MultiTaskUNet(pretrained=False, width=1 / 16, lesion_classes=lesion_classes), facts)
+    return path
+
+
+def test_weights_of_a_fused_network_load_where_fuse_is_asked_for_and_nowhere_else(network, tmp_path):
+    path = saved(tmp_path / "model.pt", 1, fuse=True)
+    fused = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_classes=1)
+    assert load_weights(fused, path, expected={"fuse": True}) == {"fuse": True}
+    with pytest.raises(ValueError, match=r"expected weights of fuse False in .*model\.pt, got True"):
+        load_weights(network, path, expected={"fuse": False})
+    with pytest.raises(ValueError, match=r"tell the four lesions apart in .*model\.pt, got weights .* fuse: true"):
+        refuse_fused(path)
+
+
+@pytest.mark.parametrize("facts", [{"fuse": False}, {}])
+def test_weights_of_four_lesions_need_not_say_so(network, tmp_path, facts):
+    """Those that were written before there was a choice do not."""
+    path = saved(tmp_path / "model.pt", 4, **facts)
+    refuse_fused(path)
+    assert load_weights(network, path, expected={"fuse": False}) == facts
+    fused = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_classes=1)
+    with pytest.raises(ValueError, match=r"expected weights of fuse True in .*model\.pt, got False"):
+        load_weights(fused, path, expected={"fuse": True})
 
 
 def test_a_consumer_of_one_tensor_gets_the_lesions_of_both_tasks(network):

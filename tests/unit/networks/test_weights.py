@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from bundle.manifest import file_sha256
+from bundle.files import file_sha256
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.vgg import VGG16Encoder

@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bundle.files import write_json_whole
+from bundle.manifest import Manifest
+from bundle.reporting.results import write_results
 from bundle.reporting.tables import evaluation_table, markdown_table, pseudo_label_table
 
 DASH = "\N{EN DASH}"
@@ -55,6 +58,34 @@ def test_the_papers_dice_stands_beside_that_of_predicting_nothing():
     row = cells(evaluation_table(METRICS), "Dice as in the paper, with background")
     assert row[1] == "0.971"
     assert row[3:] == ["0.981", "predicting no lesion"]
+
+
+def test_a_fused_lesion_has_its_row_and_its_trivial_score():
+    scores = {
+        "lesions/dice_lesion": 0.61, "lesions/dice_lesion_predicting_nothing": 0.0,
+        "lesions/dice_lesion_predicting_everywhere": 0.043, "lesions/images_lesion": 27.0,
+    }  # fmt: skip
+    table = evaluation_table({"scores": scores})
+    assert cells(table, "Dice, any lesion") == [
+        "Dice, any lesion", "0.610", DASH, "0.043", "this lesion everywhere",
+    ]  # fmt: skip
+    assert "Photographs with: any lesion 27." in table
+
+
+def test_the_results_page_says_what_a_fused_lesion_is(tmp_path):
+    page = results_page(tmp_path, fuse=True, fuse_radius_px=2)
+    assert "closed by a disc of radius 2 px at 512 px" in page
+    assert "plain union of the outlines" in page
+    assert "plain union" not in results_page(tmp_path, fuse=False, fuse_radius_px=None)
+    assert "plain union" not in results_page(tmp_path)
+
+
+def results_page(folder, **facts):
+    weights = {"seed": 0, "num_training_images": 40, "epochs": 3, "image_size": 512, "width": 1.0, "pretrained": True}
+    write_json_whole(folder / "pseudo" / "summary.json", SUMMARY)
+    write_json_whole(folder / "train" / "metrics.json", {**METRICS, "weights": {**weights, **facts}})
+    write_results(folder, Manifest(name="tiny", roots={}, folds=2, seed=0, photographs=()), stages=[])
+    return (folder / "results.md").read_text(encoding="utf-8")
 
 
 def test_what_is_undefined_is_an_en_dash():

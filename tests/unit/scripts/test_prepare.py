@@ -33,8 +33,9 @@ def test_prepares_a_data_set_and_prints_its_table(command, tiny_idrid, tmp_path)
     manifest = load_manifest(out)
     assert (manifest.name, manifest.folds, len(manifest.photographs)) == ("idrid", 2, 13)
     lines = [line.split() for line in printed.splitlines()]
-    assert ["segmentation/train", "4", "0", "0", "0", "0", "0", "0", "4", "0", "4", "1"] in lines
-    assert ["grading/train", "6", "0", "2", "1", "1", "1", "1", "0", "0", "0", "0"] in lines
+    assert ["idrid/segmentation/train", "4", "0", "0", "0", "0", "0", "0", "4", "4", "4", "0", "4", "1", "2"] in lines
+    (grading,) = [line for line in lines if line[:1] == ["idrid/grading/train"]]
+    assert grading[1:14] == ["6", "0", "2", "1", "1", "1", "1", "0", "0", "0", "0", "0", "0"]
 
 
 def test_leaves_out_what_is_missing_only_on_request(command, tiny_idrid, tmp_path):
@@ -67,8 +68,8 @@ def test_writes_a_phantom_once(command, tiny_idrid, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "idird"], "expected --dataset out of idrid, phantom, got 'idird'"),
-        (["--fold", "3"], "unknown option --fold, expected one of --dataset, --root, --out, --folds"),
+        (["--dataset", "idird"], "expected --dataset out of idrid, ddr, diaretdb1, folder, phantom, joined, got"),
+        (["--fold", "3"], "unknown option --fold, expected one of --dataset, --root, --out, --name, --folds"),
         (["-f", "3"], "expected options (--dataset"),
         (["extra"], "expected options (--dataset"),
         (["--folds", "five"], "expected --folds as int, got 'five'"),

@@ -1,0 +1,81 @@
+"""Read grades, and splits where there are some, from a CSV file as spreadsheets write them."""
+
+import csv
+from pathlib import Path
+
+from bundle.labels import GRADES
+
+SPLITS = {"train": "train", "val": "train", "valid": "train", "validation": "train", "test": "test"}
+"""What a table may say, and the manifest's split that it means: folds are dealt inside ``train``."""
+
+
+def read_grades(table: Path, name_column: str, grade_column: str) -> dict[str, int]:
+    """Map photographs to ICDRS grades. Spaces about cells, empty lines and further columns do not matter.
+
+    Args:
+        table: CSV with a header, in UTF-8.
+        name_column: of the photographs' names, with or without the suffix of an image file.
+        grade_column: of the grades.
+
+    Raises:
+        ValueError: if the file is missing, a column is, a grade is none of 0-4, or a photograph stands twice.
+    """
+    cells = _read_column(table, name_column, grade_column)
+    return {name: _grade(text, name, table) for name, text in cells.items()}
+
+
+def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, str]:
+    """Map photographs to ``train`` or ``test``, in upper or lower case; ``valid`` and its like count as ``train``.
+
+    Args:
+        table: as :func:`read_grades`.
+        name_column: as :func:`read_grades`.
+        split_column: of the splits.
+
+    Raises:
+        ValueError: as :func:`read_grades`, or if a cell names no split.
+    """
+    cells = _read_column(table, name_column, split_column)
+    return {name: _split(text, name, table) for name, text in cells.items()}
+
+
+def _read_column(table: Path, name_column: str, column: str) -> dict[str, str]:
+    """Map photographs to their cells in a column."""
+    header, *lines = _read_lines(table) or [[]]
+    absent = [name for name in (name_column, column) if name not in header]
+    if absent:
+        raise ValueError(f"{table}: expected a column {absent[0]!r}, got {[name for name in header if name]}")
+    name_at, cell_at = header.index(name_column), header.index(column)
+    found: dict[str, str] = {}
+    for line in filter(any, lines):
+        cells = [*line, *[""] * len(header)]
+        name = _stem(cells[name_at])
+        if not name or name in found:
+            raise ValueError(f"{table}: expected one row for each photograph, got {name!r} twice or without a name")
+        found[name] = cells[cell_at]
+    return found
+
+
+def _read_lines(table: Path) -> list[list[str]]:
+    try:
+        with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
+            return [[cell.strip() for cell in line] for line in csv.reader(file)]
+    except (OSError, csv.Error) as error:
+        raise ValueError(f"expected a table of grades (CSV) at {table}, got: {error}") from None
+
+
+def _stem(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and suffix.lower() in ("jpg", "jpeg", "png", "tif", "tiff") else name
+
+
+def _grade(text: str, name: str, table: Path) -> int:
+    if text not in map(str, GRADES):
+        raise ValueError(f"{table}: expected a grade in 0-4 for {name}, got {text!r}")
+    return int(text)
+
+
+def _split(text: str, name: str, table: Path) -> str:
+    if text.lower() not in SPLITS:
+        raise ValueError(f"{table}: expected a split out of {', '.join(SPLITS)} for {name}, got {text!r}")
+    return SPLITS[text.lower()]

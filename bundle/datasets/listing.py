@@ -1,0 +1,67 @@
+"""List the files of a data set, and keep account of what is missing in it."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def files(folder: Path, *suffixes: str) -> dict[str, Path]:
+    """Map stem to path, by name, without the companion files (``._name``) that some systems leave in archives.
+
+    Raises:
+        ValueError: if a name is not UTF-8, for no manifest could name it, or two files differ in their suffix alone.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            _check_name(path)
+            if path.stem in found:
+                raise ValueError(f"expected one file called {path.stem} in {folder}, got {path.name} too; rename it")
+            found[path.stem] = path
+    return found
+
+
+def _check_name(path: Path) -> None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"expected file names in UTF-8 in {path.parent}, got {os.fsencode(path.name)!r}; rename the file"
+        ) from None
+
+
+def names(found: Iterable[str], count: int = 3) -> str:
+    """List the first few names, or ``nothing``."""
+    ordered = sorted(found)
+    return ", ".join(ordered[:count]) + (", ..." if len(ordered) > count else "") if ordered else "nothing"
+
+
+class Gaps:
+    """What a copy of a data set lacks: refused, or left out and noted.
+
+    Args:
+        dataset: its name, for the message.
+        root: its folder.
+    """
+
+    def __init__(self, dataset: str, root: Path) -> None:
+        self.dataset, self.root, self.found = dataset, root, list[str]()
+
+    def add(self, what: str, missing: Iterable[str]) -> None:
+        """Count and name what is missing, if anything is."""
+        missing = sorted(missing)
+        if missing:
+            self.found.append(f"{len(missing)} {what} ({names(missing)})")
+
+    def notes(self, allow_missing: bool) -> list[str]:
+        """Return one sentence for each gap.
+
+        Raises:
+            ValueError: naming all gaps, unless they are allowed.
+        """
+        if self.found and not allow_missing:
+            raise ValueError(
+                f"{self.dataset} in {self.root}: {'; '.join(self.found)}; complete the copy, or leave these out: "
+                f"--allow_missing"
+            )
+        return [f"left out: {gap}" for gap in self.found]

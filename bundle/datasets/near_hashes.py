@@ -1,0 +1,109 @@
+"""Find all pairs of hashes that differ in few bits, in a time that grows little faster than their number."""
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNKS = 9
+REACH = 3
+"""Bits in which a chunk of two near hashes may differ: by the pigeonhole principle, ``CHUNKS * (REACH + 1) - 1`` = 35
+differing bits leave one chunk with no more than 3."""
+
+DISTANCE_MAX = CHUNKS * (REACH + 1) - 1
+"""Bits. In IDRiD, re-encoded and reduced copies differ in at most 6 bits, the same view at another exposure in 30,
+a second photograph of the same eye in 48, and other eyes in at least 54."""
+
+BLOCK = 2048
+"""Hashes that are looked up at once; their probes then fit the processor's cache."""
+
+Keys = NDArray[np.uint32]
+
+
+class Pairs(NamedTuple):
+    """Pairs of near-equal hashes: indices ``first < second`` and the number of bits that differ."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    distance_bits: NDArray[np.int64]
+
+
+def near_pairs(hashes: NDArray[np.uint8], distance_max: int = DISTANCE_MAX) -> Pairs:
+    """Find every pair of hashes that differ in at most so many bits; none is missed.
+
+    Of two near hashes one chunk of 28 or 29 bits differs in at most 3. So every hash is put into a table under the
+    chunk's value and all values one bit away, and looked up under the chunk's value and all values two bits away; what
+    meets is compared in full. Of equal hashes the first stands for all: each of the others is paired with it alone.
+
+    Args:
+        hashes: ``(N, 32)`` bytes.
+        distance_max: largest Hamming distance, at most ``DISTANCE_MAX``.
+
+    Raises:
+        ValueError: if the distance is larger.
+
+    Source:
+        Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012.
+    """
+    if not 0 <= distance_max <= DISTANCE_MAX:
+        raise ValueError(f"expected distance_max in 0-{DISTANCE_MAX} bits, got {distance_max}")
+    distinct, first_of, which = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
+    found = list(_near_distinct(distinct, distance_max))
+    near = np.unique(np.concatenate(found), axis=0)
+    ends = np.sort(first_of[near[:, :2]], axis=1)
+    second = np.flatnonzero(first_of[which] != np.arange(len(hashes)))
+    equal = np.stack([first_of[which][second], second, np.zeros_like(second)], axis=1)
+    every = np.concatenate([np.column_stack([ends, near[:, 2]]), equal])
+    return Pairs(*every[np.lexsort((every[:, 1], every[:, 0]))].T)
+
+
+def _near_distinct(hashes: NDArray[np.uint8], distance_max: int) -> Iterator[NDArray[np.int64]]:
+    """Yield rows of two indices and a distance; a pair may come more than once, and in one order only."""
+    words = np.ascontiguousarray(hashes).view(np.uint64)
+    bits = np.unpackbits(hashes, axis=1)
+    yield np.zeros((0, 3), np.int64)
+    for chunk in range(CHUNKS):
+        # Every ninth bit: neighbours of a perceptual hash are alike, and a chunk should tell hashes apart.
+        part = bits[:, chunk::CHUNKS]
+        single = np.uint32(1) << np.arange(part.shape[1], dtype=np.uint32)
+        keys = (part * single).sum(axis=1, dtype=np.uint32)
+        table = _Table(keys, single)
+        double = np.array([0, *(a ^ b for a, b in itertools.combinations(single, 2))], np.uint32)
+        for start in range(0, len(keys), BLOCK):
+            at, owner = table.find((keys[start : start + BLOCK, None] ^ double).ravel())
+            prober = start + at // len(double)
+            once = owner < prober
+            owner, prober = owner[once], prober[once]
+            distance = np.bitwise_count(words[owner] ^ words[prober]).sum(axis=1, dtype=np.int64)
+            near = distance <= distance_max
+            yield np.stack([owner[near], prober[near], distance[near]], axis=1)
+
+
+class _Table:
+    """Who stands under a key or one bit away from it.
+
+    Args:
+        keys: ``(N,)`` of the owners.
+        single: every value of one bit.
+    """
+
+    def __init__(self, keys: Keys, single: Keys) -> None:
+        near = np.column_stack([keys, keys[:, None] ^ single])
+        order = np.argsort(near, axis=None)
+        self.keys, self.owners = near.ravel()[order], order // near.shape[1]
+        # One bit a possible key: most of what is looked up is not there, and this tells so in one step.
+        byte, bit = self.keys >> np.uint32(3), np.uint32(1) << (self.keys & np.uint32(7))
+        starts = np.flatnonzero(np.diff(byte, prepend=byte[:1] + np.uint32(1)))
+        self.known = np.zeros(1 << (len(single) - 3), np.uint8)
+        self.known[byte[starts]] = np.bitwise_or.reduceat(bit.astype(np.uint8), starts)
+
+    def find(self, probes: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return, for each meeting, the place of the probe and the owner."""
+        shifted = self.known[probes >> np.uint32(3)] >> (probes & np.uint32(7)).astype(np.uint8)
+        hit = np.flatnonzero(shifted & np.uint8(1))
+        first, after = (np.searchsorted(self.keys, probes[hit], side) for side in ("left", "right"))
+        count = after - first
+        place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count - first, count)
+        return np.repeat(hit, count), self.owners[place]

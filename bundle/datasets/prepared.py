@@ -1,0 +1,190 @@
+"""Photographs as the networks need them, made once and kept on disk."""
+
+import fcntl
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from monai.data import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from bundle.datasets.items import item_files
+from bundle.files import content_sha256, written_whole
+
+Item = Mapping[str, Any]
+
+SPARSE, SPARSE_SHARE_MAX = ".sparse", 0.12
+"""A tensor with fewer non-zero elements is stored as a list of them, which takes eight bytes each."""
+
+
+class Prepare(Protocol):
+    """Makes tensors of an item; the same item and settings always give the same tensors."""
+
+    @property
+    def settings(self) -> str:
+        """Names what the result depends on besides the item; part of a folder's name."""
+
+    def __call__(self, data: Item) -> dict[str, Any]: ...
+
+
+class PreparedDataset(Dataset):
+    """Photographs prepared once, read back ever after; what is random or depends on labels comes afterwards.
+
+    An entry is a file ``<cache_dir>/<settings>/<xx>/<sha256>.npz``. Its name comes from the content of the photograph's
+    files and from its id, and it notes their sizes and times of change, so what was made from another file, mask or
+    setting is never served. A file that changed since the manifest was made is an error. Entries are written beside
+    and renamed, so several processes may share a cache. Memory does not grow with the photographs.
+
+    Args:
+        data: items of :func:`bundle.datasets.items.items`.
+        prepare: what is kept.
+        cache_dir: folder of the cache; several data sets may share it.
+        transform: applied to the item and its prepared tensors, at every access.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Item],
+        prepare: Prepare,
+        cache_dir: str | os.PathLike,
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        super().__init__(data, transform)
+        self.prepare, self.folder = prepare, Path(cache_dir) / prepare.settings
+
+    def _transform(self, index: int) -> Any:  # noqa: ANN401  (whatever the transform makes)
+        item = {**self.data[index], **self.prepared(self.data[index])}
+        return item if self.transform is None else self.transform(item)
+
+    def prepared(self, item: Item) -> dict[str, Tensor]:
+        """Return the prepared tensors of an item, making them if they are not there.
+
+        Raises:
+            ValueError: if a file is missing or broken, or changed since the manifest was made.
+            OSError: if the entry cannot be written.
+        """
+        path = self.path(item)
+        stored, stamp = _read(path), np.array(_stamp(item))
+        if stored is None or not np.array_equal(stored["stamp"], stamp):
+            _check_unchanged(item)
+            stored = {**(stored or self._made(item)), "stamp": stamp}
+            _write(path, stored)
+        return {name: torch.from_numpy(array) for name, array in stored.items() if name != "stamp"}
+
+    def _made(self, item: Item) -> dict[str, NDArray]:
+        return {name: value.numpy() for name, value in self.prepare(item).items() if isinstance(value, Tensor)}
+
+    def path(self, item: Item) -> Path:
+        """Return the file that holds an item's tensors."""
+        # Copies of one file have an entry each, for each has its own time of change.
+        key = hashlib.sha256(f"{item['sha256']} {item['id']}".encode()).hexdigest()
+        return self.folder / key[:2] / f"{key}.npz"
+
+    def fill(self, num_workers: int = 0) -> None:
+        """Prepare what is not there yet, showing progress. A second process waits, and makes what is left.
+
+        Raises:
+            ValueError: as :meth:`prepared`.
+            OSError: as :meth:`prepared`.
+        """
+        with _locked(self.folder):
+            missing = [item for item in self.data if not self.path(item).is_file()]
+            loader = DataLoader(_Filling(self, missing), batch_size=None, num_workers=num_workers)
+            for _ in tqdm(loader, desc="preparing photographs", total=len(missing), disable=None if missing else True):
+                pass
+
+
+class _Filling(torch.utils.data.Dataset):
+    """Prepare an item wherever a loader's worker asks for it; nothing is handed back."""
+
+    def __init__(self, prepared: PreparedDataset, items: Sequence[Item]) -> None:
+        self.prepared, self.items = prepared, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> int:
+        self.prepared.prepared(self.items[index])
+        return index
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder until the end; the system lets go of it when the process dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _stamp(item: Item) -> list[list[int]]:
+    """Return size and time of change of each file: cheap to compare, and another where a file was touched."""
+    try:
+        found = [os.stat(path) for _, path in sorted(item_files(item).items())]
+    except OSError as error:
+        raise ValueError(f"{item['id']}: expected its files where the manifest says, {error}") from None
+    return [[status.st_size, status.st_mtime_ns] for status in found]
+
+
+def _check_unchanged(item: Item) -> None:
+    try:
+        found = content_sha256(item_files(item))
+    except OSError as error:
+        raise ValueError(f"{item['id']}: expected its files where the manifest says, {error}") from None
+    if found != item["sha256"]:
+        raise ValueError(
+            f"{item['id']}: expected files with the sha256 {item['sha256'][:12]} that the manifest names, got "
+            f"{found[:12]}: a photograph or mask changed since; run scripts.prepare again"
+        )
+
+
+def _read(path: Path) -> dict[str, NDArray] | None:
+    """Read an entry; None if there is none, or none that is whole."""
+    try:
+        with np.load(path) as file:
+            stored = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    return _dense(stored)
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray]) -> None:
+    try:
+        with written_whole(path) as beside:
+            np.savez(beside, allow_pickle=False, **_sparse(arrays))
+    except OSError as error:
+        raise OSError(
+            f"cannot keep a prepared photograph in {path.parent}: {error.strerror or error}; make room there, or name "
+            f"another --cache_dir"
+        ) from error
+
+
+def _sparse(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """Store what is nearly empty as one list: its three sides, then ``place * 256 + value``."""
+    stored: dict[str, NDArray] = {}
+    for name, array in arrays.items():
+        at = np.flatnonzero(array) if array.dtype == np.uint8 and array.ndim == 3 else None
+        if at is None or len(at) > SPARSE_SHARE_MAX * array.size:
+            stored[name] = array
+        else:
+            stored[name + SPARSE] = np.concatenate([array.shape, at * 256 + array.reshape(-1)[at]])
+    return stored
+
+
+def _dense(stored: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    return {name.removesuffix(SPARSE): _filled(array) if SPARSE in name else array for name, array in stored.items()}
+
+
+def _filled(listed: NDArray[np.int64]) -> NDArray[np.uint8]:
+    array = np.zeros(listed[:3], np.uint8)
+    array.reshape(-1)[listed[3:] // 256] = listed[3:] % 256
+    return array

@@ -1,0 +1,39 @@
+"""The data sets that can be read, and the options that each has."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bundle.datasets.ddr import read_ddr
+from bundle.datasets.diaretdb1 import read_diaretdb1
+from bundle.datasets.folder import read_folder
+from bundle.datasets.idrid import read_idrid
+from bundle.datasets.raw import Reading
+
+READERS: Mapping[str, Callable[..., Reading]] = {
+    "idrid": read_idrid,
+    "ddr": read_ddr,
+    "diaretdb1": read_diaretdb1,
+    "folder": read_folder,
+    "phantom": read_idrid,
+}
+
+
+def read(dataset: str, root: str | os.PathLike, **options: Any) -> Reading:  # noqa: ANN401  (of each reader)
+    """Read a data set with the options that were given; None stands for one that was not.
+
+    Raises:
+        ValueError: if the data set is unknown, an option is none of its reader's, or as the reader.
+    """
+    if dataset not in READERS:
+        raise ValueError(f"expected --dataset out of {', '.join(READERS)}, joined, got {dataset!r}")
+    reader = READERS[dataset]
+    known = [name for name in inspect.signature(reader).parameters if name != "root"]
+    given = {name: value for name, value in options.items() if value is not None}
+    foreign = [name for name in given if name not in known]
+    if foreign:
+        raise ValueError(
+            f"--{foreign[0]} is no option of --dataset {dataset}, which has {', '.join(f'--{name}' for name in known)}"
+        )
+    return reader(root, **given)

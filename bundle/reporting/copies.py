@@ -1,0 +1,250 @@
+"""Pairs of photographs that look alike: a table of them, and a sheet to judge them by eye."""
+
+import os
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+from bundle.datasets.audit import HASH_SIZE, unpack
+from bundle.datasets.near_hashes import near_pairs
+from bundle.files import write_csv_whole, written_whole
+from bundle.labels import GRADE_NAMES
+from bundle.manifest import Manifest, Photograph
+from bundle.transforms import field_of_view, load_photograph
+
+PHOTOGRAPH_PX = (276, 220)
+"""Width and height of the place of one photograph on the sheet."""
+
+PAIRS_A_ROW = 3
+LINE_PX, MARGIN_PX, BETWEEN_PX = 19, 24, 4
+CAPTION_LINES = 5
+FONT_PX = 14
+
+SHEET, BOX, INK, QUIET, WARNING = "#ffffff", "#000000", "#1c1e21", "#63686f", "#8a3b00"
+
+
+def copy_rows(manifest: Manifest) -> list[dict[str, Any]]:
+    """Describe every pair that looks alike, within the groups that the manifest was dealt by.
+
+    Of equal hashes the first stands for all: each of the others is paired with it alone
+    (:func:`bundle.datasets.near_hashes.near_pairs`). Nothing is said about the bytes of the files.
+
+    Returns:
+        One row for each pair: ids ``first`` and ``second``, ``distance_bits`` of 256, their splits and grades,
+        ``crosses_split``, and ``left_out``: what was taken out of training, or an empty text. Pairs that cross the
+        official split come first, then the doubtful ones: the farther apart, the earlier.
+    """
+    sizes = Counter(row.group for row in manifest.photographs)
+    photographs = [row for row in manifest.photographs if sizes[row.group] > 1]
+    if not photographs:
+        return []
+    pairs = near_pairs(unpack([one.perceptual_hash for one in photographs]))
+    numbers = zip(pairs.first.tolist(), pairs.second.tolist(), pairs.distance_bits.tolist(), strict=True)
+    rows = [_row(photographs[first], photographs[second], bits) for first, second, bits in numbers]
+    return sorted(rows, key=lambda row: (not row["crosses_split"], -row["distance_bits"], row["first"], row["second"]))
+
+
+def _row(first: Photograph, second: Photograph, distance_bits: int) -> dict[str, Any]:
+    return {
+        "first": first.id,
+        "second": second.id,
+        "distance_bits": distance_bits,
+        "first_split": first.split,
+        "second_split": second.split,
+        "first_grade": first.grade,
+        "second_grade": second.grade,
+        "crosses_split": first.split != second.split,
+        "left_out": "; ".join(one.id for one in (first, second) if one.left_out),
+    }
+
+
+def grades_differ(row: Mapping[str, Any]) -> bool:
+    """Tell whether the data set gives the two photographs of a pair different grades."""
+    grades = {row["first_grade"], row["second_grade"]} - {None}
+    return len(grades) > 1
+
+
+def write_copies(manifest: Manifest, stem: str | os.PathLike) -> tuple[Path, ...]:
+    """Write ``<stem>.copies.csv`` and ``<stem>.copies.jpg``; without a pair, remove those of an earlier run.
+
+    Returns:
+        The paths of what was written: both, or none.
+    """
+    table, sheet = (Path(f"{os.fspath(stem)}.copies.{suffix}") for suffix in ("csv", "jpg"))
+    rows = copy_rows(manifest)
+    if not rows:
+        for stale in (table, sheet):
+            stale.unlink(missing_ok=True)
+        return ()
+    write_csv_whole(table, rows)
+    with written_whole(sheet) as beside:
+        contact_sheet(manifest, rows).save(beside, quality=88)
+    return table, sheet
+
+
+def contact_sheet(manifest: Manifest, rows: Sequence[Mapping[str, Any]], *, pairs_max: int = 60) -> Image.Image:
+    """Draw the two photographs of each pair side by side, cut to their field of view and equally high.
+
+    A photograph that cannot be opened any more leaves its place to the reason.
+
+    Args:
+        manifest: that the pairs were found in.
+        rows: from :func:`copy_rows`, drawn in this order.
+        pairs_max: how many are drawn; the last line counts the others.
+
+    Returns:
+        RGB image, 1764 pixels wide.
+
+    Raises:
+        ValueError: if there is no pair, none may be drawn, or one names a photograph that the manifest lacks.
+    """
+    if not rows or pairs_max < 1:
+        raise ValueError(f"expected at least one pair to draw, got {len(rows)} and a limit of {pairs_max}")
+    shown = rows[:pairs_max]
+    cells = [_pair_picture(manifest, row, *pair) for row, pair in zip(shown, _pairs(manifest, shown), strict=True)]
+    heading = (
+        f"{manifest.name}: {counted(len(rows), 'pair')} of photographs that look alike. Those that cross the official "
+        "split come first, then the doubtful ones: the more bits differ, the earlier."
+    )
+    hidden = len(rows) - len(shown)
+    ending = f"{counted(hidden, 'more pair')} not shown" if hidden else ""
+    return _arranged(cells, heading, ending)
+
+
+def counted(number: int, what: str) -> str:
+    """Write how many there are of something, by the thousand.
+
+    Example:
+        >>> counted(1, "pair"), counted(2000, "pair")
+        ('1 pair', '2,000 pairs')
+    """
+    return f"{number:,} {what}" + "s" * (number != 1)
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, without characters that steer a terminal or turn the direction of writing.
+
+    Example:
+        >>> printable("a  b" + chr(27) + "[2J")
+        'a b\N{REPLACEMENT CHARACTER}[2J'
+    """
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split()))
+
+
+def reason_without_folder(error: ValueError, manifest: Manifest) -> str:
+    """Say what is wrong with a file without the folder of the data set, which is long and the same for all."""
+    reason = str(error)
+    for name, root in manifest.roots.items():
+        reason = reason.replace(str(root), name)
+    return printable(reason)
+
+
+def _pairs(manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Photograph, Photograph]]:
+    wanted = {row[end] for row in rows for end in ("first", "second")}
+    found = {one.id: one for one in manifest.photographs if one.id in wanted}
+    if lost := sorted(wanted - found.keys()):
+        raise ValueError(f"expected pairs of manifest {manifest.name!r}, which has no photograph {lost[:3]}")
+    return [(found[row["first"]], found[row["second"]]) for row in rows]
+
+
+def _pair_picture(manifest: Manifest, row: Mapping[str, Any], first: Photograph, second: Photograph) -> Image.Image:
+    width_px, height_px = PHOTOGRAPH_PX
+    cell = Image.new("RGB", (2 * width_px + BETWEEN_PX, height_px + CAPTION_LINES * LINE_PX), SHEET)
+    for left_px, photograph in ((0, first), (width_px + BETWEEN_PX, second)):
+        cell.paste(_place(manifest, photograph), (left_px, 0))
+        for number, line in enumerate(_described(photograph)):
+            ink = QUIET if number else INK
+            _write(cell, (left_px, height_px + number * LINE_PX), line, ink, width_px)
+    for number, (line, ink, bold) in enumerate(_verdict(row), start=3):
+        _write(cell, (0, height_px + number * LINE_PX), line, ink, cell.width, bold)
+    return cell
+
+
+def _described(one: Photograph) -> tuple[str, str, str]:
+    """Return the three lines under a photograph."""
+    grade = f"grade {one.grade} {GRADE_NAMES[one.grade]}" if one.grade is not None else "no grade"
+    return one.id, f"{one.split}, {grade}", f"{one.width_px} x {one.height_px} px"
+
+
+def _verdict(row: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Return the two lines under a pair, each with its colour and whether it is bold."""
+    warnings = remarks(row)
+    distance = f"{row['distance_bits']} of {HASH_SIZE**2} bits differ"
+    line = (", ".join([distance, *warnings]), WARNING if warnings else INK, True)
+    return [line, (f"left out of training: {row['left_out']}", QUIET, False)] if row["left_out"] else [line]
+
+
+def remarks(row: Mapping[str, Any]) -> list[str]:
+    """List what a reader should notice about a pair."""
+    crosses = ["crosses the official split"] * row["crosses_split"]
+    return crosses + [f"grades differ ({row['first_grade']} and {row['second_grade']})"] * grades_differ(row)
+
+
+def _place(manifest: Manifest, photograph: Photograph) -> Image.Image:
+    """Draw a photograph in the middle of its place, or why it cannot be drawn."""
+    try:
+        picture = _field(manifest.path(photograph.image))
+    except ValueError as error:
+        return _refusal(reason_without_folder(error, manifest))
+    place = Image.new("RGB", PHOTOGRAPH_PX, BOX)
+    place.paste(picture, ((place.width - picture.width) // 2, (place.height - picture.height) // 2))
+    return place
+
+
+def _field(path: Path) -> Image.Image:
+    """Cut a photograph to its field of view, in the height of its place, or in its width where that is less."""
+    pixels = load_photograph(path, max(PHOTOGRAPH_PX)).pixels
+    left, top, right, bottom = field_of_view(pixels)
+    scale = min(PHOTOGRAPH_PX[0] / (right - left), PHOTOGRAPH_PX[1] / (bottom - top))
+    size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, box=(left, top, right, bottom))
+
+
+def _refusal(reason: str) -> Image.Image:
+    place = Image.new("RGB", PHOTOGRAPH_PX, "#eceae6")
+    for number, line in enumerate(["cannot be shown:", *textwrap.wrap(reason, 32)][:10]):
+        _write(place, (10, 10 + number * LINE_PX), line, WARNING, PHOTOGRAPH_PX[0] - 20)
+    return place
+
+
+def _arranged(cells: Sequence[Image.Image], heading: str, ending: str) -> Image.Image:
+    """Lay cells of one size out in rows, under a heading and above an ending."""
+    across, down = cells[0].width + MARGIN_PX, cells[0].height + MARGIN_PX
+    rows = -(-len(cells) // PAIRS_A_ROW)
+    top_px = MARGIN_PX + 2 * LINE_PX
+    size = (MARGIN_PX + PAIRS_A_ROW * across, top_px + rows * down + (LINE_PX + MARGIN_PX) * bool(ending))
+    sheet = Image.new("RGB", size, SHEET)
+    _write(sheet, (MARGIN_PX, MARGIN_PX), heading, INK, sheet.width - 2 * MARGIN_PX)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, PAIRS_A_ROW)
+        sheet.paste(cell, (MARGIN_PX + column * across, top_px + row * down))
+    _write(sheet, (MARGIN_PX, top_px + rows * down), ending, INK, sheet.width - 2 * MARGIN_PX, bold=True)
+    return sheet
+
+
+def _write(image: Image.Image, corner: tuple[int, int], text: str, ink: str, width_px: int, bold: bool = False) -> None:
+    font = _font(bold)
+    ImageDraw.Draw(image).text((corner[0], corner[1] + 3), _fitted(printable(text), font, width_px), ink, font)
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
+    """Shorten a text from its front, for the end of an id is the name of the file."""
+    if font.getlength(text) <= width_px:
+        return text
+    text = text[-width_px:]
+    while text and font.getlength("\N{HORIZONTAL ELLIPSIS}" + text) > width_px:
+        text = text[1:]
+    return "\N{HORIZONTAL ELLIPSIS}" + text
+
+
+@cache
+def _font(bold: bool) -> ImageFont.FreeTypeFont:
+    """Load the font that matplotlib brings along: it knows more letters than Pillow's own."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), FONT_PX)

@@ -1,0 +1,113 @@
+"""Flips, turns, rotation and zoom in one step: every pixel is read once, and bytes stay bytes."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from monai.transforms import MapTransform, RandomizableTransform
+from numpy.typing import NDArray
+from torch import Tensor
+
+Matrix = NDArray[np.float64]
+
+INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
+
+
+class RandFundusAffined(RandomizableTransform, MapTransform):
+    """Flip, turn by quarters, rotate and zoom a square at random, all keys alike.
+
+    What MONAI's ``RandFlipd`` along each axis, ``RandRotate90d``, ``RandRotated`` and ``RandZoomd`` do one after the
+    other, each with probability ``prob``. Here their matrices are multiplied first, ``M = Z R Q F``, so that there is
+    one interpolation instead of two. What comes from outside of the square is 0.
+
+    Args:
+        keys: of uint8 tensors ``(C, S, S)``.
+        mode: ``bilinear`` or ``nearest`` for each key; label maps want ``nearest``.
+        prob: of each of the five steps.
+        rotation_max_rad: largest rotation either way.
+        zoom_max: largest magnification; 1 is none.
+
+    Raises:
+        ValueError: if a mode is unknown, there are not as many as keys, or a number is out of its range; when called,
+            if a value is not square or not of bytes.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Hashable],
+        mode: Sequence[str],
+        prob: float = 0.5,
+        rotation_max_rad: float = 0.26,
+        zoom_max: float = 1.2,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob=1.0)
+        if len(mode) != len(self.keys) or not set(mode) <= set(INTERPOLATIONS):
+            raise ValueError(f"expected one of {list(INTERPOLATIONS)} for each of the keys {self.keys}, got {mode}")
+        if not (0 <= prob <= 1 and rotation_max_rad >= 0 and zoom_max >= 1):
+            raise ValueError(
+                f"expected prob in [0, 1], rotation_max_rad >= 0 and zoom_max >= 1, got {prob}, {rotation_max_rad} and "
+                f"{zoom_max}"
+            )
+        self.mode, self.step_prob = mode, prob
+        self.rotation_max_rad, self.zoom_max = rotation_max_rad, zoom_max
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize()
+        changed = {key: warp(data[key], self.matrix, mode) for key, mode in zip(self.keys, self.mode, strict=True)}
+        return {**data, **changed}
+
+    def randomize(self, data: Any = None) -> None:  # noqa: ANN401  (MONAI's signature)
+        """Draw a matrix: where a pixel about the centre goes, ``(2, 2)``, x first."""
+        draw = self.R
+        flips = [-1.0 if draw.random() < self.step_prob else 1.0 for _ in range(2)]
+        quarters = draw.randint(1, 4) if draw.random() < self.step_prob else 0
+        angle = draw.uniform(-self.rotation_max_rad, self.rotation_max_rad) if draw.random() < self.step_prob else 0.0
+        zoom = draw.uniform(1, self.zoom_max) if draw.random() < self.step_prob else 1.0
+        self.matrix = zoom * rotation(angle) @ QUARTER_TURNS[quarters] @ np.diag(flips)
+
+
+def rotation(angle_rad: float) -> Matrix:
+    """Return the matrix of a rotation about the centre."""
+    return np.array([[np.cos(angle_rad), -np.sin(angle_rad)], [np.sin(angle_rad), np.cos(angle_rad)]])
+
+
+QUARTER_TURNS = [np.round(rotation(quarters * np.pi / 2)) for quarters in range(4)]
+"""Exact, so that a turn by quarters moves pixels and mixes none."""
+
+
+def warp(image_CSS: Tensor, matrix: Matrix, mode: str) -> Tensor:
+    """Move the pixels of a square about its centre: what was at ``c + p`` goes to ``c + M p``; 0 from outside.
+
+    Args:
+        image_CSS: uint8; left as it is.
+        matrix: ``M``, ``(2, 2)``, x first.
+        mode: ``bilinear`` or ``nearest``.
+
+    Raises:
+        ValueError: if the image is not square or not of bytes.
+    """
+    if image_CSS.dtype != torch.uint8 or image_CSS.ndim != 3 or image_CSS.shape[1] != image_CSS.shape[2]:
+        raise ValueError(f"expected uint8 (C, S, S), got {image_CSS.dtype} {tuple(image_CSS.shape)}")
+    if _moves_whole_pixels(matrix):
+        return _moved(image_CSS, matrix)
+    side = image_CSS.shape[1]
+    centre = np.full(2, (side - 1) / 2)
+    affine = np.column_stack([matrix, centre - matrix @ centre])
+    planes = image_CSS.as_subclass(torch.Tensor).numpy()
+    moved = [cv2.warpAffine(np.ascontiguousarray(p), affine, (side, side), flags=INTERPOLATIONS[mode]) for p in planes]
+    return torch.from_numpy(np.stack(moved))
+
+
+def _moves_whole_pixels(matrix: Matrix) -> bool:
+    return np.array_equal(matrix @ matrix.T, np.eye(2)) and np.array_equal(matrix, matrix.round())
+
+
+def _moved(image_CSS: Tensor, matrix: Matrix) -> Tensor:
+    """Turn by quarters and flip, without reading a pixel's neighbours."""
+    turned = matrix[0, 0] == 0
+    image = image_CSS.transpose(1, 2) if turned else image_CSS
+    signs = matrix[[1, 0], [0, 1]] if turned else matrix[[1, 0], [1, 0]]  # of the result's rows and columns
+    return image.flip([axis for axis, sign in zip((1, 2), signs, strict=True) if sign < 0]).contiguous()

@@ -1,0 +1,55 @@
+"""Read TIFF files of one bit a pixel without unpacking them: IDRiD's masks are such, 12 megapixels and nearly empty."""
+
+import os
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+STORED = {tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE}
+INDEXED = {tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISBLACK}
+PIXELS_MAX = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""As Pillow refuses: a header that declares more is not believed."""
+
+
+class Bilevel(NamedTuple):
+    """Packed rows ``(height_px, ceil(width_px / 8))``, the first pixel in the highest bit."""
+
+    rows: NDArray[np.uint8]
+    width_px: int
+    height_px: int
+
+
+def read_bilevel(path: str | os.PathLike) -> Bilevel | None:
+    """Read the packed bits of a TIFF file; None if it is none of this kind, or broken: Pillow then says what it is."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            height_px, width_px = page.shape[:2]
+            if not _is_plain(page) or height_px * width_px > PIXELS_MAX:
+                return None
+            rows = _strips(file, page, height_px * (-(-width_px // 8)))
+    except (tifffile.TiffFileError, OSError, zlib.error, ValueError, IndexError, KeyError):
+        return None
+    return None if rows is None else Bilevel(rows.reshape(height_px, -1), width_px, height_px)
+
+
+def _is_plain(page: tifffile.TiffPage) -> bool:
+    one_bit = (page.bitspersample, page.samplesperpixel, page.fillorder) == (1, 1, 1)
+    return one_bit and page.compression in STORED and page.photometric in INDEXED and not page.is_tiled
+
+
+def _strips(file: tifffile.TiffFile, page: tifffile.TiffPage, expected_bytes: int) -> NDArray[np.uint8] | None:
+    """Join the strips; None unless they hold just what the header declares."""
+    parts = []
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.filehandle.seek(offset)
+        stored = file.filehandle.read(count)
+        plain = page.compression == tifffile.COMPRESSION.NONE
+        # Bounded, so that a small file cannot fill the memory.
+        parts.append(stored if plain else zlib.decompressobj().decompress(stored, expected_bytes + 1))
+    joined = b"".join(parts)
+    return np.frombuffer(joined, np.uint8) if len(joined) == expected_bytes else None

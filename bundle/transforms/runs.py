@@ -1,0 +1,76 @@
+"""A mask as runs of pixels along its rows: lesions are small, so what is done to runs costs little."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+Indices = NDArray[np.int32]
+"""Enough for any image that is opened, and twice as fast as 64 bits."""
+
+WORD_BYTES = 8
+
+
+class Runs(NamedTuple):
+    """Runs in raster order: row, first column, and the column after the last; ``(R,)`` each."""
+
+    row: Indices
+    start: Indices
+    stop: Indices
+
+
+def runs_of(mask: NDArray[np.bool_]) -> Runs:
+    """List the runs of a mask ``(H, W)``."""
+    flat = np.ascontiguousarray(mask).reshape(-1).view(np.uint8)
+    return _joined(_set_bytes(flat), mask.shape[1])
+
+
+def runs_of_bits(rows: NDArray[np.uint8], width_px: int) -> Runs:
+    """List the runs of a mask of one bit a pixel, ``(H, ceil(width_px / 8))``, the first pixel in the highest bit."""
+    flat = np.ascontiguousarray(rows).reshape(-1)
+    lit = _set_bytes(flat)
+    bits = np.flatnonzero(np.unpackbits(flat[lit])).astype(np.int32)
+    row, column = np.divmod(lit[bits // 8] * 8 + bits % 8, rows.shape[1] * 8)
+    inside = column < width_px  # the last byte of a row may be padded
+    return _joined(row[inside] * width_px + column[inside], width_px)
+
+
+def _joined(pixel: Indices, width_px: int) -> Runs:
+    """Join neighbours among flat pixel indices in rising order; a run that goes on in the next row is two."""
+    if not len(pixel):
+        return Runs(pixel, pixel, pixel)
+    row, column = np.divmod(pixel, width_px)
+    begins = np.flatnonzero((np.diff(pixel, prepend=np.int32(-2)) > 1) | (column == 0))
+    ends = np.append(begins[1:], len(pixel)) - 1
+    return Runs(row[begins], column[begins], column[ends] + 1)
+
+
+def _set_bytes(flat: NDArray[np.uint8]) -> Indices:
+    """Return the indices of the bytes that are not 0, passing over empty words of eight."""
+    whole = flat.size // WORD_BYTES * WORD_BYTES
+    words = np.flatnonzero(flat[:whole].view(np.uint64))
+    inside = np.flatnonzero(flat[:whole].reshape(-1, WORD_BYTES)[words])
+    found = words[inside // WORD_BYTES] * WORD_BYTES + inside % WORD_BYTES
+    return np.concatenate([found, whole + np.flatnonzero(flat[whole:])]).astype(np.int32)
+
+
+def components_of(runs: Runs) -> tuple[Indices, int]:
+    """Number the connected components (8 neighbours) of the runs, in raster order.
+
+    Returns:
+        ``(R,)`` number of each run's component, from 0; and how many there are.
+    """
+    if not len(runs.row):
+        return np.zeros(0, np.int32), 0
+    # One key orders all runs; a row is two columns longer than any run reaches, so that rows never meet.
+    stride = int(runs.stop.max()) + 2
+    first = np.searchsorted(runs.row * stride + runs.stop, (runs.row + 1) * stride + runs.start, side="left")
+    after = np.searchsorted(runs.row * stride + runs.start, (runs.row + 1) * stride + runs.stop, side="right")
+    count = after - first
+    above = np.repeat(np.arange(len(runs.row)), count)
+    below = np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
+    links = sparse.coo_array((np.ones(len(above), np.int8), (above, below)), (len(runs.row), len(runs.row)))
+    number, labels = connected_components(links, directed=False)
+    return labels, int(number)

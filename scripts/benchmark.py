@@ -1,0 +1,10 @@
+"""Measure the bundle beside its peers, in one run on one machine.
+
+python -m scripts.benchmark data --manifest idrid.json
+"""
+
+from scripts.benchmarks.data import data
+from scripts.cli import main_of
+
+if __name__ == "__main__":
+    main_of({"data": data})

@@ -1,0 +1,96 @@
+"""A manifest of many rows: how long it takes to load, check and split, and to look for copies; run alone, for memory.
+
+python -m scripts.benchmarks.rows COUNT MANIFEST
+"""
+
+import gc
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bundle.datasets.splits import graded_training, lesion_training, stratified_folds
+from bundle.labels import LESIONS
+from bundle.manifest import Manifest, Photograph, load_manifest, save_manifest
+
+COPIES = 0.05
+"""Share of the rows that are copies of another, with up to 30 bits changed."""
+
+CHANGED = 0.15
+"""Probability with which a bit of a hash differs from the photograph that it is made after."""
+
+
+def made_hashes(count: int, like: Manifest, seed: int = 0) -> np.ndarray:
+    """Draw hashes ``(count, 32)`` after those of real photographs, some of them copies."""
+    rng = np.random.default_rng(seed)
+    real = np.array([list(bytes.fromhex(row.perceptual_hash)) for row in like.photographs], np.uint8)
+    bits = np.unpackbits(real[rng.integers(len(real), size=count)], axis=1) ^ (rng.random((count, 256)) < CHANGED)
+    copies = int(COPIES * count)
+    bits[-copies:] = bits[:copies]
+    for number in range(count - copies, count):
+        bits[number, rng.choice(256, rng.integers(0, 31), replace=False)] ^= 1
+    return np.packbits(bits, axis=1)
+
+
+def made_manifest(hashes: np.ndarray) -> Manifest:
+    """Make a manifest of a tenth outlined and nine tenths graded photographs, a fifth of them test ones."""
+    rng = np.random.default_rng(0)
+    photographs = tuple(_row(number, packed, rng) for number, packed in enumerate(hashes))
+    return Manifest(name="made", roots={"made": Path("/made")}, folds=5, seed=0, photographs=photographs)
+
+
+def _row(number: int, packed: np.ndarray, rng: np.random.Generator) -> Photograph:
+    outlined = number % 10 == 0
+    present = [lesion for lesion in LESIONS if outlined and rng.random() < 0.5]
+    return Photograph(
+        id=f"made/photographs/{number:06}", image=f"made/images/{number:06}.jpg",
+        split="test" if number % 5 == 1 else "train", sha256=f"{number:064x}", perceptual_hash=packed.tobytes().hex(),
+        width_px=4288, height_px=2848, grade=None if outlined else int(rng.integers(5)),
+        annotated=LESIONS if outlined else (), masks={name: f"made/{name}/{number}.png" for name in present},
+        areas_px=dict.fromkeys(present, 100), group=f"made/photographs/{number:06}",
+    )  # fmt: skip
+
+
+def measure(count: int, like: str) -> dict[str, float]:
+    """Return seconds of each step, and the largest memory of this process until the search for copies."""
+    hashes = made_hashes(count, load_manifest(like))
+    with tempfile.TemporaryDirectory() as folder:
+        save_manifest(made_manifest(hashes), Path(folder) / "made.json")
+        gc.collect()
+        started = time.perf_counter()
+        manifest = load_manifest(Path(folder) / "made.json")
+    loaded = time.perf_counter()
+    rows = [row for row in manifest.photographs if row.split == "train"]
+    strata = [[*row.masks, f"grade {row.grade}"] for row in rows]
+    stratified_folds([row.group for row in rows], strata, 5, 0)
+    lesion_training(manifest, 0)
+    graded_training(manifest, 0)
+    split = time.perf_counter()
+    memory_mib = largest_mib()
+    return {"load_s": loaded - started, "split_s": split - loaded, "memory_mib": memory_mib, "audit_s": audited(hashes)}
+
+
+def audited(hashes: np.ndarray) -> float:
+    """Return the seconds that the search for copies takes."""
+    # Imported late: its packages are no part of the memory that a manifest takes.
+    from bundle.datasets.audit import group_copies
+    from bundle.datasets.near_hashes import near_pairs
+
+    started = time.perf_counter()
+    groups = group_copies(len(hashes), near_pairs(hashes))
+    duration_s = time.perf_counter() - started
+    assert len(hashes) - len(set(groups.tolist())) >= int(COPIES * len(hashes))
+    return duration_s
+
+
+def largest_mib() -> float:
+    """Return the largest memory that this process has had, without what its parent had (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(int(sys.argv[1]), sys.argv[2])))

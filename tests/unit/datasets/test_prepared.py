@@ -1,0 +1,245 @@
+"""What was prepared once is read back; nothing stale, half-written or of another setting is ever served."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle import ROOT
+from bundle.datasets.prepared import PreparedDataset, _dense, _sparse
+from bundle.files import content_sha256
+
+
+class Halved:
+    """Count its calls on disk, for workers have memories of their own."""
+
+    settings = "halved"
+
+    def __init__(self, log):
+        self.log = log
+
+    def __call__(self, data):
+        with open(self.log, "a") as file:
+            file.write(f"{data['id']}\n")
+        level = os.path.getsize(data["image"])
+        image = torch.full((3, 4, 6), level, dtype=torch.uint8)
+        lesions = torch.zeros((1, 4, 6), dtype=torch.uint8)
+        lesions[0, 1, 2] = 3
+        return {**data, "image": image, "lesions": lesions, "geometry": torch.tensor([1.5, 2.0])}
+
+
+def item(folder, name, content=b"four"):
+    path = folder / f"{name}.jpg"
+    path.write_bytes(content)
+    files = {"image": path}
+    fixed = {"masks": {}, "annotated": (), "optic_disc": "", "drawn_from": ()}
+    return {"id": name, "image": str(path), "sha256": content_sha256(files), **fixed}
+
+
+@pytest.fixture
+def data_set(tmp_path):
+    """Make a data set of some items in one cache; what was prepared stands in its log."""
+
+    def make(*items, **options):
+        return PreparedDataset(items, Halved(tmp_path / "log"), tmp_path / "cache", **options)
+
+    return make
+
+
+def prepared(tmp_path):
+    return (tmp_path / "log").read_text().split() if (tmp_path / "log").exists() else []
+
+
+def entries(tmp_path):
+    return sorted((tmp_path / "cache").rglob("*.npz"))
+
+
+def test_an_item_is_prepared_once_and_read_back_the_same(tmp_path, data_set):
+    eye = item(tmp_path, "eye")
+    first, second = data_set(eye)[0], data_set(eye)[0]
+    assert prepared(tmp_path) == ["eye"]
+    assert first["image"].unique().tolist() == [4]
+    assert torch.equal(first["lesions"], second["lesions"])
+    assert second["lesions"].sum() == second["lesions"][0, 1, 2] == 3
+    assert second["geometry"].tolist() == [1.5, 2.0]
+    assert (second["image"].dtype, second["image"].shape) == (torch.uint8, (3, 4, 6))
+
+
+def test_what_comes_after_runs_at_every_access_and_its_changes_are_not_kept(tmp_path, data_set):
+    found = data_set(item(tmp_path, "eye"), transform=lambda data: data["image"].add_(1))
+    assert [found[0].unique().tolist(), found[0].unique().tolist()] == [[5], [5]]
+
+
+def test_the_item_stays_as_it_was(tmp_path, data_set):
+    eye = item(tmp_path, "eye")
+    before = dict(eye)
+    data_set(eye)[0]
+    assert eye == before
+
+
+def test_another_setting_is_another_entry(tmp_path, data_set):
+    eye = item(tmp_path, "eye")
+    data_set(eye)[0]
+    other = Halved(tmp_path / "log")
+    other.settings = "quartered"
+    PreparedDataset([eye], other, tmp_path / "cache")[0]
+    assert prepared(tmp_path) == ["eye", "eye"]
+    assert {path.parent.parent.name for path in entries(tmp_path)} == {"halved", "quartered"}
+
+
+def test_a_changed_file_of_a_new_manifest_is_prepared_anew(tmp_path, data_set):
+    assert data_set(item(tmp_path, "eye"))[0]["image"].unique().tolist() == [4]
+    assert data_set(item(tmp_path, "eye", b"longer"))[0]["image"].unique().tolist() == [6]
+
+
+def test_a_changed_file_of_the_same_manifest_is_refused(tmp_path, data_set):
+    eye = item(tmp_path, "eye")
+    data_set(eye)[0]
+    item(tmp_path, "eye", b"five!")
+    with pytest.raises(ValueError, match=r"eye: expected files with the sha256 .* run scripts\.prepare again"):
+        data_set(eye)[0]
+
+
+def test_a_mask_that_takes_the_place_of_another_is_noticed(tmp_path, data_set):
+    eye = item(tmp_path, "eye")
+    ma, he = item(tmp_path, "ma", b"1")["image"], item(tmp_path, "he", b"2")["image"]
+    eye |= {"masks": {"MA": ma, "HE": he}}
+    eye["sha256"] = content_sha256({"image": eye["image"], **eye["masks"]})
+    data_set(eye)[0]
+    with pytest.raises(ValueError, match="a photograph or mask changed since"):
+        data_set({**eye, "masks": {"MA": he, "HE": ma}})[0]
+
+
+def test_a_touched_file_is_compared_but_not_prepared_again(tmp_path, data_set):
+    eye = item(tmp_path, "eye")
+    data_set(eye)[0]
+    os.utime(eye["image"], (1, 1))
+    assert data_set(eye)[0]["image"].unique().tolist() == [4]
+    assert prepared(tmp_path) == ["eye"]
+
+
+def test_two_copies_of_one_file_do_not_fight_for_an_entry(tmp_path, data_set):
+    found = data_set(item(tmp_path, "a"), item(tmp_path, "b"))
+    for index in (0, 1, 0, 1):
+        found[index]
+    assert prepared(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("harm", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"x" * 99])
+def test_a_broken_entry_is_made_again(tmp_path, data_set, harm):
+    eye = item(tmp_path, "eye")
+    data_set(eye)[0]
+    (entry,) = entries(tmp_path)
+    entry.write_bytes(harm(entry.read_bytes()))
+    assert data_set(eye)[0]["image"].unique().tolist() == [4]
+    assert prepared(tmp_path) == ["eye", "eye"]
+    assert data_set(eye)[0]["lesions"].sum() == 3
+    assert prepared(tmp_path) == ["eye", "eye"]
+
+
+def test_a_pass_prepares_only_what_is_missing(tmp_path, data_set):
+    items = [item(tmp_path, name) for name in "abcde"]
+    data_set(*items[:2]).fill()
+    data_set(*items).fill(num_workers=2)
+    assert sorted(prepared(tmp_path)) == list("abcde")
+    assert prepared(tmp_path)[:2] == ["a", "b"]
+    assert len(entries(tmp_path)) == 5
+
+
+def test_a_pass_over_nothing_is_none(tmp_path, data_set):
+    data_set().fill()
+    assert entries(tmp_path) == []
+
+
+def test_two_passes_at_once_prepare_each_item_once(tmp_path, data_set):
+    items = [item(tmp_path, f"eye{number}") for number in range(20)]
+    both = [multiprocessing.get_context("fork").Process(target=data_set(*items).fill) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert sorted(prepared(tmp_path)) == sorted(one["id"] for one in items)
+
+
+SLOW_PASS = """
+import sys, time, pathlib
+sys.path.insert(0, {root!r})
+from tests_prepared import Halved, item
+from bundle.datasets.prepared import PreparedDataset
+class Slow(Halved):
+    def __call__(self, data):
+        time.sleep(0.05)
+        return super().__call__(data)
+folder = pathlib.Path({folder!r})
+items = [item(folder, f"eye{{n}}") for n in range(40)]
+{limit}
+PreparedDataset(items, Slow(folder / "log"), folder / "cache").fill()
+"""
+
+
+def in_a_process(tmp_path, limit=""):
+    """Run a slow pass over 40 items elsewhere; this file lends its classes."""
+    shutil.copy(__file__, tmp_path / "tests_prepared.py")
+    code = textwrap.dedent(SLOW_PASS).format(root=str(tmp_path), folder=str(tmp_path), limit=limit)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_pass_that_was_killed_goes_on(tmp_path, data_set):
+    process = in_a_process(tmp_path)
+    while len(prepared(tmp_path)) < 5 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = len(entries(tmp_path))
+    assert 4 <= before < 40
+    stamps = {path: path.stat().st_mtime_ns for path in entries(tmp_path)}
+    found = data_set(*[item(tmp_path, f"eye{number}") for number in range(40)])
+    found.fill()
+    assert len(entries(tmp_path)) == 40
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert all(found[index]["lesions"].sum() == 3 for index in range(40))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path, data_set):
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    limit += f"; resource.setrlimit(resource.RLIMIT_FSIZE, (300, {resource.RLIM_INFINITY}))"
+    process = in_a_process(tmp_path, limit)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert "OSError: cannot keep a prepared photograph in " in err
+    assert "make room there, or name another --cache_dir" in err
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != ".lock"] == []
+    found = data_set(item(tmp_path, "eye0"))
+    found.fill()
+    assert found[0]["lesions"].sum() == 3
+
+
+def test_a_missing_photograph_is_named(tmp_path, data_set):
+    eye = item(tmp_path, "eye")
+    os.unlink(eye["image"])
+    with pytest.raises(ValueError, match=r"eye: expected its files where the manifest says, .*No such file.*eye\.jpg"):
+        data_set(eye)[0]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.sampled_from([(1, 5, 7), (3, 4, 6), (2, 1, 3)]))
+@settings(max_examples=40, deadline=None)
+def test_storing_as_places_and_values_loses_nothing(seed, share, shape):
+    rng = np.random.default_rng(seed)
+    bytes_ = (rng.random(shape) < share) * rng.integers(1, 256, shape).astype(np.uint8)
+    arrays = {"lesions": bytes_.astype(np.uint8), "geometry": rng.random(5).astype(np.float32)}
+    back = _dense(_sparse(arrays))
+    assert set(back) == set(arrays)
+    assert all((back[name] == array).all() and back[name].dtype == array.dtype for name, array in arrays.items())
