@@ -172,11 +172,12 @@ def _sparse(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
     """Store what is nearly empty as one list: its three sides, then ``place * 256 + value``."""
     stored: dict[str, NDArray] = {}
     for name, array in arrays.items():
-        at = np.flatnonzero(array) if array.dtype == np.uint8 and array.ndim == 3 else None
-        if at is None or len(at) > SPARSE_SHARE_MAX * array.size:
-            stored[name] = array
-        else:
+        bytes_ = array.dtype == np.uint8 and array.ndim == 3
+        if bytes_ and np.count_nonzero(array) <= SPARSE_SHARE_MAX * array.size:
+            at = np.flatnonzero(array != 0)
             stored[name + SPARSE] = np.concatenate([array.shape, at * 256 + array.reshape(-1)[at]])
+        else:
+            stored[name] = array
     return stored
 
 

@@ -31,10 +31,13 @@ def runs_of_bits(rows: NDArray[np.uint8], width_px: int) -> Runs:
     """List the runs of a mask of one bit a pixel, ``(H, ceil(width_px / 8))``, the first pixel in the highest bit."""
     flat = np.ascontiguousarray(rows).reshape(-1)
     lit = _set_bytes(flat)
-    bits = np.flatnonzero(np.unpackbits(flat[lit])).astype(np.int32)
-    row, column = np.divmod(lit[bits // 8] * 8 + bits % 8, rows.shape[1] * 8)
-    inside = column < width_px  # the last byte of a row may be padded
-    return _joined(row[inside] * width_px + column[inside], width_px)
+    bits = np.flatnonzero(np.unpackbits(flat[lit]).view(bool)).astype(np.int32)
+    pixel = (lit[bits >> 3] << 3) + (bits & 7)
+    if width_px % 8:  # the last byte of a row is padded
+        row, column = np.divmod(pixel, rows.shape[1] * 8)
+        inside = column < width_px
+        pixel = row[inside] * width_px + column[inside]
+    return _joined(pixel, width_px)
 
 
 def _joined(pixel: Indices, width_px: int) -> Runs:
