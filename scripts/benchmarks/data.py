@@ -116,12 +116,13 @@ def _difference(item: dict[str, Any]) -> float:
 def survival(chosen: Items, rounds: int) -> str:
     """Count the components of the outlines that have no pixel of their class left."""
     sizes = (PREPARED_PX, TRAINED_PX)
-    counted = np.array([[_lost(item, size) for size in sizes] for item in chosen]).sum(axis=0)
+    counted = np.array([[lost_components(item, size) for size in sizes] for item in chosen]).sum(axis=0)
     rows = [[f"{size} px", str(lost), str(total)] for size, (lost, total) in zip(sizes, counted, strict=True)]
     return f"## Lesions\n\n{table(['size', 'components lost', 'components'], rows)}"
 
 
-def _lost(item: dict[str, Any], image_size: int) -> tuple[int, int]:
+def lost_components(item: dict[str, Any], image_size: int) -> tuple[int, int]:
+    """Count the components of a photograph's outlines that have no pixel of their class, and all components."""
     found = PrepareFundusd(image_size)(item)
     crop = Crop.of(found["geometry"])
     labels = found["lesions"][0].numpy()

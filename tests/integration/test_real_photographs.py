@@ -1,0 +1,68 @@
+"""On a real copy of IDRiD: the copies that are known are found and no others, and no lesion is lost on the way."""
+
+import os
+
+import pytest
+
+from bundle.datasets.items import items
+from bundle.manifest import load_manifest
+from bundle.reporting.copies import copy_rows
+from scripts.benchmarks.data import lost_components
+from scripts.prepare import prepare
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif("IDRID_ROOT" not in os.environ, reason="IDRID_ROOT is not set"),
+    pytest.mark.timeout(600),
+]
+
+OUTLINED_COPIES = {
+    "01": "train/IDRiD_102", "02": "train/IDRiD_366", "03": "train/IDRiD_369", "05": "train/IDRiD_082",
+    "06": "train/IDRiD_196", "07": "train/IDRiD_029", "08": "train/IDRiD_207", "09": "test/IDRiD_091",
+    "10": "train/IDRiD_224", "13": "train/IDRiD_231", "14": "train/IDRiD_232", "15": "train/IDRiD_236",
+    "16": "train/IDRiD_237",
+}  # fmt: skip
+"""Segmentation-train number to grading photograph; every pair was looked at."""
+
+GRADED_COPIES = {("013", "397"), ("021", "391"), ("028", "327"), ("045", "333"), ("073", "375"), ("079", "279")}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    out = tmp_path_factory.mktemp("real") / "idrid.json"
+    prepare("idrid", os.environ["IDRID_ROOT"], str(out), allow_missing=True)
+    return load_manifest(out)
+
+
+def test_the_known_copies_are_found_and_no_others(manifest):
+    present = {row.id for row in manifest.photographs}
+    expected = {
+        (f"idrid/grading/{graded}", f"idrid/segmentation/train/IDRiD_{number}")
+        for number, graded in OUTLINED_COPIES.items()
+    } | {(f"idrid/grading/train/IDRiD_{a}", f"idrid/grading/train/IDRiD_{b}") for a, b in GRADED_COPIES}
+    among = {(a, b) for a, b in expected if {a, b} <= present}
+    assert len(among) >= 10
+    found = {tuple(sorted((row["first"], row["second"]))) for row in copy_rows(manifest)}
+    # A larger copy of the data set may hold pairs that nobody here has looked at.
+    looked_at = {row for row in found if all(_looked_at(name) for name in row)}
+    assert looked_at == among
+
+
+def _looked_at(name):
+    _, part, split, stem = name.split("/")
+    outlined = part == "segmentation" and split == "train" and stem <= "IDRiD_16"
+    return outlined or (part, split) == ("grading", "train") or name == "idrid/grading/test/IDRiD_091"
+
+
+def test_what_crosses_the_official_split_is_taken_out_of_training(manifest):
+    left_out = {row.id: row.left_out for row in manifest.photographs if row.left_out}
+    assert left_out["idrid/segmentation/train/IDRiD_09"] == "copy of the test photograph idrid/grading/test/IDRiD_091"
+
+
+@pytest.mark.slow
+def test_every_lesion_keeps_a_pixel(manifest):
+    chosen = items(manifest, [row for row in manifest.photographs if row.outlined][:16])
+    for image_size in (1024, 512):
+        counted = [lost_components(item, image_size) for item in chosen]
+        assert sum(lost for lost, _ in counted) == 0
+        assert sum(total for _, total in counted) > 100 * len(chosen)
