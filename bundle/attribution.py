@@ -1,7 +1,7 @@
 """Heat maps: where a grader looks for each of the five grades, by Grad-CAM, from one forward pass."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +24,21 @@ class GradeMaps(NamedTuple):
 
     logits: Tensor
     maps: Tensor
+
+
+class NonFiniteLogits(ValueError):
+    """A grader gave NaN or infinity.
+
+    Attributes:
+        grader: which one.
+        images: their places in the batch.
+    """
+
+    def __init__(self, grader: "Grader", images: Sequence[int]) -> None:
+        super().__init__(
+            f"expected finite logits, got NaN or infinity for image {list(images)} of the batch; check the grader"
+        )
+        self.grader, self.images = grader, tuple(images)
 
 
 class Grader(Protocol):
@@ -57,7 +72,8 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
         images_N3HW: RGB in [0, 1], on the grader's device.
 
     Raises:
-        ValueError: if the images or the logits have another shape, or a logit is not finite.
+        ValueError: if the images or the logits have another shape.
+        NonFiniteLogits: if a logit is not finite.
 
     Reference:
         Selvaraju et al., "Grad-CAM", ICCV 2017.
@@ -70,7 +86,7 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
         with torch.no_grad():
             activations_NChw = grader.features(images_N3HW.as_subclass(Tensor).float())
             logits = grader.head(activations_NChw.clone())
-        _check_logits(logits, len(images_N3HW))
+        _check_logits(grader, logits, len(images_N3HW))
         with torch.enable_grad():
             maps = _head_maps(grader, activations_NChw, images_N3HW.shape[-2:])
     return GradeMaps(logits.float().cpu(), torch.from_numpy(maps))
@@ -130,12 +146,9 @@ def _left_as_found(grader: Grader) -> Iterator[None]:
             parameter.grad = grad
 
 
-def _check_logits(logits: Tensor, count: int) -> None:
+def _check_logits(grader: Grader, logits: Tensor, count: int) -> None:
     if logits.shape != (count, len(GRADES)):
         raise ValueError(f"expected grade logits of shape ({count}, {len(GRADES)}), got {tuple(logits.shape)}")
     finite = torch.isfinite(logits).all(dim=1)
     if not finite.all():
-        broken = (~finite).nonzero().flatten().tolist()
-        raise ValueError(
-            f"expected finite logits, got NaN or infinity for image {broken} of the batch; check the grader"
-        )
+        raise NonFiniteLogits(grader, (~finite).nonzero().flatten().tolist())

@@ -148,7 +148,8 @@ class ExplainedStep:
 class ProposalStep:
     """Stage 1: what every grader says of a batch, with the heat maps of all five grades.
 
-    Returns ``probabilities (N, G, 5)`` and ``maps (N, G, 5, H, W)`` for ``G`` graders.
+    Returns ``probabilities (N, G, 5)`` and ``maps (N, G, 5, H, W)`` for ``G`` graders. A grader's probabilities are
+    ``softmax(logits / T)`` with the temperature ``T`` that was fitted for it; its maps are of the logits themselves.
     """
 
     def __init__(self, graders: Sequence[Grader]) -> None:
@@ -156,12 +157,11 @@ class ProposalStep:
 
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
-        found = []
+        probabilities, maps = [], []
         for grader in self.graders:
             with eval_mode(grader):
-                found.append(grade_maps(grader.to(image.device), image))
+                found = grade_maps(grader.to(image.device), image)
+            probabilities.append((found.logits / grader.temperature).softmax(dim=1))
+            maps.append(found.maps)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return {
-            "probabilities": torch.stack([one.logits.softmax(dim=1) for one in found], dim=1),
-            "maps": torch.stack([one.maps for one in found], dim=1),
-        }
+        return {"probabilities": torch.stack(probabilities, dim=1), "maps": torch.stack(maps, dim=1)}

@@ -27,7 +27,13 @@ class Feasible(NamedTuple):
     rule: str
 
 
-def feasible_grades(present: Collection[str], annotated: Collection[str] = LESIONS) -> Feasible:
+def feasible_grades(
+    present: Collection[str],
+    annotated: Collection[str] = LESIONS,
+    *,
+    in_doubt: Collection[str] = (),
+    name_atypical: bool = False,
+) -> Feasible:
     """Tell which ICDRS grades the outlined lesions allow.
 
     R0 no lesion: {0}. R1 microaneurysms only: {1}. R2 any haemorrhage or exudate: {2, 3, 4}.
@@ -36,9 +42,16 @@ def feasible_grades(present: Collection[str], annotated: Collection[str] = LESIO
     (Wilkinson et al., Ophthalmology 110(9), 2003, table 2; new vessels are not outlined in
     these data sets, hence 3 and 4 are never told from 2.)
 
+    Two refinements of R2 are off unless asked for. R2' haemorrhages that may be microaneurysms, and no
+    exudate: {1, 2, 3, 4}. R2'' exudates without any red lesion: still {2, 3, 4}, but under a name of its own,
+    for drusen or a vein occlusion look like this. There is no R3 (more than 20 haemorrhages in each quadrant
+    about the fovea: {3, 4}), for it needs the place of the fovea, which manifests do not hold.
+
     Args:
         present: lesions with at least one outlined component.
         annotated: lesions that the annotators looked for.
+        in_doubt: ``HE`` where the haemorrhages may be microaneurysms.
+        name_atypical: whether R2'' is told apart from R2.
 
     Raises:
         ValueError: if a name is not one of ``LESIONS``, or a present lesion was not annotated.
@@ -56,8 +69,11 @@ def feasible_grades(present: Collection[str], annotated: Collection[str] = LESIO
         raise ValueError(
             f"lesions {sorted(set(present) - set(annotated))} are outlined but not among the annotated ones"
         )
-    if set(present) & {"HE", "EX", "SE"}:
-        return Feasible(frozenset({2, 3, 4}), "R2")
+    if set(present) & ({"HE", "EX", "SE"} - set(in_doubt)):
+        atypical = name_atypical and not set(present) & {"MA", "HE"}
+        return Feasible(frozenset({2, 3, 4}), "R2''" if atypical else "R2")
+    if "HE" in present:
+        return Feasible(frozenset({1, 2, 3, 4}), "R2'")
     if set(annotated) != set(LESIONS):
         return Feasible(frozenset(GRADES), "R4")
     return Feasible(frozenset({1}), "R1") if present else Feasible(frozenset({0}), "R0")

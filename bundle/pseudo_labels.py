@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -30,6 +30,10 @@ class Thresholds:
         feasible_mass_min: below this probability of all feasible grades together, abstain.
         confidence_min: and below this share of the likeliest of them.
         evidence_gain: log of the factor by which support raises a grade in the soft label.
+        few_haemorrhages: up to so many haemorrhages, all tiny and without exudates, may be microaneurysms: rule R2'.
+            0 switches the rule off.
+        tiny: diameter of a tiny haemorrhage as a share of the field's diameter: 125 um in some 14.4 mm (50 degrees).
+        name_atypical: whether exudates without any red lesion are named R2'' rather than R2.
 
     Raises:
         ValueError: if a share is not in [0, 1], or a value is negative or not finite.
@@ -43,10 +47,13 @@ class Thresholds:
     feasible_mass_min: float = 0.2
     confidence_min: float = 0.4
     evidence_gain: float = 1.0
+    few_haemorrhages: int = 0
+    tiny: float = 0.0087
+    name_atypical: bool = False
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            highest = math.inf if name in ("lift_min", "evidence_gain") else 1.0
+            highest = math.inf if name in ("lift_min", "evidence_gain", "few_haemorrhages") else 1.0
             if not (0 <= value <= highest and math.isfinite(value)):
                 raise ValueError(f"expected threshold {name} in [0, {highest}], got {value}")
         if self.hot == 0:
@@ -65,6 +72,7 @@ class Evidence:
         coverage: share of the lesions that is hot; None without lesions.
         lift: energy over the lesions' share of the field of view, 1 by chance; None without lesions.
         supported: whether the lesions support this grade: membership in H.
+        empty: whether the heat map is zero everywhere, so that it says nothing.
     """
 
     grade: int
@@ -74,6 +82,7 @@ class Evidence:
     coverage: float | None
     lift: float | None
     supported: bool
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +175,22 @@ def _largest_component_px(mask_HW: np.ndarray) -> int:
     return int(np.bincount(label(mask_HW, connectivity=2)[mask_HW], minlength=1).max())
 
 
+def haemorrhages_in_doubt(label_map_HW: np.ndarray, field_HW: np.ndarray, thresholds: Thresholds) -> tuple[str, ...]:
+    """Return ``("HE",)`` where all haemorrhages together are so few and small that they may be microaneurysms.
+
+    A component (8 neighbours) is tiny if its area is at most that of a disc of ``tiny`` times the field's diameter,
+    the field being taken for a disc: ``area <= tiny ** 2 |V|``.
+
+    Args:
+        label_map_HW: classes 0-4.
+        field_HW: bool, the field of view.
+        thresholds: ``few_haemorrhages`` 0 finds none in doubt.
+    """
+    areas_px = np.bincount(label(label_map_HW == LESIONS.index("HE") + 1, connectivity=2).ravel())[1:]
+    few = 0 < len(areas_px) <= thresholds.few_haemorrhages
+    return ("HE",) if few and areas_px.max() <= thresholds.tiny**2 * field_HW.sum() else ()
+
+
 def evidence(
     maps_5HW: np.ndarray,
     lesions_HW: np.ndarray,
@@ -232,6 +257,7 @@ def _weigh(
         coverage=coverage,
         lift=lift,
         supported=_supported(on_disc, coverage, lift, thresholds),
+        empty=not heat.any(),
     )
 
 
@@ -321,18 +347,27 @@ def _reason(
     )
 
 
+_REMARKS = {
+    "R2'": ", so few and small that they may be microaneurysms",
+    "R2''": " without any red lesion, which is atypical of diabetes",
+    "R4": ", though not every lesion was looked for",
+}
+"""What a rule adds to the lesions that it names."""
+
+
 def _findings(rule: str, present: Collection[str]) -> str:
     names = [LESION_NAMES[lesion] + "s" for lesion in LESIONS if lesion in present]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     only = "only " if rule == "R1" else ""
-    unknown = ", though not every lesion was looked for" if rule == "R4" else ""
-    return (f"{only}{listed} are outlined" if names else "no lesion is outlined") + unknown
+    return (f"{only}{listed} are outlined" if names else "no lesion is outlined") + _REMARKS.get(rule, "")
 
 
 def _where_the_heat_lies(proposed: int, decided: int, feasible: Feasible, evidence: Sequence[Evidence]) -> str:
     of_grade = {e.grade: e for e in evidence if e.lift is not None}
     if not of_grade:
         return ""
+    if all(found.empty for found in of_grade.values()):
+        return "all heat maps are empty, so the probabilities alone choose: "
     found = of_grade.get(decided)
     if found is None or not found.supported:
         return "no heat map of a feasible grade lies on the lesions: "
@@ -386,9 +421,10 @@ def summarise(
     """Score the pseudo-labels wherever the true grade is known.
 
     ``proposed/*`` and ``decided/*`` are over all images of known grade, ``taught/*`` over those that were not
-    abstained on, ``majority/accuracy`` is what the most frequent true grade scores everywhere. ``truth_feasible`` is
-    how often the true grade is among the feasible ones, also per rule. ``*_low`` and ``*_high`` bound 95 %
-    intervals: Wilson's for proportions, the bootstrap over images for kappa. What is undefined is None.
+    abstained on, ``majority/accuracy`` is what the most frequent true grade scores everywhere. ``gain/*`` is decided
+    minus proposed on the same images. ``truth_feasible`` is how often the true grade is among the feasible ones, also
+    per rule. ``*_low`` and ``*_high`` bound 95 % intervals: Wilson's for proportions, the bootstrap over images for
+    kappa and for the gain, whose two sides share each resample. What is undefined is None.
 
     Args:
         rows: from ``audit_row``.
@@ -401,15 +437,59 @@ def summarise(
     summary: dict[str, Any] = {"n": len(rows), "n_known": len(known), "n_taught": len(taught)}
     actions = Counter(row["action"] for row in rows)
     summary |= {f"n_{action}": actions[action] for action in ("keep", "move", "abstain")}
-    for name, group, column in (
-        ("proposed", known, "proposed"),
-        ("decided", known, "decided"),
-        ("taught", taught, "decided"),
-    ):
-        summary |= _agreement(name, group, column, true_grades, seed, resamples)
+    proposed, decided, of_taught = (
+        _score(group, column, true_grades, seed, resamples)
+        for group, column in ((known, "proposed"), (known, "decided"), (taught, "decided"))
+    )
+    for name, scored in (("proposed", proposed), ("decided", decided), ("taught", of_taught)):
+        summary |= _agreement(name, scored)
+    summary |= _with_bounds("gain/accuracy", decided.accuracy - proposed.accuracy)
+    summary |= _with_bounds("gain/quadratic_kappa", decided.kappa - proposed.kappa)
     truths = Counter(true_grades[row["id"]] for row in known)
     summary |= _proportion("majority/accuracy", max(truths.values(), default=0), len(known))
     return summary | _feasibility(rows, known, true_grades)
+
+
+class _Scored(NamedTuple):
+    """Scores of one column; the first of each is of the images themselves, the others of their resamples."""
+
+    hits: int
+    total: int
+    accuracy: np.ndarray
+    kappa: np.ndarray
+
+
+def _score(
+    rows: Sequence[Mapping[str, Any]], column: str, true_grades: Mapping[str, int], seed: int, resamples: int
+) -> _Scored:
+    if not rows:
+        return _Scored(0, 0, np.array([np.nan]), np.array([np.nan]))
+    truth = np.array([true_grades[row["id"]] for row in rows], dtype=int)
+    found = np.array([row[column] for row in rows], dtype=int)
+    drawn = np.random.default_rng(seed).integers(len(rows), size=(resamples, len(rows)))
+    draws = np.concatenate([np.arange(len(rows))[None], drawn])
+    kappa = np.array([_quadratic_kappa(truth[draw], found[draw]) for draw in draws])
+    hits = truth == found
+    return _Scored(int(hits.sum()), len(rows), hits[draws].mean(axis=1), kappa)
+
+
+def _agreement(name: str, scored: _Scored) -> dict[str, float | None]:
+    kappa = _with_bounds(f"{name}/quadratic_kappa", scored.kappa)
+    return _proportion(f"{name}/accuracy", scored.hits, scored.total) | kappa
+
+
+def _with_bounds(key: str, samples: np.ndarray) -> dict[str, float | None]:
+    """Report the first sample, and bounds from the others in which the score is defined."""
+    defined = samples[1:][np.isfinite(samples[1:])]
+    low, high = np.percentile(defined, [2.5, 97.5]).tolist() if len(defined) else (None, None)
+    score = float(samples[0]) if np.isfinite(samples[0]) else None
+    return {key: score, f"{key}_low": low, f"{key}_high": high}
+
+
+def _quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
+    if len({*truth.tolist(), *found.tolist()}) < 2:
+        return math.nan
+    return float(cohen_kappa_score(truth, found, labels=GRADES, weights="quadratic"))
 
 
 def _feasibility(
@@ -422,39 +502,6 @@ def _feasibility(
         found |= {f"{rule}/n": count, f"{rule}/n_known": len(hits)}
         found |= _proportion(f"{rule}/truth_feasible", sum(hits), len(hits))
     return found
-
-
-def _agreement(
-    name: str,
-    rows: Sequence[Mapping[str, Any]],
-    column: str,
-    true_grades: Mapping[str, int],
-    seed: int,
-    resamples: int,
-) -> dict[str, float | None]:
-    truth = np.array([true_grades[row["id"]] for row in rows], dtype=int)
-    found = np.array([row[column] for row in rows], dtype=int)
-    scores = _proportion(f"{name}/accuracy", int((truth == found).sum()), len(rows))
-    scores[f"{name}/quadratic_kappa"] = _quadratic_kappa(truth, found)
-    low, high = _kappa_interval(truth, found, seed, resamples)
-    return scores | {f"{name}/quadratic_kappa_low": low, f"{name}/quadratic_kappa_high": high}
-
-
-def _kappa_interval(
-    truth: np.ndarray, found: np.ndarray, seed: int, resamples: int
-) -> tuple[float | None, float | None]:
-    if not len(truth):
-        return None, None
-    draws = np.random.default_rng(seed).integers(len(truth), size=(resamples, len(truth)))
-    kappas = [_quadratic_kappa(truth[draw], found[draw]) for draw in draws]
-    defined = [kappa for kappa in kappas if kappa is not None]
-    return tuple(np.percentile(defined, [2.5, 97.5]).tolist()) if defined else (None, None)
-
-
-def _quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float | None:
-    if len({*truth.tolist(), *found.tolist()}) < 2:
-        return None
-    return float(cohen_kappa_score(truth, found, labels=GRADES, weights="quadratic"))
 
 
 def _proportion(key: str, hits: int, total: int) -> dict[str, float | None]:

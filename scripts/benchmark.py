@@ -1,10 +1,12 @@
 """Measure the bundle beside its peers, in one run on one machine.
 
 python -m scripts.benchmark data --manifest idrid.json
+python -m scripts.benchmark attribution
 """
 
+from scripts.benchmarks.attribution import attribution
 from scripts.benchmarks.data import data
 from scripts.cli import main_of
 
 if __name__ == "__main__":
-    main_of({"data": data})
+    main_of({"attribution": attribution, "data": data})

@@ -84,6 +84,13 @@ def graded_validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
     return _inside(manifest, _graded(manifest), fold, "graded photographs to validate on, without an outlined copy")
 
 
+def graded_copies(manifest: Manifest) -> list[Photograph]:
+    """Select the graded photographs of the training split that no grader sees: a copy of each is outlined somewhere."""
+    outlined = {row.group for row in manifest.photographs if row.outlined}
+    train = (row for row in manifest.photographs if row.split == "train")
+    return [row for row in train if row.grade is not None and row.group in outlined]
+
+
 def lesion_labelling(manifest: Manifest) -> list[Photograph]:
     """Select the photographs that get a pseudo-label: all outlined ones that training may see."""
     return lesion_training(manifest, fold=None)

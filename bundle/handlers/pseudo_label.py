@@ -1,6 +1,6 @@
 """Stage 1's last step: turn what the graders say of each lesion image into an initial label, with its audit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,26 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
+from bundle.attribution import NonFiniteLogits
 from bundle.files import write_csv_whole, write_json_whole
 from bundle.hand_over import save_pseudo_labels
 from bundle.labels import feasible_grades
 from bundle.manifest import Manifest
-from bundle.pseudo_labels import Thresholds, audit_row, combine, decide, evidence, present_lesions, summarise
+from bundle.pseudo_labels import (
+    Thresholds,
+    audit_row,
+    combine,
+    decide,
+    evidence,
+    haemorrhages_in_doubt,
+    present_lesions,
+    summarise,
+)
 from bundle.transforms import field_mask
 
 Picture = Callable[[Path, np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]], None]
+Rows = Sequence[Mapping[str, Any]]
+Page = Callable[[Path, Rows, Mapping[str, Any], Mapping[str, str], Mapping[str, str]], None]
 
 
 class PseudoLabelHandler:
@@ -23,7 +35,8 @@ class PseudoLabelHandler:
 
     Attach it to an evaluator whose step is :class:`bundle.engines.ProposalStep`. It writes ``pseudo_labels.json``
     (the hand-over to stage 2), ``pseudo_labels.csv`` (the same rows), ``summary.json`` (scores wherever the true
-    grade is known) and one picture per image.
+    grade is known), one picture per image, and ``decisions.html``, a page of all decisions. A run that was cut off
+    leaves no half of a file and starts anew: the same graders and photographs give the same labels.
 
     Args:
         output_dir: where to.
@@ -32,6 +45,7 @@ class PseudoLabelHandler:
         thresholds: of the decision.
         mode: how graders are combined: ``max_confidence`` (the paper) or ``log_mean``.
         picture: draws one image's panel into a file, or None.
+        page: writes the page of rows, summary, panel by id, and facts into a file, or None.
         min_area_px: smallest component of a lesion that counts, at the network's image size.
     """
 
@@ -44,10 +58,11 @@ class PseudoLabelHandler:
         mode: str = "max_confidence",
         picture: Picture | None = None,
         min_area_px: int = 1,
+        page: Page | None = None,
     ) -> None:
         self.output_dir, self.manifest, self.settings = Path(output_dir), manifest, dict(settings)
         self.thresholds, self.mode = thresholds or Thresholds(), mode
-        self.picture, self.min_area_px = picture, min_area_px
+        self.picture, self.page, self.min_area_px = picture, page, min_area_px
         self.annotated = {row.id: row.annotated for row in manifest.photographs}
         self.has_disc = {row.id: row.optic_disc is not None for row in manifest.photographs}
         self.rows: list[dict[str, Any]] = []
@@ -56,6 +71,31 @@ class PseudoLabelHandler:
         engine.add_event_handler(Events.STARTED, self.rows.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
         engine.add_event_handler(Events.COMPLETED, self.write)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
+
+    def fail(self, engine: Engine, error: BaseException) -> None:
+        """Let an error go on; where a grader gave NaN, say which one, and for which images.
+
+        Raises:
+            ValueError: naming grader and images.
+        """
+        if not isinstance(error, NonFiniteLogits):
+            raise error
+        names = [engine.state.batch["id"][place] for place in error.images]
+        raise ValueError(
+            f"grader {self._name_grader(engine, error.grader)} gave NaN or infinity for {', '.join(names)}; "
+            "train it again, with a lower learning_rate or amp false, or leave it out of --graders"
+        ) from error
+
+    def _name_grader(self, engine: Engine, grader: object) -> str:
+        """Name the file and the architecture, as far as they are known."""
+        listed = [one is grader for one in getattr(engine, "network", [])]
+        files = self.settings.get("graders", [])
+        name = getattr(grader, "architecture", type(grader).__name__)
+        if not any(listed) or len(files) != len(listed):
+            return name
+        file = files[listed.index(True)]
+        return f"{file['path']} ({name})" if isinstance(file, Mapping) else f"{file} ({name})"
 
     def update(self, engine: Engine) -> None:
         """Decide for each image of the batch."""
@@ -70,9 +110,12 @@ class PseudoLabelHandler:
         heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]
         lesions_HW = arrays["lesions"][0]
         present = present_lesions(lesions_HW, self.min_area_px)
-        feasible = feasible_grades(present, self.annotated[name])
-        disc = arrays["optic_disc"][0] > 0 if self.has_disc[name] else None
         field = field_mask(arrays["image"].max(axis=0))
+        in_doubt = haemorrhages_in_doubt(lesions_HW, field, self.thresholds)
+        feasible = feasible_grades(
+            present, self.annotated[name], in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical
+        )
+        disc = arrays["optic_disc"][0] > 0 if self.has_disc[name] else None
         found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds)
         decision = decide(probabilities, feasible, found, self.thresholds, present=present)
         row = audit_row(
@@ -81,8 +124,7 @@ class PseudoLabelHandler:
         )  # fmt: skip
         self.rows.append(row)
         if self.picture is not None:
-            path = self.output_dir / "panels" / f"{name.replace('/', '_')}.jpg"
-            self.picture(path, arrays["image"], lesions_HW, heat_5HW, row)
+            self.picture(self.output_dir / _panel(name), arrays["image"], lesions_HW, heat_5HW, row)
 
     def write(self, engine: Engine) -> None:
         """Write everything; the hand-over last, for its presence says that the stage is done."""
@@ -92,9 +134,18 @@ class PseudoLabelHandler:
         rows = [{**row, "true_grade": truth.get(row["id"])} for row in self.rows]
         write_csv_whole(self.output_dir / "pseudo_labels.csv", rows)
         write_json_whole(self.output_dir / "summary.json", summary)
+        if self.page is not None:
+            panels = {row["id"]: _panel(row["id"]) for row in rows if self.picture is not None}
+            facts = {"Manifest": self.manifest.name, "Graders combined by": self.mode}
+            self.page(self.output_dir / "decisions.html", rows, summary, panels, facts)
         settings = {**self.settings, "combine": self.mode, "thresholds": asdict(self.thresholds)}
         save_pseudo_labels(self.output_dir / "pseudo_labels.json", self.manifest, settings, rows)
 
     def _true_grades(self) -> dict[str, int]:
         known = self.manifest.known_grades()
         return {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
+
+
+def _panel(name: str) -> str:
+    """Name the picture of a photograph, below the output's folder."""
+    return f"panels/{name.replace('/', '_')}.jpg"

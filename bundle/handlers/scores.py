@@ -96,13 +96,14 @@ class ScoreGrades:
     def compute(self, engine: Engine) -> None:
         """Put the scores into ``engine.state.metrics``."""
         if self.grades:
-            engine.state.metrics.update(grading_scores(*self._arrays(), self.training_grades))
+            engine.state.metrics.update(grading_scores(*self.arrays(), self.training_grades))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the images of the last evaluation."""
-        return grading_intervals(*self._arrays()) if self.grades else {}
+        return grading_intervals(*self.arrays()) if self.grades else {}
 
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probabilities ``(N, 5)`` and true grades ``(N,)`` of the last evaluation."""
         return np.stack(self.probabilities), np.array(self.grades)
 
 

@@ -1,28 +1,43 @@
-"""Stage 1's graders: image classifiers of torchvision with five grades."""
+"""Stage 1's graders: image classifiers of torchvision and timm with five grades."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bundle.labels import GRADES
-from bundle.networks.pretrained import imagenet_weights
+from bundle.networks.pretrained import TIMM_ARCHITECTURES, imagenet_weights, import_timm
 from bundle.networks.vgg import Normalise
 
 ARCHITECTURES = ("resnext50_32x4d", "resnext101_32x8d")
+"""Those that the pipeline trains: the paper's pseudo-labellers."""
+
+KNOWN_ARCHITECTURES = (*ARCHITECTURES, "densenet201", "nasnetalarge")
+"""All that the paper compares."""
+
+
+Classifier = Any
+"""A network of torchvision or timm: neither package says of what types its layers are."""
 
 
 class Grader(nn.Module):
-    """A ResNeXt whose last layer gives the five grades (Liu & Huang 2023, section 3.1; Xie et al., CVPR 2017).
+    """An ImageNet classifier whose last layer gives the five grades (Liu & Huang 2023, section 3.1 and table 1).
 
-    ``forward(x) = head(features(x))``; Grad-CAM looks at ``features``.
+    ``forward(x) = head(features(x))``; Grad-CAM looks at ``features``. The architectures are those of Xie et al.
+    (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017) and Zoph et al. (NASNet, CVPR 2018).
 
     Args:
-        architecture: one of ``ARCHITECTURES``, torchvision's names.
+        architecture: one of ``KNOWN_ARCHITECTURES``, the names of torchvision, or of timm where torchvision has none.
         pretrained: ImageNet weights: True, False or a path.
 
+    Attributes:
+        temperature: what the logits are to be divided by where they become probabilities; ``forward`` does not do
+            it. 1 until :func:`bundle.networks.weights.load_grader` sets what was fitted.
+
     Raises:
-        ValueError: if the architecture is unknown or the weights do not fit.
+        ValueError: if the architecture is unknown, timm is needed and missing, or the weights do not fit.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1].
@@ -31,32 +46,82 @@ class Grader(nn.Module):
 
     def __init__(self, architecture: str = "resnext50_32x4d", pretrained: bool | str = True) -> None:
         super().__init__()
-        if architecture not in ARCHITECTURES:
-            raise ValueError(f"expected architecture in {list(ARCHITECTURES)}, got {architecture!r}")
-        self.architecture = architecture
-        self.normalise = Normalise()
-        self.classifier = torchvision.models.get_model(architecture, weights=None)
+        if architecture not in KNOWN_ARCHITECTURES:
+            raise ValueError(f"expected architecture in {list(KNOWN_ARCHITECTURES)}, got {architecture!r}")
+        self.architecture, self.temperature = architecture, 1.0
+        self.parts = _PARTS[architecture]
+        self.normalise = self.parts.normalise()
+        self.classifier = _classifier(architecture)
         state = imagenet_weights(architecture, pretrained)
         if state is not None:
             _load(self.classifier, state, architecture)
-        self.classifier.fc = nn.Linear(self.classifier.fc.in_features, len(GRADES))
+        inputs = getattr(self.classifier, self.parts.last_layer).in_features
+        setattr(self.classifier, self.parts.last_layer, nn.Linear(inputs, len(GRADES)))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.features(image))
 
     def features(self, image: Tensor) -> Tensor:
-        """Return the activations of the last convolutional stage, ``(N, 2048, H/32, W/32)``."""
-        net, x = self.classifier, self.normalise(image)
-        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-        return net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        """Return the activations of the last convolutional stage, after its ReLU.
+
+        Shape:
+            - output: ``(N, C, H/32, W/32)``, ``C`` being 2048 (ResNeXt), 1920 (DenseNet) or 4032 (NASNet).
+        """
+        return self.parts.trunk(self.classifier, self.normalise(image))
 
     def head(self, features_NCHW: Tensor) -> Tensor:
-        """Return the grade logits ``(N, 5)`` of those activations."""
-        return self.classifier.fc(self.classifier.avgpool(features_NCHW).flatten(1))
+        """Return the grade logits ``(N, 5)`` of those activations: one linear layer on their mean."""
+        last_layer = getattr(self.classifier, self.parts.last_layer)
+        return last_layer(F.adaptive_avg_pool2d(features_NCHW, 1).flatten(1))
+
+
+class Symmetric(nn.Module):
+    """Bring RGB in [0, 1] to [-1, 1], as NASNet's ImageNet weights were trained (timm: mean and deviation 0.5)."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 2 * image - 1
+
+
+def _resnet_trunk(net: Classifier, x: Tensor) -> Tensor:
+    x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    return net.layer4(net.layer3(net.layer2(net.layer1(x))))
+
+
+def _densenet_trunk(net: Classifier, x: Tensor) -> Tensor:
+    """End with the ReLU that torchvision has between ``features`` and pooling, as the other two end with theirs."""
+    return F.relu(net.features(x))
+
+
+def _nasnet_trunk(net: Classifier, x: Tensor) -> Tensor:
+    return net.forward_features(x)
+
+
+class _Parts(NamedTuple):
+    """How one architecture is cut: up to its last activations, and the layer that is replaced."""
+
+    trunk: Callable[[Classifier, Tensor], Tensor]
+    last_layer: str
+    normalise: Callable[[], nn.Module]
+
+
+_PARTS = {
+    "resnext50_32x4d": _Parts(_resnet_trunk, "fc", Normalise),
+    "resnext101_32x8d": _Parts(_resnet_trunk, "fc", Normalise),
+    "densenet201": _Parts(_densenet_trunk, "classifier", Normalise),
+    "nasnetalarge": _Parts(_nasnet_trunk, "last_linear", Symmetric),
+}
+
+
+def _classifier(architecture: str) -> Classifier:
+    """Build the network with ImageNet's thousand classes, from random weights."""
+    if architecture in TIMM_ARCHITECTURES:
+        return import_timm(architecture).create_model(architecture, pretrained=False)
+    return torchvision.models.get_model(architecture, weights=None)
 
 
 def _load(classifier: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
     try:
         classifier.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"expected weights of torchvision's {architecture}: {str(error)[:200]}") from error
+        home = "timm" if architecture in TIMM_ARCHITECTURES else "torchvision"
+        raise ValueError(f"expected weights of {home}'s {architecture}: {str(error)[:200]}") from error

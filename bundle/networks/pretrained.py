@@ -1,15 +1,24 @@
-"""ImageNet weights: from torchvision, from a file, or none."""
+"""ImageNet weights: from torchvision or timm, from a file, or none."""
 
 import pickle
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor
+from torch.hub import load_state_dict_from_url
 from torchvision.models import get_model_weights
+
+TIMM_ARCHITECTURES = ("nasnetalarge",)
+"""Networks that torchvision does not have and timm has."""
+
+# DenseNet's published files are older than the names of its layers: "norm.1" has become "norm1".
+OLD_DENSENET_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 
 # torch's restricted unpickler promises no one error: a CSV gives IndexError, a cut or altered file any of these.
 UNREADABLE = (
@@ -22,7 +31,7 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
     """Return the state dict of an ImageNet network.
 
     Args:
-        architecture: torchvision's name, such as ``vgg16``.
+        architecture: torchvision's name, such as ``vgg16``, or one of ``TIMM_ARCHITECTURES``.
         pretrained: True downloads (or takes from torch's cache), a path reads that file, False gives None.
 
     Raises:
@@ -30,20 +39,44 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
     """
     if pretrained is False:
         return None
-    if pretrained is True:
-        return _download(architecture)
-    return read_weights(pretrained)
+    state = _download(architecture) if pretrained is True else read_weights(pretrained)
+    return {OLD_DENSENET_NAME.sub(r"\1\2", str(name)): value for name, value in state.items()}
+
+
+def import_timm(architecture: str) -> ModuleType:
+    """Return the package timm, which only an architecture of its own needs.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(
+            f"expected the package timm for {architecture}, found none; say `pip install 'timm>=1.0'`, or "
+            f"`pip install -e '.[baselines]'` in this bundle's folder"
+        ) from error
+    return timm
 
 
 def _download(architecture: str) -> Mapping[str, Tensor]:
-    weights = get_model_weights(architecture).DEFAULT
+    url = _url(architecture)
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
+        if architecture in TIMM_ARCHITECTURES:
+            return load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        return get_model_weights(architecture).DEFAULT.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError) as error:
         raise ValueError(
-            f"expected to download ImageNet weights of {architecture} from {weights.url}, got: {error}. Go on without "
+            f"expected to download ImageNet weights of {architecture} from {url}, got: {error}. Go on without "
             f"them by `--pretrained False`, or bring the file and say `--pretrained PATH`"
         ) from error
+
+
+def _url(architecture: str) -> str:
+    """Name the file; timm's own loader would ask a hub whose errors are of many kinds."""
+    if architecture in TIMM_ARCHITECTURES:
+        return import_timm(architecture).get_pretrained_cfg(architecture).url
+    return get_model_weights(architecture).DEFAULT.url
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Weights files of this bundle: they say which network they belong to, and load into no other."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,18 +88,27 @@ def refuse_fused(path: str | os.PathLike) -> None:
 
 
 def load_grader(path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> Grader:
-    """Build the grader that a weights file of stage 1 belongs to.
+    """Build the grader that a weights file of stage 1 belongs to, with the temperature that was fitted for it.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, holds no grader of five grades, or says another fact.
+        ValueError: if the file is missing, is no weights file, holds no grader of five grades, says another fact, or
+            names a temperature that is none.
     """
     content = _read(path)
     architecture = content["facts"].get("architecture")
     if content["network"] != Grader.__name__ or architecture is None:
         raise ValueError(f"expected weights of a grader in {path}, got weights of {content['network']}")
     grader = Grader(architecture, pretrained=False)
-    _fill(grader, content, path, expected)
+    grader.temperature = _temperature(_fill(grader, content, path, expected), path)
     return grader
+
+
+def _temperature(facts: Mapping[str, Any], path: str | os.PathLike) -> float:
+    """Return what a file says; one that says nothing was never calibrated."""
+    found = facts.get("temperature", 1.0)
+    if not isinstance(found, (int, float)) or not math.isfinite(found) or found <= 0:
+        raise ValueError(f"expected a temperature above 0 in {path}, got {found!r}; train this grader anew")
+    return float(found)
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:

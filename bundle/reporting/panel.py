@@ -126,7 +126,8 @@ def _tell_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
     if roles:
         axes.spines[:].set(visible=True, edgecolor=colour, linewidth=2.5)
     feasible = bool(row.get(f"feasible_{grade}"))
-    supported = "lies on the lesions" if row.get(f"supported_{grade}") else "not on the lesions"
+    where = "lies on the lesions" if row.get(f"supported_{grade}") else "not on the lesions"
+    supported = "empty heat map" if row.get(f"empty_{grade}") else where
     value = {name: _number(row.get(f"{name}_{grade}")) for name in ("probability", "lift", "coverage", "optic_disc")}
     axes.set_xlabel(
         f"probability {value['probability']}   lift {value['lift']}\n"

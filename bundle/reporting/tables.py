@@ -1,8 +1,8 @@
 """Scores as Markdown tables, every score beside what a predictor that never looked would reach."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES
 from bundle.transforms import class_names
@@ -43,14 +43,14 @@ def number(value: float | None) -> str:
     return MISSING if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def interval(bounds: Sequence[float | None] | None) -> str:
+def interval(bounds: Sequence[float | None] | None, write: Callable[[float | None], str] = number) -> str:
     """Write an interval.
 
     Example:
         >>> interval([0.38, 0.44]), interval(None)
         ('0.380 to 0.440', '–')
     """
-    written = [number(bound) for bound in bounds or (None, None)]
+    written = [write(bound) for bound in bounds or (None, None)]
     return MISSING if MISSING in written else " to ".join(written)
 
 
@@ -152,21 +152,33 @@ def _best_baseline(key: str, scores: Mapping[str, float | None]) -> tuple[str, s
     return number(defined[best]), best
 
 
+class Table(NamedTuple):
+    """A table before it is written: Markdown for the results, HTML for the page of decisions."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
 def pseudo_label_table(summary: Mapping[str, Any]) -> str:
     """Write what became of the proposed grades, how often they are true, and how often each rule admits the truth.
 
     Args:
         summary: from ``pseudo_labels.summarise``.
     """
-    return "\n\n".join([_actions(summary), _agreement(summary), _rules(summary)])
+    return "\n\n".join(markdown_table(*table) for table in pseudo_label_tables(summary).values())
 
 
-def _actions(summary: Mapping[str, Any]) -> str:
+def pseudo_label_tables(summary: Mapping[str, Any]) -> dict[str, Table]:
+    """Lay out the same tables by name: ``actions``, ``agreement``, ``rules``."""
+    return {"actions": _actions(summary), "agreement": _agreement(summary), "rules": _rules(summary)}
+
+
+def _actions(summary: Mapping[str, Any]) -> Table:
     names = {"n": "images", "n_keep": "kept", "n_move": "moved", "n_abstain": "abstained", "n_known": "of known grade"}
-    return markdown_table(list(names.values()), [[str(summary[key]) for key in names]])
+    return Table(list(names.values()), [[str(summary[key]) for key in names]])
 
 
-def _agreement(summary: Mapping[str, Any]) -> str:
+def _agreement(summary: Mapping[str, Any]) -> Table:
     names = {
         "proposed": ("proposed by the graders", "n_known"),
         "decided": ("decided by the rules", "n_known"),
@@ -178,11 +190,12 @@ def _agreement(summary: Mapping[str, Any]) -> str:
          *_with_interval(summary, f"{key}/quadratic_kappa")]
         for key, (name, n) in names.items()
     ]  # fmt: skip
-    header = ["grade", "images", "accuracy", "95 % interval", "quadratic kappa", "95 % interval"]
-    return markdown_table(header, rows)
+    gains = [_with_interval(summary, f"gain/{score}", _signed) for score in ("accuracy", "quadratic_kappa")]
+    rows.insert(2, ["gain: decided minus proposed", str(summary["n_known"]), *gains[0], *gains[1]])
+    return Table(["grade", "images", "accuracy", "95 % interval", "quadratic kappa", "95 % interval"], rows)
 
 
-def _rules(summary: Mapping[str, Any]) -> str:
+def _rules(summary: Mapping[str, Any]) -> Table:
     rules = sorted(key.removesuffix("/n") for key in summary if key.endswith("/n"))
     rows = [
         [rule, str(summary[f"{rule}/n"]), str(summary[f"{rule}/n_known"]),
@@ -190,8 +203,14 @@ def _rules(summary: Mapping[str, Any]) -> str:
         for rule in rules
     ]  # fmt: skip
     rows.append(["all", str(summary["n"]), str(summary["n_known"]), *_with_interval(summary, "truth_feasible")])
-    return markdown_table(["rule", "images", "of known grade", "true grade feasible", "95 % interval"], rows)
+    return Table(["rule", "images", "of known grade", "true grade feasible", "95 % interval"], rows)
 
 
-def _with_interval(summary: Mapping[str, Any], key: str) -> tuple[str, str]:
-    return number(summary.get(key)), interval([summary.get(f"{key}_low"), summary.get(f"{key}_high")])
+def _with_interval(
+    summary: Mapping[str, Any], key: str, write: Callable[[float | None], str] = number
+) -> tuple[str, str]:
+    return write(summary.get(key)), interval([summary.get(f"{key}_low"), summary.get(f"{key}_high")], write)
+
+
+def _signed(value: float | None) -> str:
+    return number(value) if value is None or value <= 0 else f"+{number(value)}"

@@ -30,11 +30,10 @@ from torch.nn import functional as F
 
 from bundle.datasets.items import items
 from bundle.datasets.prepared import PreparedDataset
-from bundle.files import write_text_whole
 from bundle.labels import LESIONS
 from bundle.manifest import load_manifest
-from bundle.provenance import commit, machine, versions
 from bundle.transforms import Crop, PrepareFundusd, RandFundusAffined, load_masks
+from scripts.benchmarks.page import head, publish
 from scripts.benchmarks.rows import largest_mib
 from scripts.benchmarks.timing import in_turn, table
 
@@ -59,15 +58,9 @@ def data(manifest: str, out: str | None = None, images: int = 16, rounds: int = 
     if not chosen:
         raise ValueError(f"expected outlined photographs in {manifest}, found none")
     parts = [preparation, fidelity, survival, batches, memory]
-    page = "\n\n".join([_head(manifest, images, rounds), *(part(chosen, rounds) for part in parts), growth(manifest)])
-    print(page)
-    if out:
-        write_text_whole(out, page + "\n")
-
-
-def _head(manifest: str, images: int, rounds: int) -> str:
-    command = f"python -m scripts.benchmark data --manifest {Path(manifest).name} --images {images} --rounds {rounds}"
-    return f"# The data's way, measured\n\n    {command}\n\nCommit {commit()}. {machine()}; {versions()}."
+    command = f"data --manifest {Path(manifest).name} --images {images} --rounds {rounds}"
+    first = head("The data's way, measured", command)
+    publish("\n\n".join([first, *(part(chosen, rounds) for part in parts), growth(manifest)]), out)
 
 
 def preparation(chosen: Items, rounds: int) -> str:

@@ -5,11 +5,10 @@ import pytest
 import torch
 import torchvision
 from monai.data import MetaTensor
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from bundle.attribution import grade_maps
+from bundle.attribution import NonFiniteLogits, grade_maps
+from scripts.benchmarks.attribution import maps_one_by_one
 
 
 class SmallGrader(nn.Module):
@@ -81,11 +80,6 @@ def small():
     return SmallGrader().eval()
 
 
-def whole_grader_maps(grader, layer, batch):
-    cam = GradCAM(grader, [layer])
-    return np.stack([cam(batch, [ClassifierOutputTarget(grade)] * len(batch)) for grade in range(5)], axis=1)
-
-
 def test_each_map_is_hot_where_its_grade_is_seen():
     batch = torch.zeros(1, 3, 6, 8)
     batch[0, 0, 1, 2] = 1.0
@@ -103,7 +97,7 @@ def test_a_grade_that_nothing_speaks_for_has_a_map_of_zeros():
 
 def test_five_maps_from_one_pass_equal_grad_cam_of_the_whole_grader(small):
     found = grade_maps(small, images())
-    np.testing.assert_allclose(found.maps, whole_grader_maps(small, small.last, images()), atol=1e-5)
+    np.testing.assert_allclose(found.maps, maps_one_by_one(small, small.last, images()), atol=1e-5)
     torch.testing.assert_close(found.logits, small(images()))
     assert found.maps.dtype == torch.float32
     assert found.maps.amax() == pytest.approx(1.0, abs=1e-5)
@@ -113,7 +107,7 @@ def test_maps_of_a_resnet_equal_grad_cam_of_the_whole_resnet():
     torch.manual_seed(1)
     grader = ResNetGrader().eval()
     batch = images(2, 64, 48)
-    expected = whole_grader_maps(grader, grader.net.layer4, batch)
+    expected = maps_one_by_one(grader, grader.net.layer4, batch)
     np.testing.assert_allclose(grade_maps(grader, batch).maps, expected, atol=1e-5)
 
 
@@ -158,8 +152,12 @@ def test_the_grader_is_left_as_found_after_an_error(small):
     small.train()
     with torch.no_grad():
         small.linear.bias[2] = torch.nan
-    with pytest.raises(ValueError, match=r"expected finite logits, got NaN or infinity for image \[0, 1\]"):
+    with pytest.raises(
+        NonFiniteLogits, match=r"expected finite logits, got NaN or infinity for image \[0, 1\]"
+    ) as info:
         grade_maps(small, images())
+    assert info.value.grader is small
+    assert info.value.images == (0, 1)
     assert all(module.training for module in small.modules())
     assert all(parameter.requires_grad for parameter in small.parameters())
 

@@ -45,6 +45,7 @@ class Graded(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.temperature = 1.0
         self.convolution, self.dropout, self.linear = nn.Conv2d(3, 4, 8, 8), nn.Dropout(0.5), nn.Linear(4, 5)
 
     def forward(self, image):
@@ -212,6 +213,18 @@ def test_a_proposal_has_the_word_of_every_grader_and_leaves_them_as_they_were(ba
     with torch.no_grad():
         second = graders[1](batch["image"]).softmax(dim=1)
     assert torch.allclose(proposal["probabilities"][:, 1], second)
+
+
+def test_a_proposal_divides_the_logits_of_each_grader_by_its_own_temperature(batch):
+    torch.manual_seed(0)
+    graders = nn.ModuleList([Graded(), Graded()]).eval()
+    plain = ProposalStep(graders)(engine(graders), batch)
+    graders[1].temperature = 2.0
+    scaled = ProposalStep(graders)(engine(graders), batch)
+    flatter = plain["probabilities"][:, 1].sqrt()  # p^(1/T), made to sum to 1
+    assert torch.allclose(scaled["probabilities"][:, 1], flatter / flatter.sum(dim=1, keepdim=True), atol=1e-6)
+    assert torch.equal(scaled["probabilities"][:, 0], plain["probabilities"][:, 0])
+    assert torch.equal(scaled["maps"], plain["maps"])
 
 
 def test_moving_a_batch_leaves_it_as_it_was(batch):

@@ -32,6 +32,27 @@ def test_looking_for_fewer_lesions_never_rules_out_more(present):
             assert feasible_grades(present).grades <= feasible_grades(present, annotated).grades
 
 
+@pytest.mark.parametrize(
+    ("present", "in_doubt", "grades", "rule"),
+    [
+        ({"HE"}, {"HE"}, {1, 2, 3, 4}, "R2'"),
+        ({"MA", "HE"}, {"HE"}, {1, 2, 3, 4}, "R2'"),
+        ({"HE", "EX"}, {"HE"}, {2, 3, 4}, "R2"),
+        ({"EX", "SE"}, (), {2, 3, 4}, "R2''"),
+        ({"MA", "EX"}, (), {2, 3, 4}, "R2"),
+        ({"MA"}, (), {1}, "R1"),
+    ],
+)
+def test_refinements_of_r2_are_told_where_they_are_asked_for(present, in_doubt, grades, rule):
+    assert feasible_grades(present, in_doubt=in_doubt, name_atypical=True) == (frozenset(grades), rule)
+    if in_doubt != {"HE"}:
+        assert feasible_grades(present).rule == rule.rstrip("'")
+
+
+def test_a_haemorrhage_in_doubt_still_rules_grade_0_out_where_not_all_was_looked_for():
+    assert feasible_grades({"HE"}, {"HE"}, in_doubt={"HE"}).grades == {1, 2, 3, 4}
+
+
 def test_every_table_of_words_is_complete():
     assert set(LESION_NAMES) == set(LESION_COLOURS) == set(LESION_PRIORITY) == set(LESIONS)
     assert len(GRADE_NAMES) == len(GRADES)

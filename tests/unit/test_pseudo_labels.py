@@ -14,6 +14,7 @@ from bundle.pseudo_labels import (
     combine,
     decide,
     evidence,
+    haemorrhages_in_doubt,
     present_lesions,
     summarise,
 )
@@ -117,6 +118,35 @@ def test_present_lesions_rejects_what_is_no_label_map():
         present_lesions(np.full((2, 3), 5))
 
 
+def haemorrhages(*sides_px):
+    """Squares of haemorrhages and one large exudate."""
+    label_map = np.zeros((60, 200), dtype=np.uint8)
+    label_map[40:50, 3:90] = 3
+    for place, side in enumerate(sides_px):
+        label_map[5 : 5 + side, 20 * place : 20 * place + side] = 2
+    return label_map
+
+
+@pytest.mark.parametrize(
+    ("sides_px", "few", "in_doubt"),
+    [
+        ((3, 2, 3), 3, ("HE",)),  # 9 px at most
+        ((3, 2, 3), 2, ()),  # too many
+        ((3, 4), 3, ()),  # 16 px
+        ((), 3, ()),
+        ((1,), 0, ()),  # switched off, as it is by default
+    ],
+)
+def test_few_and_tiny_haemorrhages_are_in_doubt(sides_px, few, in_doubt):
+    field = np.ones((60, 200), dtype=bool)  # 12000 px, of which 0.03^2 are 10.8
+    thresholds = Thresholds(few_haemorrhages=few, tiny=0.03)
+    assert haemorrhages_in_doubt(haemorrhages(*sides_px), field, thresholds) == in_doubt
+
+
+def test_the_refined_rules_are_off_by_default():
+    assert (Thresholds().few_haemorrhages, Thresholds().name_atypical) == (0, False)
+
+
 # --- evidence
 
 
@@ -162,6 +192,19 @@ def test_heat_on_a_tiny_part_of_the_lesions_supports_nothing():
 def test_a_map_of_zeros_supports_nothing():
     found = evidence(maps(), region(3, slice(2, 9)), FIELD, FIELD, Thresholds())
     assert {(e.energy, e.hit, e.optic_disc, e.coverage, e.lift, e.supported) for e in found} == {(0, 0, 0, 0, 0, False)}
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_all_maps_are_zero_probabilities_and_feasible_grades_decide_alone_and_it_is_said():
+    lesions = region(3, slice(2, 9))
+    found = evidence(maps(), lesions, None, FIELD, Thresholds())
+    assert all(one.empty for one in found)
+    decision = decide(np.array([0.5, 0, 0.1, 0.3, 0.1]), R2, found, Thresholds(), present=("HE", "EX"))
+    assert (decision.decided, decision.action) == (3, "move")
+    np.testing.assert_allclose(decision.soft_label, [0, 0, 0.2, 0.6, 0.2])
+    assert decision.reason.endswith("; all heat maps are empty, so the probabilities alone choose: decided 3")
+    one_map = evidence(maps(grade1=FIELD), lesions, None, FIELD, Thresholds())
+    assert [one.empty for one in one_map] == [True, False, True, True, True]
 
 
 def test_without_lesions_coverage_and_lift_are_undefined():
@@ -370,6 +413,30 @@ def test_the_summary_scores_proposals_and_decisions_by_hand():
     json.dumps(found, allow_nan=False)
 
 
+def test_the_gain_is_decided_minus_proposed_on_the_same_resamples():
+    helped = [row(f"helped{index}", (0.5, 0.1, 0.1, 0.2, 0.1)) for index in range(4)]  # 0 moved to 3
+    same = [row(f"same{index}") for index in range(4)]  # 3 kept
+    rows = [*helped, *same, row("missed", (0.1, 0.1, 0.2, 0.5, 0.1))]
+    truth = {one["id"]: 3 for one in [*helped, *same]} | {"missed": 2}
+    found = summarise(rows, truth, seed=3, resamples=400)
+    assert found["gain/accuracy"] == pytest.approx(4 / 9)
+    assert found["gain/accuracy"] == pytest.approx(found["decided/accuracy"] - found["proposed/accuracy"])
+    draws = np.random.default_rng(3).integers(9, size=(400, 9))
+    gains = (draws < 4).mean(axis=1)  # the first four were helped
+    low, high = np.percentile(gains, [2.5, 97.5])
+    assert (found["gain/accuracy_low"], found["gain/accuracy_high"]) == pytest.approx((low, high))
+    kappa = found["decided/quadratic_kappa"] - found["proposed/quadratic_kappa"]
+    assert found["gain/quadratic_kappa"] == pytest.approx(kappa)
+    assert found["gain/quadratic_kappa_low"] <= kappa <= found["gain/quadratic_kappa_high"]
+
+
+def test_where_no_decision_differs_the_gain_is_exactly_nothing():
+    rows = [row(str(index), np.roll((0.1, 0.1, 0.1, 0.6, 0.1), index % 2), supported=()) for index in range(8)]
+    found = summarise(rows, {str(index): 3 + index % 2 for index in range(8)}, resamples=50)
+    assert [found[f"gain/accuracy{end}"] for end in ("", "_low", "_high")] == [0, 0, 0]
+    assert [found[f"gain/quadratic_kappa{end}"] for end in ("", "_low", "_high")] == [0, 0, 0]
+
+
 def test_intervals_of_the_summary_are_wilsons_and_repeatable():
     rows = [row(str(index)) for index in range(10)]
     truth = {str(index): 3 if index < 8 else 2 for index in range(10)}
@@ -397,3 +464,4 @@ def test_a_summary_without_known_grades_is_undefined_but_counts():
     assert found["decided/accuracy"] is None
     assert found["decided/quadratic_kappa_low"] is None
     assert found["truth_feasible"] is None
+    assert found["gain/accuracy"] is found["gain/quadratic_kappa_high"] is None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bundle.datasets.splits import (
     evaluation,
+    graded_copies,
     graded_training,
     graded_validation,
     lesion_labelling,
@@ -96,6 +97,19 @@ def test_no_grader_sees_a_copy_of_an_outlined_photograph():
     assert ids(graded_training(MADE)) == ["graded0", "graded1"]
     assert ids(graded_training(MADE, fold=1)) == ["graded0"]
     assert ids(graded_validation(MADE, fold=0)) == ["graded0"]
+
+
+def test_what_the_graders_miss_are_the_graded_copies_of_outlined_photographs():
+    assert ids(graded_copies(MADE)) == ["graded_copy", "regraded"]  # of an outlined training and test photograph
+    seen = graded_training(MADE)
+    left_out = [r for r in MADE.photographs if r.split == "train" and r.grade is not None and r not in seen]
+    assert ids(left_out) == ["graded_copy", "graded_leak", "regraded"]  # the one in the middle copies a graded one
+    assert graded_copies(manifest(row("a", grade=1, fold=0))) == []
+
+
+def test_a_photograph_that_is_graded_and_outlined_itself_is_counted_too():
+    both = row("both", grade=3, outlined=True, fold=0)
+    assert ids(graded_copies(manifest(both, row("a", grade=1, fold=0)))) == ["both"]
 
 
 def test_all_outlined_photographs_that_training_may_see_are_labelled():

@@ -9,10 +9,13 @@ import pytest
 import torch
 from ignite.engine import Engine
 
+from bundle.attribution import NonFiniteLogits
 from bundle.hand_over import load_pseudo_labels
 from bundle.handlers.pseudo_label import PseudoLabelHandler
 from bundle.manifest import Manifest, Photograph
 from bundle.pseudo_labels import Thresholds
+from bundle.reporting.decisions import write_decisions
+from bundle.reporting.panel import write_panel
 
 HEIGHT, WIDTH = 40, 60
 GRADERS = torch.tensor([[0.5, 0.1, 0.1, 0.2, 0.1], [0.6, 0.0, 0.2, 0.1, 0.1]])
@@ -139,3 +142,90 @@ def test_an_unknown_way_to_combine_graders_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected mode in \['max_confidence', 'log_mean'\], got 'vote'"):
         label(tmp_path, mode="vote")
     assert not (tmp_path / "pseudo_labels.json").exists()
+
+
+def test_a_photograph_whose_lesions_no_one_looked_for_keeps_every_grade_and_the_page_says_so(tmp_path):
+    shown = batch("set/train/c")
+    shown["lesions"][:] = 0  # only exudates were looked for, and none was found
+    (row,), _ = label(tmp_path, [shown], picture=write_panel, page=write_decisions)
+    assert row["rule"] == "R4"
+    assert all(row[f"feasible_{grade}"] for grade in range(5))
+    assert "no lesion is outlined, though not every lesion was looked for: feasible are 0, 1, 2, 3, 4" in row["reason"]
+    page = (tmp_path / "decisions.html").read_text(encoding="utf-8")
+    assert "<td>R4</td><td>0, 1, 2, 3, 4</td>" in page
+    assert row["reason"] in page
+    assert (tmp_path / "panels" / "set_train_c.jpg").exists()
+    assert 'href="panels/set_train_c.jpg"' in page
+
+
+def test_the_page_gets_the_rows_with_their_true_grades_the_summary_and_where_the_panels_are(tmp_path):
+    written = []
+    label(
+        tmp_path, known={"a": 2}, page=lambda *arguments: written.append(arguments), picture=lambda *_: None
+    )  # fmt: skip
+    (path, rows, summary, panels, facts) = written[0]
+    assert path == tmp_path / "decisions.html"
+    assert rows[0]["true_grade"] == 2
+    assert summary["n_known"] == 1
+    assert panels == {"set/train/a": "panels/set_train_a.jpg"}
+    assert facts == {"Manifest": "tiny", "Graders combined by": "max_confidence"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_heat_maps_of_zeros_leave_the_decision_to_probabilities_and_outlines(tmp_path):
+    handler = PseudoLabelHandler(str(tmp_path), manifest(), {})
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": torch.zeros_like(maps())})
+    handler.attach(engine)
+    engine.run([batch()])
+    (row,) = handler.rows
+    assert {(row[f"lift_{grade}"], row[f"coverage_{grade}"], row[f"empty_{grade}"]) for grade in range(5)} == {
+        (0, 0, True)
+    }
+    assert row["decided"] == 2  # the likeliest of 2, 3 and 4 for the second grader
+    assert "all heat maps are empty, so the probabilities alone choose" in row["reason"]
+
+
+class Broken(torch.nn.Module):
+    architecture = "resnext50_32x4d"
+
+
+def test_a_grader_that_gives_nan_ends_the_run_which_names_it_and_the_images(tmp_path):
+    good, broken = torch.nn.Identity(), Broken()
+    files = [{"path": "good/model.pt"}, {"path": "broken/model.pt"}]
+
+    def step(engine, batch):
+        raise NonFiniteLogits(broken, [1])
+
+    handler = PseudoLabelHandler(str(tmp_path), manifest(), {"graders": files})
+    engine = Engine(step)
+    engine.network = torch.nn.ModuleList([good, broken])
+    handler.attach(engine)
+    message = (
+        r"grader broken/model.pt \(resnext50_32x4d\) gave NaN or infinity for set/train/b; "
+        "train it again, .* or leave it out of --graders"
+    )
+    with pytest.raises(ValueError, match=message):
+        engine.run([{"id": ["set/train/a", "set/train/b"]}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_error_goes_on_as_it_is(tmp_path):
+    def step(engine, batch):
+        raise KeyError("something else")
+
+    handler = PseudoLabelHandler(str(tmp_path), manifest(), {})
+    engine = Engine(step)
+    handler.attach(engine)
+    with pytest.raises(KeyError, match="something else"):
+        engine.run([{"id": []}])
+
+
+def test_few_tiny_haemorrhages_and_lone_exudates_are_told_where_it_is_asked_for(tmp_path):
+    tiny = batch("set/train/a", spot_px=2)
+    tiny["lesions"][tiny["lesions"] == 3] = 2
+    thresholds = Thresholds(few_haemorrhages=3, tiny=0.05, name_atypical=True)
+    rows, _ = label(tmp_path, [tiny, batch("set/train/b")], thresholds=thresholds)
+    assert [row["rule"] for row in rows] == ["R2'", "R2''"]
+    assert [row["feasible_1"] for row in rows] == [True, False]
+    assert "so few and small that they may be microaneurysms" in rows[0]["reason"]
+    assert "without any red lesion, which is atypical of diabetes" in rows[1]["reason"]

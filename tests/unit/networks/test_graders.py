@@ -1,49 +1,109 @@
-"""Graders are torchvision's ResNeXts with five grades, cut where Grad-CAM looks."""
+"""Graders are networks of torchvision and timm with five grades, cut where Grad-CAM looks."""
+
+import contextlib
+import re
+import sys
 
 import pytest
+import timm
 import torch
-from torchvision.models import resnext50_32x4d
+import torchvision
+from torch import nn
 
-from bundle.networks.graders import ARCHITECTURES, Grader
+from bundle.networks import graders
+from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric
 from bundle.networks.vgg import Normalise
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-PARAMETERS = {"resnext50_32x4d": 25_028_904, "resnext101_32x8d": 88_791_336}
-"""As torchvision lists them, with a thousand classes of ImageNet."""
+PARAMETERS = {
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "densenet201": 20_013_928,
+    "nasnetalarge": 88_753_150,
+}
+"""As torchvision and timm list them, with a thousand classes of ImageNet."""
+CHANNELS = {"resnext50_32x4d": 2048, "resnext101_32x8d": 2048, "densenet201": 1920, "nasnetalarge": 4032}
+LAST_LAYERS = {"resnext50_32x4d": "fc", "densenet201": "classifier", "nasnetalarge": "last_linear"}
+"""Of one network of each family; a second ResNeXt would take seconds and differ in its widths alone."""
 
 
-@pytest.fixture(scope="module")
-def theirs():
+def original(architecture):
+    """Build the network as its package has it, with normalisations that are not at their start."""
     torch.manual_seed(0)
-    return resnext50_32x4d(weights=None).eval()
+    if architecture == "nasnetalarge":
+        network = timm.create_model(architecture)
+    else:
+        network = torchvision.models.get_model(architecture, weights=None)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    return network.eval()
 
 
-@pytest.fixture(scope="module")
-def grader(theirs, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "resnext50.pth"
+@pytest.fixture(scope="module", params=LAST_LAYERS)
+def pair(request, tmp_path_factory):
+    """A network of another package, and the grader that was given its weights."""
+    theirs, path = original(request.param), tmp_path_factory.mktemp("weights") / "weights.pth"
     torch.save(theirs.state_dict(), path)
-    return Grader("resnext50_32x4d", pretrained=str(path)).eval()
+    grader = Grader(request.param, pretrained=str(path)).eval()
+    path.unlink()  # NASNet's takes 350 MB
+    return grader, theirs
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@contextlib.contextmanager
+def its_last_layer(classifier, name, layer):
+    """Lend a layer; monkeypatch would not give back a submodule."""
+    own = getattr(classifier, name)
+    setattr(classifier, name, layer)
+    yield
+    setattr(classifier, name, own)
+
+
+@pytest.mark.parametrize("architecture", KNOWN_ARCHITECTURES)
 def test_five_grades_replace_a_thousand_classes(architecture):
     with torch.device("meta"):
         found = Grader(architecture, pretrained=False)
-    assert sum(p.numel() for p in found.parameters()) == PARAMETERS[architecture] - 2049 * 1000 + 2049 * 5
+    inputs = CHANNELS[architecture] + 1
+    assert sum(p.numel() for p in found.parameters()) == PARAMETERS[architecture] - inputs * 1000 + inputs * 5
 
 
-def test_the_grade_is_the_head_of_the_features(grader):
+def test_the_pipeline_trains_the_two_of_the_paper():
+    assert ARCHITECTURES == ("resnext50_32x4d", "resnext101_32x8d")
+
+
+def test_the_grade_is_the_head_of_the_features(pair):
+    grader, _ = pair
     with torch.no_grad():
         features = grader.features(IMAGE)
-        assert tuple(features.shape) == (2, 2048, 2, 3)
-        assert torch.equal(grader(IMAGE), grader.head(features))
+        assert tuple(features.shape) == (2, CHANNELS[grader.architecture], 2, 3)
+        assert features.min() == 0  # after a ReLU, whose zeros Grad-CAM must see
+        assert torch.equal(grader(IMAGE), grader.head(features.clone()))
         assert tuple(grader(IMAGE).shape) == (2, 5)
 
 
-def test_with_a_path_and_its_old_last_layer_it_is_the_network_of_torchvision(grader, theirs, monkeypatch):
-    monkeypatch.setattr(grader.classifier, "fc", theirs.fc)
+def test_with_a_path_and_its_old_last_layer_it_is_the_original_network(pair):
+    grader, theirs = pair
+    last = LAST_LAYERS[grader.architecture]
+    mean, std = (0.5, 0.5) if grader.architecture == "nasnetalarge" else (Normalise().mean, Normalise().std)
+    with torch.no_grad(), its_last_layer(grader.classifier, last, getattr(theirs, last)):
+        expected = theirs((IMAGE - mean) / std)
+        assert torch.allclose(grader(IMAGE), expected, atol=1e-5)
+        assert expected.std() > 1e-3
+
+
+def test_nasnet_sees_what_timm_says_its_weights_were_trained_on():
+    settings = timm.get_pretrained_cfg("nasnetalarge")
+    assert (settings.mean, settings.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert Symmetric()(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
+
+
+def test_the_temperature_is_no_part_of_the_logits(pair):
+    grader, _ = pair
     with torch.no_grad():
-        assert torch.allclose(grader(IMAGE), theirs(Normalise()(IMAGE)), atol=1e-5)
+        before = grader(IMAGE)
+        grader.temperature = 3.0
+        assert torch.equal(grader(IMAGE), before)
+    assert not any("temperature" in name for name in grader.state_dict())
 
 
 def test_an_unknown_architecture_is_refused():
@@ -55,3 +115,15 @@ def test_weights_of_another_network_are_refused(tmp_path):
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg16.pth")
     with pytest.raises(ValueError, match=r"expected weights of torchvision's resnext50_32x4d"):
         Grader("resnext50_32x4d", pretrained=str(tmp_path / "vgg16.pth"))
+    with pytest.raises(ValueError, match=r"expected weights of timm's nasnetalarge"):
+        Grader("nasnetalarge", pretrained=str(tmp_path / "vgg16.pth"))
+
+
+def test_without_timm_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    said = "expected the package timm for nasnetalarge, found none; say `pip install 'timm>=1.0'`"
+    for pretrained in (True, False):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            Grader("nasnetalarge", pretrained)
+    monkeypatch.setattr(graders, "imagenet_weights", lambda *names: None)
+    assert Grader("densenet201", False).architecture == "densenet201"

@@ -1,6 +1,7 @@
 """ImageNet weights come from torchvision, from a file, or not at all; a file is never executed."""
 
 import pickle
+import re
 import tempfile
 from pathlib import Path
 from urllib.error import URLError
@@ -9,8 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.models import densenet201
 from torchvision.models._api import WeightsEnum
 
+from bundle.networks import pretrained
 from bundle.networks.pretrained import imagenet_weights, read_weights
 
 
@@ -33,6 +36,36 @@ def test_true_asks_torchvision_for_its_best_weights_and_checks_their_hash(monkey
     monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, **how: asked.append((self.name, how)) or {})
     assert imagenet_weights("resnext50_32x4d", True) == {}
     assert asked == [("IMAGENET1K_V2", {"progress": True, "check_hash": True})]
+
+
+def test_what_torchvision_lacks_is_downloaded_from_the_address_that_timm_knows(monkeypatch):
+    asked = []
+    monkeypatch.setattr(pretrained, "load_state_dict_from_url", lambda url, **how: asked.append((url, how)) or {})
+    assert imagenet_weights("nasnetalarge", True) == {}
+    ((url, how),) = asked
+    assert re.fullmatch(r"https://.*/nasnetalarge-[0-9a-f]{8}\.pth", url)
+    assert how == {"map_location": "cpu", "check_hash": True, "weights_only": True}
+
+
+def test_a_failed_download_of_timms_weights_says_how_to_go_on_too(monkeypatch):
+    def fail(url, **how):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(pretrained, "load_state_dict_from_url", fail)
+    with pytest.raises(ValueError, match=r"weights of nasnetalarge from https://.*no route.*`--pretrained PATH`"):
+        imagenet_weights("nasnetalarge", True)
+
+
+def test_the_old_names_of_densenets_published_file_become_todays(tmp_path):
+    new = {
+        name: value for name, value in densenet201().state_dict().items() if not name.endswith("num_batches_tracked")
+    }
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): value for name, value in new.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "densenet201.pth")
+    found = imagenet_weights("densenet201", str(tmp_path / "densenet201.pth"))
+    assert list(found) == list(new)
+    densenet201().load_state_dict(found)
 
 
 def test_a_path_is_read_as_it_is(tmp_path):

@@ -71,6 +71,36 @@ def test_graders_are_built_from_what_their_files_say(small_graders, tmp_path):
     assert len(load_graders(str(paths[0]))) == 1
 
 
+def test_a_grader_has_the_temperature_of_its_file_and_1_where_none_was_fitted(small_graders, tmp_path):
+    facts = {"architecture": "resnext50_32x4d"}
+    save_weights(tmp_path / "a.pt", Grader("resnext50_32x4d", False), {**facts, "temperature": 1.5})
+    save_weights(tmp_path / "b.pt", Grader("resnext50_32x4d", False), facts)
+    assert [grader.temperature for grader in load_graders([tmp_path / "a.pt", tmp_path / "b.pt"])] == [1.5, 1.0]
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), "warm", None])
+def test_a_temperature_that_is_none_is_refused(small_graders, tmp_path, temperature):
+    facts = {"architecture": "resnext50_32x4d", "temperature": temperature}
+    save_weights(tmp_path / "a.pt", Grader("resnext50_32x4d", False), facts)
+    with pytest.raises(ValueError, match=rf"expected a temperature above 0 in .*a\.pt, got {temperature!r}"):
+        load_grader(tmp_path / "a.pt")
+
+
+def test_a_grader_of_another_number_of_grades_is_refused_in_one_line(small_graders, tmp_path):
+    grader = Grader("resnext50_32x4d", False)
+    grader.classifier.fc = torch.nn.Linear(grader.classifier.fc.in_features, 6)
+    save_weights(tmp_path / "six.pt", grader, {"architecture": "resnext50_32x4d"})
+    with pytest.raises(ValueError, match=r"weights of this Grader in .*six\.pt, .*size mismatch.*\[6") as refused:
+        load_graders([tmp_path / "six.pt"])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_grader_of_an_unknown_architecture_is_refused(small_graders, tmp_path):
+    save_weights(tmp_path / "a.pt", Grader("resnext50_32x4d", False), {"architecture": "alexnet"})
+    with pytest.raises(ValueError, match=r"expected architecture in .*got 'alexnet'"):
+        load_graders([tmp_path / "a.pt"])
+
+
 def test_weights_of_another_network_are_refused(weights):
     with pytest.raises(ValueError, match=r"weights of VGG16Encoder in .*model\.pt, got weights of MultiTaskUNet"):
         load_weights(VGG16Encoder(False, 1 / 16), weights)

@@ -50,7 +50,15 @@ def test_channels_may_come_first_or_last_and_as_tensors(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"reason": "because"}, {"action": "abstain"}, {"lift_4": 9.9}, {"soft_label_2": 0.9}, {"decided": 4}]
+    "change",
+    [
+        {"reason": "because"},
+        {"action": "abstain"},
+        {"lift_4": 9.9},
+        {"soft_label_2": 0.9},
+        {"decided": 4},
+        {"empty_3": True},
+    ],
 )
 def test_every_part_of_the_decision_is_visible(tmp_path, change):
     assert (draw(tmp_path / "a.jpg") != draw(tmp_path / "b.jpg", row=ROW | change)).any()

@@ -35,6 +35,7 @@ SUMMARY = {
     "proposed/accuracy": 0.5, "proposed/accuracy_low": 0.4, "proposed/accuracy_high": 0.6,
     "proposed/quadratic_kappa": None, "proposed/quadratic_kappa_low": None, "proposed/quadratic_kappa_high": None,
     "decided/accuracy": 0.7, "decided/accuracy_low": 0.6, "decided/accuracy_high": 0.8,
+    "gain/accuracy": 0.2, "gain/accuracy_low": -0.05, "gain/accuracy_high": 0.4,
     "taught/accuracy": 0.75, "majority/accuracy": 0.45,
     "truth_feasible": 0.9, "truth_feasible_low": 0.8, "truth_feasible_high": 0.95,
     "R2/n": 80, "R2/n_known": 59, "R2/truth_feasible": 0.91,
@@ -128,6 +129,13 @@ def test_pseudo_labels_before_and_after_the_rules_stand_below_each_other():
     ]  # fmt: skip
     assert cells(table, "decided by the rules")[2] == "0.700"
     assert cells(table, "always the most frequent grade")[2] == "0.450"
+
+
+def test_the_gain_has_a_sign():
+    table = pseudo_label_table(SUMMARY)
+    assert cells(table, "gain: decided minus proposed") == [
+        "gain: decided minus proposed", "60", "+0.200", "-0.050 to +0.400", DASH, DASH,
+    ]  # fmt: skip
 
 
 def test_each_rule_says_how_often_it_admits_the_truth():

@@ -1,0 +1,105 @@
+"""What a grader's training ends with: its temperature, its pictures, and weights that know the temperature."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+from torch import nn
+
+from bundle.handlers.scores import ScoreGrades
+from bundle.handlers.training_state import SaveWeights
+from bundle.metrics.calibration import Calibration, as_logits, calibrate
+
+Confusion = Callable[[Path, np.ndarray, np.ndarray], None]
+Reliability = Callable[[Path, np.ndarray, np.ndarray, float], None]
+
+
+class FitTemperature:
+    """Fit one temperature on the validation fold when training has finished (Guo et al., ICML 2017).
+
+    The fold is neither trained on nor tested on. It is evaluated once more if the last validation was of other weights
+    than the last epoch's. Where nothing is held out, the temperature stays 1 and ``calibration`` None.
+
+    Args:
+        validator: evaluates the fold.
+        scorer: attached to it.
+    """
+
+    def __init__(self, validator: Engine, scorer: ScoreGrades) -> None:
+        self.validator, self.scorer = validator, scorer
+        self.calibration: Calibration | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if not self.scorer.ids:
+            engine.logger.info("no fold is held out: no temperature was fitted, it stays 1")
+            return
+        if self.validator.state.epoch != engine.state.epoch:
+            self.validator.run(engine.state.epoch)
+        probabilities, grades = self.scorer.arrays()
+        self.calibration = calibrate(as_logits(probabilities), grades)
+        engine.state.metrics.update({f"calibration/{name}": v for name, v in self.calibration._asdict().items()})
+
+    @property
+    def temperature(self) -> float:
+        """The fitted temperature, or 1."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
+
+    def facts(self) -> dict[str, float]:
+        """Return what a weights file says of it; ``calibration_images`` is 0 where nothing was fitted."""
+        found = {"images": 0} if self.calibration is None else self.calibration._asdict()
+        rest = {f"calibration_{name}": value for name, value in found.items() if name != "temperature"}
+        return {"temperature": self.temperature, **rest}
+
+
+class DrawGrades:
+    """Draw how the validation fold is graded by the last weights; attach it after :class:`FitTemperature`.
+
+    It leaves ``confusion.png`` and ``reliability.png``, or nothing where no fold is held out.
+
+    Args:
+        fitted: the temperature, and the scorer of the fold.
+        output_dir: where to.
+        confusion: draws probabilities and true grades into a file.
+        reliability: draws them, and what the temperature does.
+    """
+
+    def __init__(self, fitted: FitTemperature, output_dir: str, confusion: Confusion, reliability: Reliability) -> None:
+        self.fitted, self.output_dir = fitted, Path(output_dir)
+        self.confusion, self.reliability = confusion, reliability
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.fitted.calibration is None:
+            return
+        probabilities, grades = self.fitted.scorer.arrays()
+        self.confusion(self.output_dir / "confusion.png", probabilities, grades)
+        self.reliability(self.output_dir / "reliability.png", probabilities, grades, self.fitted.temperature)
+
+
+class SaveGrader(SaveWeights):
+    """As :class:`SaveWeights`, with the fitted temperature among the facts; attach it after :class:`FitTemperature`.
+
+    Args:
+        path: the weights file.
+        network: what is saved.
+        facts: what else a reader must know.
+        state_path: the training state that is not needed any more.
+        fitted: the temperature.
+    """
+
+    def __init__(
+        self, path: str, network: nn.Module, facts: Mapping[str, Any], state_path: str, fitted: FitTemperature
+    ) -> None:
+        super().__init__(path, network, facts, state_path)
+        self.fitted = fitted
+
+    def __call__(self, engine: Engine) -> None:
+        self.facts = {**self.facts, **self.fitted.facts()}
+        super().__call__(engine)

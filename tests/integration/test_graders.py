@@ -1,0 +1,149 @@
+"""The four graders of the paper's comparison on a small phantom: one config, an overlay each, a temperature for all."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from bundle import ROOT
+from bundle.datasets.build import build_manifest
+from bundle.datasets.idrid import read_idrid
+from bundle.datasets.phantom import write_phantom
+from bundle.datasets.splits import graded_copies, graded_training, graded_validation, lesion_labelling
+from bundle.files import load_json
+from bundle.manifest import load_manifest, save_manifest
+from bundle.transforms import field_of_view
+
+CONFIGS = ROOT / "configs"
+BASELINES = {
+    "resnext50": "resnext50_32x4d",
+    "resnext101": "resnext101_32x8d",
+    "densenet201": "densenet201",
+    "nasnetalarge": "nasnetalarge",
+}
+KEPT = ("resnext50", "densenet201")
+"""Whose weights stay for the pseudo-labels; the others take 350 MB each."""
+pytestmark = pytest.mark.timeout(600)
+
+
+def run_stage(folder, configs, *words):
+    """Run a stage as a user would, from another folder than the bundle's."""
+    return subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / name) for name in configs]),
+         "--manifest", str(folder / "manifest.json"), *map(str, words)],
+        cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def pretrain(folder, name, *words):
+    configs = ["pretrain.yaml", "experiments/smoke/pretrain.yaml", f"baselines/{name}/pretrain.yaml"]
+    return run_stage(folder, configs, "--output_dir", folder / name, *words)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A phantom of 6 outlined and 12 graded photographs to train on, and its manifest."""
+    folder = tmp_path_factory.mktemp("graders")
+    write_phantom(
+        folder / "phantom", num_lesion_train=6, num_lesion_test=2, num_graded_train=12, num_graded_test=2,
+        width_px=288, height_px=192, seed=3,
+    )  # fmt: skip
+    photographs, notes = read_idrid(folder / "phantom")
+    manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=3, notes=notes)
+    save_manifest(manifest, folder / "manifest.json")
+    return folder
+
+
+@pytest.fixture(scope="module", params=BASELINES)
+def trained(request, folder):
+    """One of the four after an epoch: its name, what it printed, and the facts of its weights file."""
+    tracked = request.param == "densenet201"
+    done = pretrain(folder, request.param, "--val_interval", "5", "--track", tracked)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    weights = folder / request.param / "model.pt"
+    facts = torch.load(weights, weights_only=True)["facts"]
+    if request.param not in KEPT:
+        weights.unlink()
+    return request.param, done.stdout + done.stderr, facts
+
+
+def test_each_overlay_trains_its_network_and_the_file_knows_the_temperature(folder, trained):
+    name, screen, facts = trained
+    manifest = load_manifest(folder / "manifest.json")
+    assert facts["architecture"] == BASELINES[name]
+    assert 0.1 <= facts["temperature"] <= 10
+    assert facts["calibration_images"] == len(graded_validation(manifest, 0)) > 0
+    assert facts["calibration_nll_scaled"] <= facts["calibration_nll"]
+    assert facts["num_training_images"] == len(graded_training(manifest, 0)) > 0
+    assert facts["num_left_out_copies"] == len(graded_copies(manifest)) > 0
+    assert f"{facts['num_left_out_copies']} graded photographs are copies of lesion images and left out" in screen
+    for picture in ("confusion.png", "reliability.png"):
+        assert Image.open(folder / name / picture).size[0] > 700
+
+
+def test_metrics_and_pictures_are_in_mlflow(folder, trained):
+    import mlflow
+
+    name, _, facts = trained
+    if name != "densenet201":
+        assert not (folder / name / "mlflow.db").exists()
+        return
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (experiment,) = [one for one in client.search_experiments() if one.name == "fundus_dr_multitask"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    scores = {"accuracy", "quadratic_kappa", "balanced_accuracy", "auroc", "ece", "brier"}
+    assert {f"validation/grade/{score}" for score in scores} <= set(run.data.metrics)
+    assert any(key.startswith("validation/grade/recall_") for key in run.data.metrics)
+    assert run.data.metrics["validation/calibration/temperature"] == pytest.approx(facts["temperature"])
+    assert run.data.metrics["validation/calibration/images"] == facts["calibration_images"]
+    assert run.data.params["facts.num_left_out_copies"] == str(facts["num_left_out_copies"])
+    logged = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"model.pt", "confusion.png", "reliability.png"} <= logged
+
+
+def test_two_graders_label_the_lesion_images_each_with_its_temperature(folder):
+    paths = [folder / name / "model.pt" for name in KEPT]
+    for name, path in zip(KEPT, paths, strict=True):
+        if not path.exists():
+            pytest.skip(f"{name} was not trained before")
+    configs = ["pseudo_label.yaml", "experiments/smoke/pseudo_label.yaml"]
+    words = ("--graders", [str(path) for path in paths], "--output_dir", folder / "pseudo", "--track", "False")
+    done = run_stage(folder, configs, *words)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = load_json(folder / "pseudo" / "pseudo_labels.json")
+    assert len(found["rows"]) == len(lesion_labelling(load_manifest(folder / "manifest.json")))
+    text = json.dumps(found)
+    for path in paths:
+        facts = torch.load(path, weights_only=True)["facts"]
+        assert json.dumps(facts["temperature"]) in text
+
+
+def test_without_a_held_out_fold_the_file_says_that_nothing_was_fitted(folder):
+    done = pretrain(folder, "resnext50", "--fold", "$None", "--track", "False", "--output_dir", folder / "whole")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    facts = torch.load(folder / "whole" / "model.pt", weights_only=True)["facts"]
+    assert (facts["temperature"], facts["calibration_images"], facts["fold"]) == (1.0, 0, None)
+    assert "no temperature was fitted" in done.stdout + done.stderr
+    assert not (folder / "whole" / "confusion.png").exists()
+
+
+def test_an_unknown_architecture_is_refused(folder, tmp_path):
+    done = pretrain(folder, "resnext50", "--architecture", "alexnet", "--track", "False", "--output_dir", tmp_path)
+    assert done.returncode == 1
+    assert "expected architecture in ['resnext50_32x4d'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_manifest_without_grades_is_refused_and_what_is_missing_is_said(folder, tmp_path):
+    manifest = load_manifest(folder / "manifest.json")
+    outlined = [row for row in manifest.photographs if row.outlined]
+    save_manifest(dataclasses.replace(manifest, photographs=tuple(outlined)), tmp_path / "manifest.json")
+    done = pretrain(tmp_path, "resnext50", "--track", "False")
+    assert done.returncode == 1
+    assert "expected graded photographs to train on, without an outlined copy (fold 0 of 3), found none" in done.stderr
+    assert not (tmp_path / "resnext50").exists()
