@@ -184,6 +184,18 @@ def _check_used(settings: Settings, found: Sequence[Stage]) -> None:
         raise ValueError(f"expected options that some stage has, got also {sorted(unused)}")
 
 
+def up_to(found: Sequence[Stage], name: str | None) -> list[Stage]:
+    """Keep the stages until the named one, or all.
+
+    Raises:
+        ValueError: if there is no such stage.
+    """
+    names = [stage.name for stage in found]
+    if name is not None and name not in names:
+        raise ValueError(f"expected --until out of {names}, got {name!r}")
+    return list(found[: names.index(name) + 1] if name is not None else found)
+
+
 def run_stages(todo: Sequence[Stage], output_dir: Path) -> None:
     """Run what is not finished, in order.
 

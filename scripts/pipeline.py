@@ -10,7 +10,7 @@ from pathlib import Path
 from bundle.datasets.splits import evaluation
 from bundle.manifest import load_manifest
 from bundle.networks.graders import ARCHITECTURES
-from bundle.pipeline import Settings, StageFailed, run_stages, stages
+from bundle.pipeline import Settings, StageFailed, run_stages, stages, up_to
 from bundle.reporting.results import write_results
 from scripts.cli import main
 
@@ -28,6 +28,7 @@ def pipeline(
     resume: bool | None = None,
     track: bool | None = None,
     results: str | None = None,
+    until: str | None = None,
 ) -> None:
     """Run pretrain, pseudo_label, train, evaluate and inference in order, then write the results page.
 
@@ -44,6 +45,7 @@ def pipeline(
         resume: false starts an unfinished training anew.
         track: false leaves MLflow out.
         results: also write the results page to this file.
+        until: the last stage to run, such as pseudo_label; without it, all.
     """
     data = load_manifest(manifest)
     if input and not Path(input).exists():
@@ -61,7 +63,7 @@ def pipeline(
         manifest=Path(manifest).resolve(), output_dir=Path(output_dir).resolve(), inputs=shown, experiment=experiment,
         architectures=architectures.split(","), options={k: v for k, v in options.items() if v is not None},
     )  # fmt: skip
-    todo = stages(settings)
+    todo = up_to(stages(settings), until)
     try:
         run_stages(todo, settings.output_dir)
     except StageFailed as error:

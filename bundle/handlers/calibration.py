@@ -11,6 +11,9 @@ from torch import nn
 from bundle.handlers.scores import ScoreGrades
 from bundle.handlers.training_state import SaveWeights
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
+from bundle.metrics.grading import grading_scores
+
+SCORES = ("accuracy", "accuracy_majority", "quadratic_kappa", "auroc")
 
 Confusion = Callable[[Path, np.ndarray, np.ndarray], None]
 Reliability = Callable[[Path, np.ndarray, np.ndarray, float], None]
@@ -50,10 +53,15 @@ class FitTemperature:
         return 1.0 if self.calibration is None else self.calibration.temperature
 
     def facts(self) -> dict[str, float]:
-        """Return what a weights file says of it; ``calibration_images`` is 0 where nothing was fitted."""
+        """Return what a weights file says of it and of the fold; ``calibration_images`` is 0 without a fold."""
         found = {"images": 0} if self.calibration is None else self.calibration._asdict()
         rest = {f"calibration_{name}": value for name, value in found.items() if name != "temperature"}
-        return {"temperature": self.temperature, **rest}
+        return {"temperature": self.temperature, **rest, **self._scores()}
+
+    def _scores(self) -> dict[str, float]:
+        """Return how the last weights grade the fold, beside its most frequent grade."""
+        scores = {} if self.calibration is None else grading_scores(*self.scorer.arrays())
+        return {f"validation_{name}": scores[f"grade/{name}"] for name in SCORES if scores}
 
 
 class DrawGrades:

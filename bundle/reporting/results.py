@@ -11,25 +11,54 @@ from bundle import provenance
 from bundle.files import load_json, write_text_whole
 from bundle.manifest import Manifest
 from bundle.pipeline import Stage
-from bundle.reporting.tables import evaluation_table, markdown_table, pseudo_label_table
+from bundle.reporting.tables import evaluation_table, grader_table, markdown_table, pseudo_label_table
 
 
 def write_results(output_dir: Path, manifest: Manifest, stages: Sequence[Stage], copy_to: str | None = None) -> str:
-    """Write ``results.md`` of a finished pipeline, and a copy where asked; return what a terminal should show."""
-    summary = load_json(output_dir / "pseudo" / "summary.json")
-    metrics = load_json(output_dir / "train" / "metrics.json")
-    tables = (
-        f"## Pseudo-labels against known grades\n\n{pseudo_label_table(summary)}\n\n"
-        f"## Evaluation\n\n{evaluation_table(metrics)}\n"
-    )
-    page = "\n\n".join(
-        [f"# Results on {manifest.name}", _origin(manifest, stages), tables.rstrip(), _limits(manifest, metrics)]
-    )
+    """Write ``results.md`` of what a pipeline has finished, and a copy where asked; return what to show.
+
+    Stage 1 gives the graders and their pseudo-labels, stage 2 the evaluation; what is not there yet is left out.
+    """
+    sections = [*_stage1(output_dir / "pseudo"), *_stage2(output_dir / "train")]
+    page = "\n\n".join([f"# Results on {manifest.name}", _origin(manifest, stages), *(text for _, text in sections)])
     write_text_whole(output_dir / "results.md", page + "\n")
     if copy_to:
         write_text_whole(copy_to, page + "\n")
-    report = output_dir / "inference" / "report.html"
-    return f"\n{tables}\nresults: {output_dir / 'results.md'}\nreport:  {report}\nMLflow:  {output_dir / 'mlflow.db'}"
+    tables = "\n\n".join(text for shown, text in sections if shown)
+    places = {
+        "results": output_dir / "results.md", "decisions": output_dir / "pseudo" / "decisions.html",
+        "report": output_dir / "inference" / "report.html", "MLflow": output_dir / "mlflow.db",
+    }  # fmt: skip
+    return f"\n{tables}\n\n" + "\n".join(f"{name + ':':10} {path}" for name, path in places.items() if path.is_file())
+
+
+def _stage1(folder: Path) -> list[tuple[bool, str]]:
+    """Lay out the graders and their labels; each section with whether a terminal shows it."""
+    if not (folder / "summary.json").is_file():
+        return []
+    graders = load_json(folder / "pseudo_labels.json")["settings"]["graders"]
+    labels = pseudo_label_table(load_json(folder / "summary.json"))
+    return [
+        (True, f"## Graders on the held-out fold\n\n{grader_table(graders)}"),
+        (True, f"## Pseudo-labels against known grades\n\n{labels}"),
+        (False, f"## What the graders saw\n\n{_grader_limits(graders)}"),
+    ]
+
+
+def _grader_limits(graders: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(
+        f"- {one['architecture']}: {one['num_training_images']} photographs, {one['epochs']} epochs at "
+        f"{one['image_size']} px from {'ImageNet' if one['pretrained'] else 'random'} weights; "
+        f"{one['num_left_out_copies']} graded photographs were left out as copies of lesion images; seed {one['seed']}."
+        for one in graders
+    )
+
+
+def _stage2(folder: Path) -> list[tuple[bool, str]]:
+    if not (folder / "metrics.json").is_file():
+        return []
+    metrics = load_json(folder / "metrics.json")
+    return [(True, f"## Evaluation\n\n{evaluation_table(metrics)}"), (False, _limits(metrics))]
 
 
 def _origin(manifest: Manifest, stages: Sequence[Stage]) -> str:
@@ -54,7 +83,7 @@ def _portable(word: str) -> str:
     return shlex.quote(Path(word).name if Path(word).is_absolute() else word)
 
 
-def _limits(manifest: Manifest, metrics: dict[str, Any]) -> str:
+def _limits(metrics: Mapping[str, Any]) -> str:
     facts, counts, subset = metrics["weights"], metrics["counts"], metrics["subset"]
     lines = [
         f"- One seed ({facts['seed']}), one split; the intervals are over images and say nothing of other seeds.",

@@ -159,6 +159,24 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
+def grader_table(graders: Sequence[Mapping[str, Any]]) -> str:
+    """Write how each grader grades the fold that was held out of its training, and what its temperature does.
+
+    Args:
+        graders: the facts of their weights files.
+    """
+    names = {
+        "validation_accuracy": "accuracy", "validation_accuracy_majority": BASELINES["_majority"],
+        "validation_quadratic_kappa": "quadratic kappa", "validation_auroc": "AUROC", "temperature": "temperature",
+        "calibration_ece": "calibration error", "calibration_ece_scaled": "with the temperature",
+    }  # fmt: skip
+    rows = [
+        [one["architecture"], str(one.get("calibration_images", 0)), *(number(one.get(name)) for name in names)]
+        for one in graders
+    ]
+    return markdown_table(["grader", "images", *names.values()], rows)
+
+
 def pseudo_label_table(summary: Mapping[str, Any]) -> str:
     """Write what became of the proposed grades, how often they are true, and how often each rule admits the truth.
 
