@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from bundle.files import write_json_whole
 from bundle.manifest import Manifest
 from bundle.reporting.results import write_results
-from bundle.reporting.tables import evaluation_table, markdown_table, pseudo_label_table
+from bundle.reporting.tables import evaluation_table, grader_table, markdown_table, pseudo_label_table
 
 DASH = "\N{EN DASH}"
 METRICS = {
@@ -83,10 +83,40 @@ def test_the_results_page_says_what_a_fused_lesion_is(tmp_path):
 
 def results_page(folder, **facts):
     weights = {"seed": 0, "num_training_images": 40, "epochs": 3, "image_size": 512, "width": 1.0, "pretrained": True}
-    write_json_whole(folder / "pseudo" / "summary.json", SUMMARY)
+    write_stage1(folder)
     write_json_whole(folder / "train" / "metrics.json", {**METRICS, "weights": {**weights, **facts}})
     write_results(folder, Manifest(name="tiny", roots={}, folds=2, seed=0, photographs=()), stages=[])
     return (folder / "results.md").read_text(encoding="utf-8")
+
+
+GRADER = {
+    "architecture": "densenet201", "num_training_images": 300, "epochs": 6, "image_size": 128, "pretrained": False,
+    "num_left_out_copies": 13, "seed": 0, "temperature": 1.7, "calibration_images": 80, "calibration_ece": 0.21,
+    "calibration_ece_scaled": 0.04, "validation_accuracy": 0.41, "validation_accuracy_majority": 0.325,
+    "validation_quadratic_kappa": 0.3, "validation_auroc": None,
+}  # fmt: skip
+
+
+def write_stage1(folder):
+    write_json_whole(folder / "pseudo" / "summary.json", SUMMARY)
+    write_json_whole(folder / "pseudo" / "pseudo_labels.json", {"settings": {"graders": [GRADER]}})
+
+
+def test_graders_stand_beside_the_most_frequent_grade():
+    row = cells(grader_table([GRADER]), "densenet201")
+    assert row == ["densenet201", "80", "0.410", "0.325", "0.300", DASH, "1.700", "0.210", "0.040"]
+    assert cells(grader_table([{"architecture": "a"}]), "a") == ["a", "0", *[DASH] * 7]
+
+
+def test_a_page_of_stage_1_alone_says_what_the_graders_saw(tmp_path):
+    write_stage1(tmp_path)
+    shown = write_results(tmp_path, Manifest(name="tiny", roots={}, folds=2, seed=0, photographs=()), stages=[])
+    page = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "300 photographs, 6 epochs at 128 px from random weights; 13 graded photographs were left out" in page
+    assert "## Evaluation" not in page
+    assert "## Graders on the held-out fold" in shown
+    assert "What the graders saw" not in shown
+    assert "report.html" not in shown
 
 
 def test_what_is_undefined_is_an_en_dash():
