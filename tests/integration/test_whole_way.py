@@ -186,7 +186,7 @@ def bad(folder, tmp_path, *more, environment=None):
     ("words", "message"),
     [
         (("--max_epoch", "3"), "unknown option --max_epoch"),
-        (("--experiment", "demmo"), "expected --experiment out of ['demo', 'fused', 'smoke'], got 'demmo'"),
+        (("--experiment", "demmo"), "expected --experiment out of ['demo', 'fused', 'graders', 'smoke'], got 'demmo'"),
         (("--manifest", "nowhere.json"), "expected a manifest at nowhere.json"),
         (("--fold", "9"), "expected a fold in 0-2 or none, got 9"),
         (("--input", "nowhere"), "found nothing at nowhere"),
