@@ -23,18 +23,11 @@ def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]
             "masks": {lesion: str(manifest.path(mask)) for lesion, mask in row.masks.items()},
             "annotated": tuple(row.annotated),
             "optic_disc": str(manifest.path(row.optic_disc)) if row.optic_disc else "",
-            "drawn_from": tuple(str(manifest.path(path)) for path in row.drawn_from),
+            "files": {role: str(path) for role, path in manifest.files(row).items()},
             "sha256": row.sha256,
         }
         for row in rows
     ]
-
-
-def item_files(item: Mapping[str, Any]) -> dict[str, str]:
-    """Map the roles of :meth:`bundle.manifest.Photograph.files` to the absolute paths of an item."""
-    disc = {"optic_disc": item["optic_disc"]} if item["optic_disc"] else {}
-    sources = {f"drawn_from/{number}": path for number, path in enumerate(item["drawn_from"])}
-    return {"image": item["image"], **item["masks"], **disc, **sources}
 
 
 def file_items(sources: str | Path | Sequence[str | Path] | None) -> list[dict[str, Any]]:

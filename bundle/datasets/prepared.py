@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from bundle.datasets.items import item_files
 from bundle.files import content_sha256, written_whole
 
 Item = Mapping[str, Any]
@@ -129,7 +128,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _stamp(item: Item) -> list[list[int]]:
     """Return size and time of change of each file: cheap to compare, and another where a file was touched."""
     try:
-        found = [os.stat(path) for _, path in sorted(item_files(item).items())]
+        found = [os.stat(path) for _, path in sorted(item["files"].items())]
     except OSError as error:
         raise ValueError(f"{item['id']}: expected its files where the manifest says, {error}") from None
     return [[status.st_size, status.st_mtime_ns] for status in found]
@@ -137,7 +136,7 @@ def _stamp(item: Item) -> list[list[int]]:
 
 def _check_unchanged(item: Item) -> None:
     try:
-        found = content_sha256(item_files(item))
+        found = content_sha256(item["files"])
     except OSError as error:
         raise ValueError(f"{item['id']}: expected its files where the manifest says, {error}") from None
     if found != item["sha256"]:

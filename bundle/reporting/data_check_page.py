@@ -1,9 +1,7 @@
 """The check of a manifest as one page: its tables, the copies side by side, and outlines to look at."""
 
-import base64
 import heapq
 import html
-import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ from bundle.labels import LESION_COLOURS, LESION_NAMES, LESION_PRIORITY, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting.copies import contact_sheet, counted, printable, reason_without_folder
 from bundle.reporting.data_check import Table, check_tables, place_of, rest_of
-from bundle.reporting.overlay import LESION_HEX
+from bundle.reporting.overlay import LESION_HEX, data_uri
 from bundle.reporting.tables import MISSING
 from bundle.transforms import PrepareFundusd
 
@@ -108,7 +106,7 @@ def _pairs_html(manifest: Manifest, pairs: Sequence[Mapping[str, Any]]) -> str:
     sheet = contact_sheet(manifest, pairs)
     return (
         '<div class="wide sheet" role="region" tabindex="0" aria-label="The pairs side by side">'
-        f'<img src="{_data_uri(sheet, "JPEG", quality=82)}" width="{sheet.width}" height="{sheet.height}" '
+        f'<img src="{data_uri(sheet, "JPEG", quality=82)}" width="{sheet.width}" height="{sheet.height}" '
         'alt="the two photographs of each pair side by side, in the order of the table above"></div>\n'
     )
 
@@ -202,7 +200,7 @@ def _stack_html(manifest: Manifest, row: Photograph) -> str:
     layers = "".join(_layer_html(name, mask) for name, mask in found.items() if mask.any())
     alt = html.escape(f"fundus photograph {printable(row.id)}")
     return (
-        f'<img src="{_data_uri(photograph, "JPEG", quality=80)}" width="{TILE_PX}" height="{TILE_PX}" '
+        f'<img src="{data_uri(photograph, "JPEG", quality=80)}" width="{TILE_PX}" height="{TILE_PX}" '
         f'alt="{alt}">{layers}'
     )
 
@@ -213,11 +211,5 @@ def _layer_html(name: str, mask: NDArray[np.bool_]) -> str:
     picture = Image.fromarray((mask + 2 * line).astype(np.uint8))
     picture.putpalette((0, 0, 0) + 2 * LAYER_COLOURS[name])
     filling = 0 if name == DISC else round(255 * FILLING_OPACITY)
-    uri = _data_uri(picture, "PNG", transparency=bytes([0, filling, 255]), bits=2, optimize=True)
+    uri = data_uri(picture, "PNG", transparency=bytes([0, filling, 255]), bits=2, optimize=True)
     return f'<img class="layer {name}" alt="" src="{uri}">'
-
-
-def _data_uri(picture: Image.Image, kind: str, **options: object) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format=kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import html
-import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Set
@@ -18,7 +17,7 @@ from skimage.segmentation import find_boundaries
 
 from bundle.files import written_whole
 from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESIONS
-from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, heat_picture, shrink_mask
+from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, data_uri, heat_picture, shrink_mask
 
 LONG_SIDE_PX = 640
 """Of a photograph in the report: a microaneurysm is still a dot, and 500 photographs are some 50 MB."""
@@ -133,7 +132,7 @@ def _card_fields(card: Card, number: int) -> dict[str, object]:
         "name": html.escape(card.name),
         "width": photograph.width,
         "height": photograph.height,
-        "photograph": _data_uri(photograph, "JPEG", quality=82),
+        "photograph": data_uri(photograph, "JPEG", quality=82),
         "layers": "".join(_layers(card, photograph.size)),
         "heat_switch": "" if card.heat is None else _HEAT_SWITCH,
         "grade": card.grade,
@@ -161,20 +160,14 @@ def _lesion_layer(mask: NDArray[np.bool_], lesion: str, size: tuple[int, int]) -
     small = shrink_mask(mask, size)
     picture = Image.fromarray(small * np.uint8(1) + find_boundaries(small, mode="inner"))
     picture.putpalette((0, 0, 0) + 2 * LESION_COLOURS[lesion])
-    return _data_uri(picture, "PNG", transparency=bytes([0, round(255 * FILLING_OPACITY), 255]), bits=2, optimize=True)
+    return data_uri(picture, "PNG", transparency=bytes([0, round(255 * FILLING_OPACITY), 255]), bits=2, optimize=True)
 
 
 def _heat_layer(heat: NDArray[np.floating]) -> str:
     picture = heat_picture(heat)
     picture.thumbnail((HEAT_SIDE_PX, HEAT_SIDE_PX))
     picture.putpalette(HEAT_RGBA[:, :3].tobytes())
-    return _data_uri(picture, "PNG", transparency=HEAT_RGBA[:, 3].tobytes(), optimize=True)
-
-
-def _data_uri(picture: Image.Image, kind: str, **options: object) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format=kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(picture, "PNG", transparency=HEAT_RGBA[:, 3].tobytes(), optimize=True)
 
 
 def _marks(card: Card) -> str:

@@ -38,7 +38,12 @@ def test_an_item_names_the_files_of_its_photograph(tmp_path):
             "masks": {"EX": str(tmp_path / "masks/a_EX.tif")},
             "annotated": ("MA", "EX"),
             "optic_disc": str(tmp_path / "masks/a_OD.tif"),
-            "drawn_from": (str(tmp_path / "a.xml"),),
+            "files": {
+                "image": str(tmp_path / "images/a.jpg"),
+                "EX": str(tmp_path / "masks/a_EX.tif"),
+                "optic_disc": str(tmp_path / "masks/a_OD.tif"),
+                "drawn_from/0": str(tmp_path / "a.xml"),
+            },
             "sha256": "a" * 64,
         }
     ]

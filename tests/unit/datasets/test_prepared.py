@@ -42,9 +42,8 @@ class Halved:
 def item(folder, name, content=b"four"):
     path = folder / f"{name}.jpg"
     path.write_bytes(content)
-    files = {"image": path}
-    fixed = {"masks": {}, "annotated": (), "optic_disc": "", "drawn_from": ()}
-    return {"id": name, "image": str(path), "sha256": content_sha256(files), **fixed}
+    files = {"image": str(path)}
+    return {"id": name, "image": str(path), "files": files, "sha256": content_sha256(files)}
 
 
 @pytest.fixture
@@ -114,11 +113,11 @@ def test_a_changed_file_of_the_same_manifest_is_refused(tmp_path, data_set):
 def test_a_mask_that_takes_the_place_of_another_is_noticed(tmp_path, data_set):
     eye = item(tmp_path, "eye")
     ma, he = item(tmp_path, "ma", b"1")["image"], item(tmp_path, "he", b"2")["image"]
-    eye |= {"masks": {"MA": ma, "HE": he}}
-    eye["sha256"] = content_sha256({"image": eye["image"], **eye["masks"]})
+    eye["files"] |= {"MA": ma, "HE": he}
+    eye["sha256"] = content_sha256(eye["files"])
     data_set(eye)[0]
     with pytest.raises(ValueError, match="a photograph or mask changed since"):
-        data_set({**eye, "masks": {"MA": he, "HE": ma}})[0]
+        data_set({**eye, "files": {**eye["files"], "MA": he, "HE": ma}})[0]
 
 
 def test_a_touched_file_is_compared_but_not_prepared_again(tmp_path, data_set):
