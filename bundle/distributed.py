@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def start() -> None:
@@ -33,6 +33,17 @@ def local_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def synchronised(network: nn.Module) -> nn.Module:
+    """Let the decoder's batch norm see the batches of all processes, on GPUs; PyTorch has none for a CPU.
+
+    An encoder's batch norm stays on its own: the meta gradient needs its forward derivative, which PyTorch's
+    synchronised layer does not have.
+    """
+    if next(network.parameters()).is_cuda:
+        network.decoder = nn.SyncBatchNorm.convert_sync_batchnorm(network.decoder)
+    return network
 
 
 def rank() -> int:

@@ -35,6 +35,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def placed(network: nn.Module | None, device: torch.device) -> nn.Module | None:
+    """Bring a network to a device, channels last; a network that is switched off stays None."""
+    return None if network is None else network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def mixed_precision(device: torch.device, amp: bool) -> torch.autocast:
     """bfloat16 where it is asked for: its range is float32's, so no gradient scaler is needed."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp)
@@ -82,6 +87,12 @@ class MultiTaskStep:
         beta: weight of the grading loss.
         label_update: the label update network, or None.
         amp: bfloat16 in the forward pass.
+        teacher: a trained network whose most probable class is the lesion label of photographs that are not
+            ``outlined``: self-training, as MTUnet gets its missing masks.
+
+    Raises:
+        ValueError: if beta is negative, or there are both a teacher and a label update network: the meta loss needs
+            true outlines.
     """
 
     def __init__(
@@ -90,19 +101,22 @@ class MultiTaskStep:
         beta: float,
         label_update: LabelUpdateNetwork | None = None,
         amp: bool = False,
+        teacher: nn.Module | None = None,
     ) -> None:
         if beta < 0:
             raise ValueError(f"expected beta >= 0, got {beta}")
-        self.loss, self.beta, self.label_update, self.amp = loss, beta, label_update, amp
+        if teacher is not None and label_update is not None:
+            raise ValueError("expected label_update: false with a teacher: the meta loss needs true outlines")
+        self.loss, self.beta, self.label_update, self.amp, self.teacher = loss, beta, label_update, amp, teacher
 
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         batch = to_device(batch, engine.state.device)
         engine.network.train()
         with mixed_precision(engine.state.device, self.amp):
-            labels = self._labels(batch)
+            labels, lesions = self._labels(batch), self._lesions(batch)
             tasks = engine.network(batch["image"])
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-        lesion_loss = self.loss(tasks["lesions"], batch["lesions"])
+        lesion_loss = self.loss(tasks["lesions"], lesions)
         grade_loss = self.loss(tasks["grade"], labels, batch["weight"])
         loss = lesion_loss + self.beta * grade_loss
         _learn(engine, loss)
@@ -113,6 +127,13 @@ class MultiTaskStep:
             return batch["initial"]
         with torch.no_grad(), eval_mode(self.label_update):
             return self.label_update(batch["image"], batch["initial"], batch["feasible"]).float()
+
+    def _lesions(self, batch: Batch) -> Tensor:
+        if self.teacher is None or bool(batch["outlined"].all()):
+            return batch["lesions"]
+        with torch.no_grad(), eval_mode(self.teacher):
+            drawn = self.teacher(batch["image"]).argmax(dim=1, keepdim=True)
+        return torch.where(batch["outlined"].view(-1, 1, 1, 1), batch["lesions"], drawn)
 
 
 class EvaluationStep:

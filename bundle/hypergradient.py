@@ -10,7 +10,8 @@ and the inner products are one Jacobian-vector product of the class losses along
 no graph of the step is kept (MAXL, Liu et al., NeurIPS 2019, keeps it and differentiates twice).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,47 +20,72 @@ Parameters = Mapping[str, Tensor]
 Average = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
-def virtual_step(loss: Tensor, parameters: Parameters, virtual_lr: float, average: Average = list) -> dict[str, Tensor]:
-    """Return ``theta - virtual_lr * dloss/dtheta`` as fresh leaves; ``theta`` and its ``.grad`` stay as they are."""
-    gradients = average(_gradients(loss, parameters))
+class Tangents(NamedTuple):
+    """What one virtual step says of the labels.
+
+    Attributes:
+        inner_NC: ``<v, grad l_nc(theta)>`` for every image and class.
+        meta_loss: ``L_meta(theta+)``.
+        kept: what the meta loss handed out beside its value.
+    """
+
+    inner_NC: Tensor
+    meta_loss: Tensor
+    kept: Tensor | None
+
+
+def loss_gradients(loss: Tensor, parameters: Parameters, average: Average = list) -> dict[str, Tensor]:
+    """Differentiate by name; a parameter that the loss does not read has gradient zero, and ``.grad`` stays as it is.
+
+    Args:
+        loss: ``()``, with a graph.
+        parameters: to differentiate by.
+        average: of gradients over the processes of a distributed training, where each has a part of the batch.
+    """
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    pairs = zip(found, parameters.values(), strict=True)
+    whole = [torch.zeros_like(value) if gradient is None else gradient for gradient, value in pairs]
+    return dict(zip(parameters, average(whole), strict=True))
+
+
+def virtual_step(
+    gradients: Parameters, parameters: Parameters, virtual_lr: float, learned: Collection[str]
+) -> dict[str, Tensor]:
+    """Return ``theta - virtual_lr * gradient`` as fresh leaves; only those named in ``learned`` ask for a gradient."""
     return {
-        name: (value.detach() - virtual_lr * gradient).requires_grad_()
-        for (name, value), gradient in zip(parameters.items(), gradients, strict=True)
+        name: (value.detach() - virtual_lr * gradients[name]).requires_grad_(name in learned)
+        for name, value in parameters.items()
     }
 
 
-def _gradients(loss: Tensor, parameters: Parameters) -> list[Tensor]:
-    """Differentiate; a parameter that the loss does not read has gradient zero."""
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    pairs = zip(found, parameters.values(), strict=True)
-    return [torch.zeros_like(value) if gradient is None else gradient for gradient, value in pairs]
-
-
 def label_tangents(
-    training_loss: Callable[[Parameters], Tensor],
-    meta_loss: Callable[[Parameters], Tensor],
+    gradients: Parameters,
+    meta_loss: Callable[[Parameters], tuple[Tensor, Tensor | None]],
     class_losses: Callable[[Parameters], Tensor],
     parameters: Parameters,
     label_parameters: Parameters,
     virtual_lr: float,
     average: Average = list,
-) -> tuple[Tensor, Tensor]:
+) -> Tangents:
     """Return ``<v, grad l_nc(theta)>`` for every image and class, and the meta loss at ``theta+``.
 
+    ``v`` is needed for the label parameters alone, so the others are constants at ``theta+``: their gradients are
+    neither computed nor are activations kept for them.
+
     Args:
-        training_loss: ``L(theta)`` with the current labels held fixed.
-        meta_loss: ``L_meta(theta+)``; must not depend on the labels.
+        gradients: of the training loss ``L(theta)``, with the current labels held fixed, by name.
+        meta_loss: ``L_meta(theta+)`` with the labels held fixed, and what else the caller wants to keep of it.
         class_losses: ``l_nc(theta)``, ``(N, C)``; may read ``label_parameters`` only.
         parameters: ``theta``, by name.
         label_parameters: the part of ``theta`` that ``class_losses`` reads.
         virtual_lr: ``eps``.
-        average: of gradients over the processes of a distributed training, where each has a part of the batch.
+        average: of gradients over processes, as in :func:`loss_gradients`; ``gradients`` are averages already.
 
     Raises:
         ValueError: if ``virtual_lr`` is not positive or the label parameters are no part of the parameters.
 
     Shape:
-        - output: ``(N, C)`` and ``()``, both without a graph.
+        - output: ``(N, C)`` and ``()``, without a graph.
     """
     if not virtual_lr > 0:
         raise ValueError(f"expected virtual_lr > 0, got {virtual_lr}")
@@ -67,24 +93,24 @@ def label_tangents(
         strangers = sorted(set(label_parameters) - set(parameters))[:3]
         raise ValueError(f"expected label parameters out of the parameters, got also {strangers}")
     with torch.enable_grad():
-        stepped = virtual_step(training_loss(parameters), parameters, virtual_lr, average)
-        loss = meta_loss(stepped)
-        gradients = _gradients(loss, {name: stepped[name] for name in label_parameters})
-    direction = dict(zip(label_parameters, average(gradients), strict=True))
+        stepped = virtual_step(gradients, parameters, virtual_lr, set(label_parameters))
+        loss, kept = meta_loss(stepped)
+        direction = loss_gradients(loss, {name: stepped[name] for name in label_parameters}, average)
+    del stepped
     with torch.no_grad():
         primal = {name: value.detach() for name, value in label_parameters.items()}
-        tangents = torch.func.jvp(class_losses, (primal,), (direction,))[1]
-    return tangents.detach(), loss.detach()
+        inner_NC = torch.func.jvp(class_losses, (primal,), (direction,))[1]
+    return Tangents(inner_NC.detach(), loss.detach(), None if kept is None else kept.detach())
 
 
-def label_objective(labels: Tensor, tangents: Tensor, weight: Tensor, beta: float, virtual_lr: float) -> Tensor:
+def label_objective(labels: Tensor, inner_NC: Tensor, weight: Tensor, beta: float, virtual_lr: float) -> Tensor:
     """Return a scalar whose gradient through ``labels`` is ``dL_meta(theta+)/dlabels``.
 
-    ``- virtual_lr * beta * mean_{n,c} w_n u_nc tangent_nc``; its value means nothing, its gradient is exact.
+    ``- virtual_lr * beta * mean_{n,c} w_n u_nc inner_nc``; its value means nothing, its gradient is exact.
 
     Shape:
-        - labels, tangents: ``(N, C)``.
+        - labels, inner_NC: ``(N, C)``.
         - weight: ``(N,)``.
         - output: ``()``.
     """
-    return -virtual_lr * beta * (weight.unsqueeze(1) * labels * tangents).mean()
+    return -virtual_lr * beta * (weight.unsqueeze(1) * labels * inner_NC).mean()

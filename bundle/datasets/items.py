@@ -8,6 +8,7 @@ import torch
 from monai.transforms import Transform
 
 from bundle.hand_over import InitialLabel
+from bundle.labels import GRADES
 from bundle.manifest import Manifest, Photograph
 
 UNKNOWN_GRADE = -1
@@ -82,6 +83,29 @@ def initial_labels(
     if missing:
         raise ValueError(f"expected a pseudo-label for every lesion image, {len(missing)} have none: {missing[:3]}")
     return {name: {**facts, **_tensors(labels[name])} for name, facts in true_grades(manifest, rows).items()}
+
+
+def taught_labels(
+    manifest: Manifest, outlined: Sequence[Photograph], labels: Mapping[str, InitialLabel], graded: Sequence[Photograph]
+) -> dict[str, dict[str, Any]]:
+    """Map each id to what stage 2 teaches as its grade, and to whether its lesions are outlined.
+
+    An outlined photograph has its initial label. A graded one, which only self-training uses, has its true grade as
+    the whole of the label, and as the only feasible grade.
+
+    Raises:
+        ValueError: if an outlined photograph has no initial label.
+    """
+    known = manifest.known_grades()
+    certain = {row.id: _certain(known[row.group]) for row in graded}
+    taught = initial_labels(manifest, [*outlined, *graded], {**labels, **certain})
+    with_outlines = {row.id for row in outlined}
+    return {name: {**facts, "outlined": torch.tensor(name in with_outlines)} for name, facts in taught.items()}
+
+
+def _certain(grade: int) -> InitialLabel:
+    only = tuple(grade == one for one in GRADES)
+    return InitialLabel(soft=tuple(map(float, only)), feasible=only, weight=1.0)
 
 
 def _tensors(label: InitialLabel) -> dict[str, torch.Tensor]:

@@ -1,156 +1,97 @@
-"""Stage 2's second pass: move the label update network so that the next training step helps segmentation."""
+"""Stage 2's second network in turn with the first: when meta steps are taken, and on what."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import torch
 from ignite.engine import Engine, Events
-from monai.networks.utils import train_mode
-from torch import Tensor, nn
-from torch.func import functional_call
+from monai.engines.utils import IterationEvents
+from torch import Tensor
 
-from bundle.distributed import mean_over_ranks
 from bundle.engines import Batch, to_device
-from bundle.hypergradient import Parameters, label_objective, label_tangents
-from bundle.losses import CategoricalFocalLoss, class_terms
-from bundle.networks.multitask_unet import BothTasks, GradeTask
+from bundle.handlers.label_curves import label_curves, pooled
+from bundle.handlers.meta_step import MetaStep
 
-OBJECTIVES = ("segmentation", "initial", "segmentation+initial")
+ALTERNATIONS = ("epoch", "step")
 
 
 class LabelUpdateHandler:
-    """After each epoch of training, one pass of meta steps over the same data (Algorithm 1, lines 13-18).
+    """Take meta steps while the multi-task network trains, and put the label curves into its engine's metrics.
 
-    A meta step asks how the soft labels should change so that, after one virtual gradient step on
-    ``L_S + beta L_C(u)``, the meta loss falls; see :mod:`bundle.hypergradient`. The label update network learns from
-
-        L_meta(theta+) / virtual_lr + kl_weight * KL(initial label || u)
-
-    where the division makes ``kl_weight`` mean the same at every ``virtual_lr``. The multi-task network, its
-    buffers, gradients and optimiser are left as they are.
+    - ``epoch``: after each epoch of training, one pass of meta steps over the same data (Algorithm 1, lines 13-18).
+    - ``step``: in every training step, between backward pass and optimiser; the gradient of the batch that training has
+      just computed is the virtual step's, so that there is no second pass for it.
 
     Args:
-        tasks: the multi-task network, bare (not wrapped for DDP).
-        label_update: the network that learns; with several processes wrapped for DDP, which averages its gradients.
-        optimizer: of ``label_update``.
-        loss: the categorical focal loss of both tasks.
+        step: one meta step.
         loader: the training batches.
-        beta: weight of the grading loss.
-        virtual_lr: size of the virtual step.
-        objective: ``segmentation`` (MAXL: the loss with true labels), ``initial`` (grading against the initial labels)
-            or ``segmentation+initial``.
-        kl_weight: pull towards the initial label.
-        every: epochs of training per pass of meta steps.
+        alternation: ``epoch`` or ``step``.
+        every: epochs of training per pass of meta steps, or training steps per meta step.
+        graded: batches of photographs with true grades, drawn without end; for the objective ``graded``.
 
     Raises:
-        ValueError: if the objective is another word or a number is out of its range.
+        ValueError: if ``alternation`` is another word, ``every`` is below 1, or graded photographs are missing or not
+            asked for.
     """
 
     def __init__(
         self,
-        tasks: BothTasks,
-        label_update: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss: CategoricalFocalLoss,
+        step: MetaStep,
         loader: Iterable[Batch],
-        beta: float,
-        virtual_lr: float = 1e-2,
-        objective: str = "segmentation",
-        kl_weight: float = 0.0,
+        alternation: str = "epoch",
         every: int = 1,
+        graded: Iterable[Batch] | None = None,
     ) -> None:
-        if objective not in OBJECTIVES:
-            raise ValueError(f"expected meta_objective in {list(OBJECTIVES)}, got {objective!r}")
-        if not virtual_lr > 0 or kl_weight < 0:
-            raise ValueError(f"expected virtual_lr > 0 and kl_weight >= 0, got {virtual_lr} and {kl_weight}")
+        if alternation not in ALTERNATIONS:
+            raise ValueError(f"expected alternation in {list(ALTERNATIONS)}, got {alternation!r}")
         if every < 1:
             raise ValueError(f"expected meta_every of 1 or more, got {every}")
-        self.tasks, self.grade_task, self.label_update = tasks, GradeTask(tasks.network), label_update
-        self.optimizer, self.loss, self.loader = optimizer, loss, loader
-        self.beta, self.virtual_lr, self.objective, self.kl_weight = beta, virtual_lr, objective, kl_weight
-        self.every = every
+        if (graded is None) == (step.objective == "graded"):
+            raise ValueError(
+                f"expected graded photographs for meta_objective 'graded' and for no other, got {step.objective!r} "
+                f"and {'none' if graded is None else 'some'}"
+            )
+        self.step, self.loader, self.alternation, self.every, self.graded = step, loader, alternation, every, graded
+        self._curves: list[dict[str, Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+        if self.alternation == "epoch":
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.run_pass)
+        else:
+            engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.run_step)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish_epoch)
 
-    def __call__(self, engine: Engine) -> None:
-        """Run one pass of meta steps and put the label curves into ``engine.state.metrics``."""
-        curves = [self.meta_step(to_device(batch, engine.state.device)) for batch in self.loader]
-        engine.state.metrics.update(_pooled(curves))
+    def run_pass(self, engine: Engine) -> None:
+        """Run one pass of meta steps over the loader."""
+        self.start_epoch(engine)
+        for batch in self.loader:
+            self._take(engine, batch, gradients=None)
+        self.finish_epoch(engine)
 
-    def meta_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Update the label update network on one batch and return what happened to each label."""
-        with train_mode(self.tasks, self.label_update):
-            tangents, meta_loss = self.tangents(batch)
-            labels = self.label_update(batch["image"], batch["initial"], batch["feasible"])
-        objective = label_objective(labels, tangents, batch["weight"], self.beta, self.virtual_lr)
-        loss = objective / self.virtual_lr + self.kl_weight * divergence(batch["initial"], labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return {"meta_loss": meta_loss.expand(len(labels)), **_curves(batch, labels.detach())}
+    def run_step(self, engine: Engine) -> None:
+        """Take one meta step with the gradients that the training step has just left."""
+        if engine.state.iteration % self.every == 0:
+            parameters = self.step.tasks.named_parameters()
+            gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters}
+            self._take(engine, engine.state.batch, gradients)
 
-    def tangents(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return ``<v, grad l_nc>`` for the batch and the meta loss at ``theta+``, in the precision of the weights."""
-        with torch.no_grad():
-            labels = self.label_update(batch["image"], batch["initial"], batch["feasible"])
+    def start_epoch(self, engine: Engine) -> None:
+        """Begin to draw graded photographs anew, so that an epoch draws the same ones after a cut as without it."""
+        self._curves = []
+        self._draws = _endless(self.graded) if self.graded is not None else None
 
-        def training_loss(parameters: Parameters) -> Tensor:
-            tasks = self._call(self.tasks, parameters, batch)
-            lesion_loss = self.loss(tasks["lesions"], batch["lesions"])
-            return lesion_loss + self.beta * self.loss(tasks["grade"], labels, batch["weight"])
+    def finish_epoch(self, engine: Engine) -> None:
+        """Put the label curves of the epoch into ``engine.state.metrics``."""
+        if self._curves:
+            engine.state.metrics.update(pooled(self._curves))
 
-        def meta_loss(parameters: Parameters) -> Tensor:
-            return self._meta_loss(self._call(self.tasks, parameters, batch), batch)
-
-        def class_losses(parameters: Parameters) -> Tensor:
-            return class_terms(self.loss, self._call(self.grade_task, parameters, batch))
-
-        parameters = dict(self.tasks.named_parameters())
-        label_parameters = self.grade_task.label_parameters()
-        return label_tangents(
-            training_loss, meta_loss, class_losses, parameters, label_parameters, self.virtual_lr, mean_over_ranks
-        )
-
-    def _meta_loss(self, tasks: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        terms: dict[str, Callable[[], Tensor]] = {
-            "segmentation": lambda: self.loss(tasks["lesions"], batch["lesions"]),
-            "initial": lambda: self.beta * self.loss(tasks["grade"], batch["initial"], batch["weight"]),
-        }
-        return torch.stack([terms[name]() for name in self.objective.split("+")]).sum()
-
-    def _call(self, module: nn.Module, parameters: Parameters, batch: Batch) -> Any:  # noqa: ANN401
-        """Call a module with other parameters; clones of its buffers take the batch norm updates."""
-        buffers = {name: value.clone() for name, value in module.named_buffers()}
-        return functional_call(module, {**dict(parameters), **buffers}, (batch["image"],))
+    def _take(self, engine: Engine, batch: Batch, gradients: dict[str, Tensor] | None) -> None:
+        batch = to_device(batch, engine.state.device)
+        graded = to_device(next(self._draws), engine.state.device) if self._draws is not None else None
+        moved = self.step(batch, graded, gradients)
+        self._curves.append(label_curves(batch, moved.labels_NC, moved.meta_loss))
 
 
-def divergence(initial: Tensor, labels: Tensor) -> Tensor:
-    """Mean ``KL(initial || labels)`` over the images; grades without initial mass do not count."""
-    tiny = torch.finfo(labels.dtype).tiny
-    return (torch.xlogy(initial, initial) - initial * labels.clamp(min=tiny).log()).sum(dim=1).mean()
-
-
-def _curves(batch: Batch, labels: Tensor) -> dict[str, Tensor]:
-    """Describe each label: how far it moved (total variation), its entropy in nats, and its top grade."""
-    initial, top = batch["initial"], labels.argmax(dim=1)
-    return {
-        "movement": (labels - initial).abs().sum(dim=1) / 2,
-        "entropy": -torch.xlogy(labels, labels).sum(dim=1),
-        "changed": (top != initial.argmax(dim=1)).float(),
-        "correct": torch.where(batch["grade"] >= 0, (top == batch["grade"]).float(), torch.nan),
-        "initially_correct": torch.where(
-            batch["grade"] >= 0, (initial.argmax(dim=1) == batch["grade"]).float(), torch.nan
-        ),
-    }
-
-
-def _pooled(curves: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Average over the images; accuracy over those whose true grade is known."""
-    names = {
-        "meta_loss": "labels/meta_loss", "movement": "labels/movement", "entropy": "labels/entropy",
-        "changed": "labels/top_grade_changed", "correct": "labels/accuracy",
-        "initially_correct": "labels/initial_accuracy",
-    }  # fmt: skip
-    means = {metric: torch.cat([one[key] for one in curves]).nanmean().item() for key, metric in names.items()}
-    return {metric: value for metric, value in means.items() if value == value}
+def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
+    while True:
+        yield from loader

@@ -1,12 +1,15 @@
 """The label update network: it moves the soft grade of an image, and only to grades that its lesions allow."""
 
 import torch
+from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
 from bundle.labels import GRADES
+from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.vgg import VGG16Encoder
 
 MASKS = ("feasible", "all")
+ENCODERS = ("own", "shared")
 SMALLEST_SHARE = 1e-6
 
 
@@ -38,9 +41,13 @@ class LabelUpdateNetwork(nn.Module):
         width: factor on the encoder's channel counts.
         batch_norm: of the encoder.
         mask: ``feasible`` keeps mass inside F; ``all`` is the paper's psi = 5.
+        encoder: ``own`` is a VGG16 of its own (MAXL); ``shared`` reads the deepest features of the multi-task network,
+            in evaluation mode and without passing a gradient on, so that only the linear layer is learned.
+        tasks: the multi-task network, for ``shared``: its ``features`` and the width of its ``grade_head`` are read.
+            It is no part of this network's state.
 
     Raises:
-        ValueError: if ``mask`` is another word.
+        ValueError: if ``mask`` or ``encoder`` is another word, or ``shared`` comes without a network to share.
 
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1]; initial: ``(N, 5)``, rows sum to 1; feasible: ``(N, 5)`` boolean.
@@ -48,20 +55,42 @@ class LabelUpdateNetwork(nn.Module):
     """
 
     def __init__(
-        self, pretrained: bool | str = True, width: float = 1.0, mask: str = "feasible", batch_norm: bool = False
+        self,
+        pretrained: bool | str = True,
+        width: float = 1.0,
+        mask: str = "feasible",
+        batch_norm: bool = False,
+        encoder: str = "own",
+        tasks: MultiTaskUNet | None = None,
     ) -> None:
         super().__init__()
-        if mask not in MASKS:
-            raise ValueError(f"expected mask in {list(MASKS)}, got {mask!r}")
+        if mask not in MASKS or encoder not in ENCODERS:
+            raise ValueError(
+                f"expected label_mask in {list(MASKS)} and label_encoder in {list(ENCODERS)}, got {mask!r}, {encoder!r}"
+            )
         self.mask = mask
-        self.encoder = VGG16Encoder(pretrained, width, batch_norm)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.shift = nn.Linear(self.encoder.channels[-1], len(GRADES))
+        if encoder == "own":
+            self.encoder = VGG16Encoder(pretrained, width, batch_norm)
+            self.shift = nn.Linear(self.encoder.channels[-1], len(GRADES))
+        elif tasks is not None:
+            # In a tuple, or the multi-task network would be registered, and saved, as a part of this one.
+            self._shared = (tasks,)
+            self.shift = nn.Linear(tasks.grade_head.in_features, len(GRADES))
+        else:
+            raise ValueError("expected a network whose encoder is shared for label_encoder 'shared', got none")
         nn.init.zeros_(self.shift.weight)
         nn.init.zeros_(self.shift.bias)
 
     def forward(self, image: Tensor, initial: Tensor, feasible: Tensor) -> Tensor:
-        shift = self.shift(self.pool(self.encoder(image)[-1]).flatten(1))
+        shift = self.shift(self.pool(self._features(image)).flatten(1))
         kept = feasible if self.mask == "feasible" else torch.ones_like(feasible)
         # A grade without any mass could never be revived from log 0; a millionth can.
         return mask_softmax(initial.clamp(min=SMALLEST_SHARE).log() + shift.to(initial.dtype), kept)
+
+    def _features(self, image: Tensor) -> Tensor:
+        if hasattr(self, "encoder"):
+            return self.encoder(image)[-1]
+        (tasks,) = self._shared
+        with torch.no_grad(), eval_mode(tasks):
+            return tasks.features(image)

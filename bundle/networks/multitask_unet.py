@@ -7,6 +7,7 @@ from bundle.labels import GRADES, LESIONS
 from bundle.networks.vgg import VGG16Encoder
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
+DECODER_NORMS = {"batch": ("batch", {}), "group": ("group", {"num_groups": 8})}
 
 
 class MultiTaskUNet(nn.Module):
@@ -19,11 +20,12 @@ class MultiTaskUNet(nn.Module):
         pretrained: ImageNet weights of the encoder: True, False or a path.
         width: factor on every channel count; 1.0 is VGG16. The decoder keeps at least 16 channels: five classes do
             not fit through fewer.
-        batch_norm: of the encoder; see :class:`VGG16Encoder`. The decoder always has it, as Keras' does.
+        batch_norm: of the encoder; see :class:`VGG16Encoder`. The decoder's is ``decoder_norm``; Keras' has batch norm.
         lesion_classes: that the segmentation head tells apart, besides the background; 1 where lesions are fused.
+        decoder_norm: ``batch``, or ``group`` (8 groups), with which an image's result does not depend on its batch.
 
     Raises:
-        ValueError: if there is not one lesion class.
+        ValueError: if there is not one lesion class, or ``decoder_norm`` is another word.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
@@ -43,16 +45,20 @@ class MultiTaskUNet(nn.Module):
         width: float = 1.0,
         batch_norm: bool = False,
         lesion_classes: int = len(LESIONS),
+        decoder_norm: str = "batch",
     ) -> None:
         super().__init__()
         if lesion_classes < 1:
             raise ValueError(f"expected one lesion class or more, got lesion_classes {lesion_classes}")
+        if decoder_norm not in DECODER_NORMS:
+            raise ValueError(f"expected decoder_norm in {list(DECODER_NORMS)}, got {decoder_norm!r}")
         self.encoder = VGG16Encoder(pretrained, width, batch_norm)
         *skips, deepest = (*self.encoder.channels, self.encoder.channels[-1])
         outputs = [max(DECODER_CHANNELS[-1], round(channels * width)) for channels in DECODER_CHANNELS]
         inputs = [deepest, *outputs[:-1]]
         self.decoder = nn.ModuleList(
-            _up(below, skip, out) for below, skip, out in zip(inputs, reversed(skips), outputs, strict=True)
+            _up(below, skip, out, decoder_norm)
+            for below, skip, out in zip(inputs, reversed(skips), outputs, strict=True)
         )
         self.segmentation_head = nn.Conv2d(outputs[-1], lesion_classes + 1, 3, padding=1)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -110,9 +116,9 @@ class GradeTask(nn.Module):
         return {name: value for name, value in self.named_parameters() if name.startswith(prefixes)}
 
 
-def _up(below: int, skip: int, out: int) -> UpCat:
+def _up(below: int, skip: int, out: int, norm: str) -> UpCat:
     return UpCat(
-        2, below, skip, out, act=("RELU", {"inplace": True}), norm=("batch", {}), bias=False,
+        2, below, skip, out, act=("RELU", {"inplace": True}), norm=DECODER_NORMS[norm], bias=False,
         upsample="nontrainable", pre_conv=None, interp_mode="nearest", align_corners=None, is_pad=False,
     )  # fmt: skip
 

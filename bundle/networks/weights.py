@@ -1,5 +1,6 @@
 """Weights files of this bundle: they say which network they belong to, and load into no other."""
 
+import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,17 @@ def load_weights(
         ValueError: if the file is missing, is no weights file, belongs to another network, or says another fact.
     """
     return _fill(network, _read(path), path, expected)
+
+
+def load_teacher(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> nn.Module:
+    """Return a copy of a network that is filled from a file and does not learn; the network stays as it is.
+
+    Raises:
+        ValueError: as :func:`load_weights`.
+    """
+    teacher = copy.deepcopy(network)
+    load_weights(teacher, path, expected)
+    return teacher.eval().requires_grad_(False)
 
 
 def _fill(

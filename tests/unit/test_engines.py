@@ -108,6 +108,23 @@ def test_with_a_label_update_network_its_labels_are_the_ones_that_are_taught(bat
     assert all(p.grad is None for p in update.parameters())
 
 
+def test_a_teacher_outlines_the_photographs_that_are_not_outlined_and_no_others(batch):
+    class Sees(nn.Module):
+        def forward(self, image):
+            scores = torch.zeros(len(image), 5, *image.shape[-2:])
+            scores[:, 3] = 1.0
+            return scores
+
+    teacher, outlined = Sees(), torch.tensor([True, False])
+    step = MultiTaskStep(CategoricalFocalLoss(), BETA, teacher=teacher)
+    lesions = step._lesions({**batch, "outlined": outlined})
+    assert torch.equal(lesions[0], batch["lesions"][0])
+    assert lesions[1].unique().tolist() == [3]
+    assert teacher.training
+    with pytest.raises(ValueError, match="expected label_update: false with a teacher"):
+        MultiTaskStep(CategoricalFocalLoss(), BETA, LabelUpdateNetwork(False, 1 / 16), teacher=teacher)
+
+
 def test_a_step_moves_the_network_down_the_gradient_of_its_loss(batch):
     network = Constant()
     output = MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(network, lr=0.1), batch)

@@ -3,7 +3,18 @@
 import pytest
 import torch
 
-from bundle.datasets.items import AttachById, file_items, grades, ids, initial_labels, items, paths, true_grades, union
+from bundle.datasets.items import (
+    AttachById,
+    file_items,
+    grades,
+    ids,
+    initial_labels,
+    items,
+    paths,
+    taught_labels,
+    true_grades,
+    union,
+)
 from bundle.hand_over import InitialLabel
 from bundle.manifest import Manifest, Photograph
 
@@ -62,6 +73,16 @@ def test_initial_labels_become_tensors_beside_the_true_grade(tmp_path):
     assert (found["initial"].dtype, found["feasible"].dtype) == (torch.float32, torch.bool)
     assert found["weight"].item() == pytest.approx(0.9)
     assert found["grade"] == 2
+
+
+def test_a_graded_photograph_is_taught_its_true_grade_and_has_no_outlines(tmp_path):
+    outlined, graded = photograph("a"), photograph("b", grade=3)
+    found = taught_labels(manifest(tmp_path, outlined, graded), [outlined], {"a": LABEL}, [graded])
+    assert found["b"]["initial"].tolist() == [0, 0, 0, 1, 0]
+    assert found["b"]["feasible"].tolist() == [False, False, False, True, False]
+    assert (found["b"]["weight"].item(), found["b"]["outlined"].item()) == (1.0, False)
+    assert found["a"]["outlined"].item()
+    assert found["a"]["initial"].tolist() == pytest.approx([0, 0, 0.5, 0.3, 0.2])
 
 
 def test_attaching_leaves_the_item_as_it_was():

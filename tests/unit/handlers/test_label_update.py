@@ -1,158 +1,125 @@
-"""The meta gradient on the real networks, against double backward."""
+"""When meta steps are taken, on which batches, and what an engine says of the labels afterwards."""
+
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.func import functional_call
+from monai.engines import SupervisedTrainer
+from torch import nn
 
-from bundle.handlers.label_update import LabelUpdateHandler, divergence
+from bundle.engines import MultiTaskStep
+from bundle.handlers.label_curves import label_curves, pooled
+from bundle.handlers.label_update import LabelUpdateHandler
+from bundle.handlers.meta_step import MetaStep, Moved
 from bundle.losses import CategoricalFocalLoss
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 
-BETA, VIRTUAL_LR = 0.8, 0.05
+BETA = 0.8
 
 
 @pytest.fixture
 def batch():
-    generator = torch.Generator().manual_seed(3)
-    initial = torch.tensor([[0.0, 0.0, 0.5, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    initial = torch.tensor([[0.0, 0.0, 0.5, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0, 0.0]])
     return {
-        "image": torch.rand(2, 3, 64, 96, generator=generator, dtype=torch.float64),
-        "lesions": torch.randint(0, 5, (2, 1, 64, 96), generator=generator),
-        "initial": initial,
-        "feasible": initial > 0,
-        "weight": torch.tensor([1.0, 0.5], dtype=torch.float64),
-        "grade": torch.tensor([3, -1]),
-    }
+        "image": torch.rand(2, 3, 32, 64, generator=generator),
+        "lesions": torch.randint(0, 5, (2, 1, 32, 64), generator=generator),
+        "initial": initial, "feasible": initial > 0, "weight": torch.tensor([1.0, 0.5]),
+        "grade": torch.tensor([3, -1]), "outlined": torch.tensor([True, True]),
+    }  # fmt: skip
 
 
-@pytest.fixture
-def handler(batch):
-    return make_handler(batch, batch_norm=False)
-
-
-def make_handler(batch, batch_norm, width=1 / 8):
+def networks(objective="segmentation"):
     torch.manual_seed(0)
-    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=width, batch_norm=batch_norm)).double()
-    label_update = LabelUpdateNetwork(pretrained=False, width=width, batch_norm=batch_norm).double()
-    torch.nn.init.normal_(label_update.shift.weight, std=0.1)
-    optimizer = torch.optim.SGD(label_update.parameters(), lr=1e-1)
-    loss = Focal64()
-    return LabelUpdateHandler(tasks, label_update, optimizer, loss, [batch], BETA, VIRTUAL_LR)
+    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16))
+    update = LabelUpdateNetwork(pretrained=False, width=1 / 16)
+    nn.init.normal_(update.shift.weight, std=0.1)
+    optimizer = torch.optim.SGD(update.parameters(), lr=0.0)
+    return tasks, update, MetaStep(tasks, update, optimizer, CategoricalFocalLoss(), BETA, objective=objective)
 
 
-class Focal64(CategoricalFocalLoss):
-    """The loss without its rounding to float32, so that two gradients can be compared to 1e-9."""
-
-    def forward(self, logits, label, weight=None):
-        assert logits.dtype == torch.float64
-        soft = torch.nn.functional.one_hot(label[:, 0], 5).movedim(-1, 1).double() if label.ndim == 4 else label
-        terms = soft * -self.alpha * (1 - logits.softmax(1)) ** self.gamma * logits.log_softmax(1)
-        if weight is not None:
-            terms = terms * weight.reshape(-1, *[1] * (terms.ndim - 1))
-        return terms.mean()
+def train(tasks, update, handler, loader, epochs):
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=epochs, train_data_loader=loader, network=tasks, loss_function=None,
+        optimizer=torch.optim.SGD(tasks.parameters(), lr=0.0), decollate=False, train_handlers=[handler],
+        iteration_update=MultiTaskStep(CategoricalFocalLoss(), BETA, update),
+    )  # fmt: skip
+    trainer.run()
+    return trainer.state.metrics
 
 
-def double_backward(handler, batch):
-    """The MAXL way: keep the graph of the step and differentiate through it."""
-    tasks, loss = handler.tasks.train(), handler.loss
-    parameters = dict(tasks.named_parameters())
+class Counted:
+    """Stands in for a meta step, and remembers what it was called with."""
 
-    def call(values):
-        buffers = {name: value.clone() for name, value in tasks.named_buffers()}
-        return functional_call(tasks, {**values, **buffers}, (batch["image"],))
+    objective = "segmentation"
 
-    labels = handler.label_update(batch["image"], batch["initial"], batch["feasible"])
-    out = call(parameters)
-    training = loss(out["lesions"], batch["lesions"]) + BETA * loss(out["grade"], labels, batch["weight"])
-    gradients = torch.autograd.grad(training, list(parameters.values()), create_graph=True)
-    stepped = {name: p - VIRTUAL_LR * g for (name, p), g in zip(parameters.items(), gradients, strict=True)}
-    meta = handler._meta_loss(call(stepped), batch)
-    return torch.autograd.grad(meta, list(handler.label_update.parameters()))
+    def __init__(self, tasks):
+        self.tasks, self.calls = tasks, []
 
-
-def relative_difference(ours, theirs):
-    flat = [torch.cat([one.flatten() for one in many]) for many in (ours, theirs)]
-    return ((flat[0] - flat[1]).norm() / flat[1].norm()).item()
-
-
-@pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("objective", ["segmentation", "initial", "segmentation+initial"])
-def test_the_meta_gradient_equals_double_backward(batch, objective, batch_norm):
-    handler = make_handler(batch, batch_norm)
-    handler.objective = objective
-    expected = double_backward(handler, batch)
-    handler.meta_step(batch)
-    ours = [p.grad * VIRTUAL_LR for p in handler.label_update.parameters()]
-    assert sum(g.abs().sum() for g in expected) > 0
-    assert relative_difference(ours, expected) < 1e-9
-
-
-def test_the_meta_gradient_equals_double_backward_at_the_full_width_of_vgg16(batch):
-    small = {key: value[..., :32, :64] if value.ndim == 4 else value for key, value in batch.items()}
-    handler = make_handler(small, batch_norm=False, width=1.0)
-    expected = double_backward(handler, small)
-    handler.meta_step(small)
-    ours = [p.grad * VIRTUAL_LR for p in handler.label_update.parameters()]
-    assert relative_difference(ours, expected) < 1e-9
-
-
-def test_a_meta_step_lowers_the_meta_loss_of_the_next_virtual_step(handler, batch):
-    _, before = handler.tangents(batch)
-    for _ in range(3):
-        handler.meta_step(batch)
-    _, after = handler.tangents(batch)
-    assert after < before
-
-
-def test_a_meta_step_leaves_the_multi_task_network_as_it_was(handler, batch):
-    handler.tasks.eval()
-    state = {name: value.clone() for name, value in handler.tasks.state_dict().items()}
-    next(handler.tasks.parameters()).grad = torch.ones_like(next(handler.tasks.parameters()))
-    handler.meta_step(batch)
-    assert all(torch.equal(value, state[name]) for name, value in handler.tasks.state_dict().items())
-    assert not handler.tasks.training
-    assert next(handler.tasks.parameters()).grad.eq(1).all()
-    assert all(p.grad is None for p in list(handler.tasks.parameters())[1:])
-
-
-def test_no_mass_lies_outside_the_feasible_grades_after_meta_steps(handler, batch):
-    for _ in range(3):
-        handler.meta_step(batch)
-    labels = handler.label_update(batch["image"], batch["initial"], batch["feasible"])
-    assert labels[~batch["feasible"]].abs().max() == 0
-    assert torch.allclose(labels.sum(dim=1), torch.ones(2, dtype=torch.float64))
-    assert (labels - batch["initial"]).abs().max() > 1e-3
-
-
-def test_an_image_of_weight_zero_gives_no_gradient(handler, batch):
-    batch["weight"] = torch.zeros(2, dtype=torch.float64)
-    handler.meta_step(batch)
-    assert all(p.grad.abs().max() == 0 for p in handler.label_update.parameters())
-
-
-def test_curves_count_accuracy_only_where_the_grade_is_known(handler, batch):
-    curves = handler.meta_step(batch)
-    assert curves["initially_correct"].tolist()[0] == 0.0
-    assert curves["initially_correct"][1].isnan()
-
-
-def test_divergence_is_zero_for_the_initial_label_and_log_two_for_half_of_it():
-    initial = torch.tensor([[0.0, 1.0, 0.0]])
-    assert divergence(initial, initial).item() == pytest.approx(0.0)
-    assert divergence(initial, torch.tensor([[0.0, 0.5, 0.5]])).item() == pytest.approx(0.6931, abs=1e-4)
+    def __call__(self, batch, graded, gradients):
+        self.calls.append((graded, gradients))
+        return Moved(torch.tensor(1.0), batch["initial"])
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("alternation", "every", "steps"), [("epoch", 1, 9), ("epoch", 2, 3), ("step", 1, 9), ("step", 2, 4)]
+)
+def test_meta_steps_are_taken_as_often_as_asked_for(batch, alternation, every, steps):
+    tasks, update, _ = networks()
+    step = Counted(tasks)
+    train(tasks, update, LabelUpdateHandler(step, [batch] * 3, alternation, every), [batch] * 3, epochs=3)
+    assert len(step.calls) == steps
+    assert all((gradients is not None) == (alternation == "step") for _, gradients in step.calls)
+
+
+def test_a_fused_step_does_what_a_step_of_its_own_does_on_the_same_batch(batch):
+    found = []
+    for alternation in ("epoch", "step"):
+        tasks, update, step = networks()
+        train(tasks, update, LabelUpdateHandler(step, [batch], alternation), [batch], epochs=1)
+        found.append([p.grad.clone() for p in update.parameters()])
+    assert max(g.abs().max() for g in found[0]) > 0
+    for own, fused in zip(*found, strict=True):
+        assert torch.allclose(own, fused, rtol=1e-3, atol=1e-8)
+
+
+def test_the_engine_tells_the_label_curves_of_an_epoch(batch):
+    tasks, update, step = networks()
+    metrics = train(tasks, update, LabelUpdateHandler(step, [batch], "step"), [batch], epochs=1)
+    assert {"labels/movement", "labels/entropy", "labels/top_grade_changed", "labels/accuracy"} <= set(metrics)
+    assert metrics["labels/initial_accuracy"] == 0.0  # the one known grade is 3, the label's top is 2
+    assert metrics["labels/grades_in_use"] == 2.0
+
+
+def test_graded_photographs_are_drawn_without_end_and_anew_in_every_epoch(batch):
+    tasks, update, _ = networks()
+    step = Counted(tasks)
+    step.objective = "graded"
+    graded = [{"image": batch["image"], "grade": torch.tensor([one, one])} for one in (0, 4)]
+    train(tasks, update, LabelUpdateHandler(step, [batch] * 3, graded=graded), [batch] * 3, epochs=2)
+    assert [drawn["grade"][0].item() for drawn, _ in step.calls] == [0, 4, 0, 0, 4, 0]
+
+
+def test_curves_are_what_they_say():
+    batch = {"initial": torch.tensor([[1.0, 0.0], [0.5, 0.5]]), "grade": torch.tensor([1, -1])}
+    curves = label_curves(batch, torch.tensor([[0.25, 0.75], [0.5, 0.5]]), torch.tensor(2.0))
+    assert curves["movement"].tolist() == [0.75, 0.0]
+    assert curves["entropy"][1].item() == pytest.approx(math.log(2))
+    assert curves["correct"][1].isnan()
+    assert pooled([curves])["labels/accuracy"] == 1.0
+    assert pooled([curves])["labels/meta_loss"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
     [
-        ({"objective": "both"}, r"expected meta_objective in \['segmentation', .*got 'both'"),
-        ({"virtual_lr": 0.0}, "expected virtual_lr > 0"),
-        ({"kl_weight": -1.0}, "kl_weight >= 0"),
+        ({"alternation": "both"}, r"expected alternation in \['epoch', 'step'\], got 'both'"),
         ({"every": 0}, "expected meta_every of 1 or more, got 0"),
+        ({"graded": []}, "expected graded photographs for meta_objective 'graded' and for no other"),
     ],
 )
-def test_rejects_a_setting_that_cannot_be(handler, setting, message):
-    settings = {"objective": "segmentation", "virtual_lr": 1e-2, "kl_weight": 0.0, **setting}
+def test_rejects_a_setting_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
-        LabelUpdateHandler(handler.tasks, handler.label_update, handler.optimizer, handler.loss, [], BETA, **settings)
+        LabelUpdateHandler(SimpleNamespace(objective="segmentation"), [], **settings)

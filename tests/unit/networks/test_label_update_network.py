@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundle.networks.label_update import LabelUpdateNetwork, mask_softmax
+from bundle.networks.multitask_unet import MultiTaskUNet
 
 INITIAL = torch.tensor([[0.0, 0.0, 0.5, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0, 0.0]])
 FEASIBLE = INITIAL > 0
@@ -81,6 +82,27 @@ def test_an_image_without_any_feasible_grade_is_refused():
         network()(IMAGE, INITIAL, torch.zeros_like(FEASIBLE))
 
 
-def test_an_unknown_mask_is_refused():
-    with pytest.raises(ValueError, match=r"expected mask in \['feasible', 'all'\], got 'none'"):
-        LabelUpdateNetwork(pretrained=False, width=1 / 16, mask="none")
+def test_a_shared_encoder_gives_features_and_takes_no_gradient_and_no_statistics():
+    tasks = MultiTaskUNet(pretrained=False, width=1 / 16, batch_norm=True)
+    update = LabelUpdateNetwork(encoder="shared", tasks=tasks)
+    assert sorted(update.state_dict()) == ["shift.bias", "shift.weight"]
+    torch.nn.init.normal_(update.shift.weight)
+    statistics = [buffer.clone() for buffer in tasks.buffers()]
+    update(IMAGE, INITIAL, FEASIBLE)[0, 2].backward()
+    assert update.shift.weight.grad.abs().max() > 0
+    assert all(p.grad is None for p in tasks.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(tasks.buffers(), statistics, strict=True))
+    assert tasks.training
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask": "none"}, r"expected label_mask in \['feasible', 'all'\] .* got 'none', 'own'"),
+        ({"encoder": "none"}, r"label_encoder in \['own', 'shared'\], got 'feasible', 'none'"),
+        ({"encoder": "shared"}, "expected a network whose encoder is shared"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LabelUpdateNetwork(pretrained=False, width=1 / 16, **settings)

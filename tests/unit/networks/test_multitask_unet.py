@@ -116,4 +116,16 @@ def test_torchscript_gives_the_same_lesions(network):
 
 def test_an_image_alone_gives_what_it_gives_in_a_batch(network):
     with torch.no_grad():
-        assert torch.allclose(network(IMAGE[1:]), network(IMAGE)[1:], atol=1e-5)
+        assert torch.allclose(network(IMAGE[1:]), network(IMAGE)[1:], atol=1e-4)
+
+
+def test_with_group_norm_a_result_does_not_depend_on_the_batch():
+    torch.manual_seed(0)
+    network = MultiTaskUNet(pretrained=False, width=1 / 16, decoder_norm="group").train()
+    images = torch.rand(2, 3, 64, 96)
+    assert torch.allclose(network(images)[:1], network(images[:1]), atol=1e-4)
+
+
+def test_an_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match=r"expected decoder_norm in \['batch', 'group'\], got 'layer'"):
+        MultiTaskUNet(pretrained=False, width=1 / 16, decoder_norm="layer")

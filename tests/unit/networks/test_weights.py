@@ -12,6 +12,7 @@ from bundle.networks.vgg import VGG16Encoder
 from bundle.networks.weights import (
     load_grader,
     load_graders,
+    load_teacher,
     load_weights,
     provenance,
     provenances,
@@ -47,6 +48,18 @@ def test_what_is_loaded_is_what_was_saved(weights):
     assert all(
         torch.equal(a, b) for a, b in zip(other.state_dict().values(), unet(0).state_dict().values(), strict=True)
     )
+
+
+def test_a_teacher_is_a_frozen_copy_and_the_network_stays_as_it_was(weights):
+    network = unet(1).train()
+    before = network.segmentation_head.weight.clone()
+    teacher = load_teacher(network, weights, {"seed": 3})
+    assert torch.equal(teacher.segmentation_head.weight, unet(0).segmentation_head.weight)
+    assert not teacher.training
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert torch.equal(network.segmentation_head.weight, before)
+    assert network.training
+    assert network.segmentation_head.weight.requires_grad
 
 
 def test_nothing_but_the_file_itself_is_left_behind(weights):
