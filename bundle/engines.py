@@ -7,6 +7,7 @@ import torch
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bundle.attribution import grade_maps
 from bundle.losses import CategoricalFocalLoss
@@ -38,6 +39,13 @@ def has_bfloat16(device: torch.device) -> bool:
 def placed(network: nn.Module | None, device: torch.device) -> nn.Module | None:
     """Bring a network to a device, channels last; a network that is switched off stays None."""
     return None if network is None else network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def called_with(module: nn.Module, parameters: Mapping[str, Tensor], image: Tensor, amp: bool) -> Any:  # noqa: ANN401
+    """Call a module with other parameters; clones of its buffers take the updates of batch norm."""
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    with mixed_precision(image.device, amp):
+        return functional_call(module, {**dict(parameters), **buffers}, (image,))
 
 
 def mixed_precision(device: torch.device, amp: bool) -> torch.autocast:

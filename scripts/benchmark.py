@@ -2,11 +2,13 @@
 
 python -m scripts.benchmark data --manifest idrid.json
 python -m scripts.benchmark attribution
+python -m scripts.benchmark meta
 """
 
 from scripts.benchmarks.attribution import attribution
 from scripts.benchmarks.data import data
+from scripts.benchmarks.meta import meta
 from scripts.cli import main_of
 
 if __name__ == "__main__":
-    main_of({"attribution": attribution, "data": data})
+    main_of({"attribution": attribution, "data": data, "meta": meta})

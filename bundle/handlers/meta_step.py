@@ -1,15 +1,14 @@
 """One meta step: move the label update network on one batch, by the exact gradient."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from monai.networks.utils import train_mode
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from bundle.distributed import mean_over_ranks
-from bundle.engines import Batch, mixed_precision
+from bundle.engines import Batch, called_with, mixed_precision
 from bundle.hypergradient import Parameters, Tangents, label_objective, label_tangents, loss_gradients
 from bundle.losses import CategoricalFocalLoss, class_terms
 from bundle.networks.multitask_unet import BothTasks, GradeTask
@@ -125,7 +124,7 @@ class MetaStep:
             return self._meta_loss(stepped, batch, labels, graded)
 
         def class_losses(primal: Parameters) -> Tensor:
-            return class_terms(self.loss, self._call(self.grade_task, primal, batch["image"], amp=False))
+            return class_terms(self.loss, called_with(self.grade_task, primal, batch["image"], amp=False))
 
         label_parameters = self.grade_task.label_parameters()
         return label_tangents(
@@ -134,7 +133,7 @@ class MetaStep:
 
     def _training_loss(self, parameters: Parameters, batch: Batch, labels: Tensor | None) -> Tensor:
         with torch.enable_grad():
-            tasks = self._call(self.tasks, parameters, batch["image"], self.amp)
+            tasks = called_with(self.tasks, parameters, batch["image"], self.amp)
             lesion_loss = self.loss(tasks["lesions"], batch["lesions"])
             return lesion_loss + self.beta * self.loss(tasks["grade"], labels, batch["weight"])
 
@@ -147,7 +146,7 @@ class MetaStep:
         if self.objective == "literal":
             return self._literal_loss(stepped, batch, labels)
         network = self.tasks if "segmentation" in self.objective else self.grade_task
-        found = self._call(network, stepped, batch["image"], self.amp)
+        found = called_with(network, stepped, batch["image"], self.amp)
         tasks = found if isinstance(found, dict) else {"grade": found}
         terms = []
         if "segmentation" in self.objective:
@@ -159,13 +158,13 @@ class MetaStep:
     def _graded_loss(self, stepped: Parameters, graded: Batch | None) -> Tensor:
         if graded is None:
             raise ValueError("expected a batch of graded photographs for meta_objective 'graded', got none")
-        logits = self._call(self.grade_task, stepped, graded["image"], self.amp)
+        logits = called_with(self.grade_task, stepped, graded["image"], self.amp)
         true = F.one_hot(graded["grade"], logits.shape[1]).to(logits.dtype)
         return self.beta * self.loss(logits, true)
 
     def _literal_loss(self, stepped: Parameters, batch: Batch, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         assert labels is not None
-        logits = self._call(self.grade_task, stepped, batch["image"], self.amp)
+        logits = called_with(self.grade_task, stepped, batch["image"], self.amp)
         direct = self.beta * batch["weight"].unsqueeze(1) * class_terms(self.loss, logits.to(labels.dtype))
         return (labels * direct).mean(), direct / direct.numel()
 
@@ -176,12 +175,6 @@ class MetaStep:
     def _labels(self, batch: Batch) -> Tensor:
         with mixed_precision(batch["image"].device, self.amp):
             return self.label_update(batch["image"], batch["initial"], batch["feasible"])
-
-    def _call(self, module: nn.Module, parameters: Parameters, image: Tensor, amp: bool) -> Any:  # noqa: ANN401
-        """Call a module with other parameters; clones of its buffers take the batch norm updates."""
-        buffers = {name: value.clone() for name, value in module.named_buffers()}
-        with mixed_precision(image.device, amp):
-            return functional_call(module, {**dict(parameters), **buffers}, (image,))
 
 
 def divergence(initial: Tensor, labels: Tensor) -> Tensor:

@@ -112,11 +112,13 @@ class SaveWeights:
         path: the weights file.
         network: what is saved.
         facts: what a reader must know to build the network again.
-        state_path: the training state that is not needed any more.
+        state_path: the training state that is not needed any more; None where another file is still to be written.
     """
 
-    def __init__(self, path: str, network: torch.nn.Module, facts: Mapping[str, Any], state_path: str) -> None:
-        self.path, self.network, self.facts, self.state_path = path, network, dict(facts), Path(state_path)
+    def __init__(
+        self, path: str, network: torch.nn.Module, facts: Mapping[str, Any], state_path: str | None = None
+    ) -> None:
+        self.path, self.network, self.facts, self.state_path = path, network, dict(facts), state_path
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.COMPLETED, self)
@@ -125,4 +127,5 @@ class SaveWeights:
         if not is_main():
             return
         save_weights(self.path, self.network, {**self.facts, "epochs": engine.state.epoch})
-        self.state_path.unlink(missing_ok=True)
+        if self.state_path is not None:
+            Path(self.state_path).unlink(missing_ok=True)

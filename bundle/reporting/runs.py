@@ -1,0 +1,206 @@
+"""The runs of a suite, from MLflow into plain rows."""
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bundle.handlers.tracking import EXPERIMENT, default_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+TRAINING = ("pretrain", "train")
+PAGE = 1000
+
+
+class Repeat(NamedTuple):
+    """One repetition of a row: the fold that was held out, -1 for none, and the seed."""
+
+    fold: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"fold {self.fold}, seed {self.seed}" if self.fold >= 0 else f"no fold, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One network that was trained and evaluated.
+
+    Attributes:
+        row: of the suite.
+        repeat: fold and seed.
+        scores: as ``lesions/dice_mean``, with those of the trivial predictors.
+        subsets: task to what it was scored on, ``test`` or ``fold K``.
+        labels: the last label curves of its training, as ``labels/accuracy``; empty where labels were not updated.
+        settings: of its training, as text.
+        commit: of the code that evaluated it.
+        started_ms: of the evaluation, since 1970.
+        duration_s: of training and evaluation.
+    """
+
+    row: str
+    repeat: Repeat
+    scores: Mapping[str, float]
+    subsets: Mapping[str, str]
+    labels: Mapping[str, float]
+    settings: Mapping[str, str]
+    commit: str
+    started_ms: int
+    duration_s: float
+
+    @property
+    def manifest_sha256(self) -> str:
+        return self.settings.get("facts.manifest_sha256", "unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a store holds of a suite.
+
+    Attributes:
+        runs: the newest finished evaluation of each row, fold and seed, on the manifest of the newest of all.
+        sweeps: tags of the sweeps that they belong to, the oldest first.
+        unfinished: how the last run ended of a row, fold and seed without a finished evaluation.
+        on_other_manifests: number of evaluations that are left out for their data.
+    """
+
+    runs: Sequence[Evaluated]
+    sweeps: Sequence[Mapping[str, str]]
+    unfinished: Mapping[tuple[str, Repeat], str]
+    on_other_manifests: int = 0
+
+
+def store_uri(tracking_uri: str | None, sweep: str | os.PathLike) -> str:
+    """Return the store to read: as asked, else ``MLFLOW_TRACKING_URI``, else the one in the sweep's folder."""
+    return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(sweep))
+
+
+def read_runs(tracking_uri: str, suite: str, rows: Collection[str]) -> Found:
+    """Read the evaluations of a suite, each with the training that it belongs to.
+
+    Args:
+        tracking_uri: of the MLflow store; a local one that does not exist is not made.
+        suite: name, as the runs are tagged.
+        rows: names of those that count.
+
+    Raises:
+        ValueError: if there is no store, it cannot be read, or it has no finished evaluation of the suite.
+    """
+    found = _search(tracking_uri, suite)
+    of_rows = [run for run in found if run.data.tags.get("row") in rows]
+    finished = [run for run in of_rows if run.info.status == "FINISHED"]
+    evaluations = _newest(run for run in finished if _stage(run) == "evaluate")
+    if not evaluations:
+        raise ValueError(
+            f"expected finished evaluations of suite {suite!r} in {tracking_uri}, found none among {len(found)} runs "
+            f"of it; make them with: python -m scripts.sweep --suite {suite}"
+        )
+    trainings = [run for run in finished if _stage(run) in TRAINING]
+    runs = [_evaluated(run, _training_of(run, trainings)) for run in evaluations.values()]
+    newest = max(runs, key=lambda run: run.started_ms).manifest_sha256
+    kept = [run for run in runs if run.manifest_sha256 == newest]
+    keys = {(run.row, run.repeat) for run in kept}
+    parents = {run.data.tags.get("mlflow.parentRunId") for key, run in evaluations.items() if key in keys}
+    return Found(
+        runs=sorted(kept, key=lambda run: run.started_ms),
+        sweeps=[dict(run.data.tags) for run in found if _stage(run) == "sweep" and run.info.run_id in parents],
+        unfinished=_unfinished(of_rows, evaluations),
+        on_other_manifests=len(runs) - len(kept),
+    )
+
+
+def _search(tracking_uri: str, suite: str) -> list["MlflowRun"]:
+    """Return all runs of the suite, of any stage and end, the oldest first."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    make = f"make it with: python -m scripts.sweep --suite {suite}"
+    path = tracking_uri.removeprefix("sqlite:///")
+    if path != tracking_uri and not Path(path).is_file():  # the client would make an empty one
+        raise ValueError(f"expected an MLflow store at {path}, found none; {make}")
+    try:
+        client = MlflowClient(tracking_uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            raise ValueError(f"expected the experiment {EXPERIMENT!r} in {tracking_uri}, found none; {make}")
+        return list(_pages(client, experiment.experiment_id, f"tags.suite = '{suite}'"))
+    except (MlflowException, SQLAlchemyError) as error:
+        raise ValueError(f"expected an MLflow store at {tracking_uri}, got: {str(error).splitlines()[0]}") from error
+
+
+def _pages(client: "MlflowClient", experiment_id: str, wanted: str) -> Iterator["MlflowRun"]:
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id], wanted, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _newest(runs: Iterable["MlflowRun"]) -> dict[tuple[str, Repeat], "MlflowRun"]:
+    """Keep the last of each row, fold and seed, of runs with the oldest first."""
+    return {_key(run): run for run in runs}
+
+
+def _evaluated(run: "MlflowRun", training: "MlflowRun | None") -> Evaluated:
+    scores, subsets = _split_names(run.data.metrics)
+    # An evaluation reads `pretrained: false`, for its weights file has all weights: how they began, the training knows.
+    own = {name: value for name, value in run.data.params.items() if name != "pretrained"}
+    curves = training.data.metrics if training else {}
+    row, repeat = _key(run)
+    return Evaluated(
+        row=row, repeat=repeat, scores=scores, subsets=subsets,
+        labels={name[6:]: value for name, value in curves.items() if name.startswith("train/labels/")},
+        settings=own | (training.data.params if training else {}),
+        commit=run.data.tags.get("commit", "unknown"),
+        started_ms=run.info.start_time,
+        duration_s=_duration_s(run) + (_duration_s(training) if training else 0.0),
+    )  # fmt: skip
+
+
+def _split_names(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:
+    """Part ``<subset>/<task>/<score>`` into scores by ``<task>/<score>``, and the subset of each task."""
+    scores, subsets = {}, {}
+    for name, value in metrics.items():
+        subset, task, score = name.split("/", 2)
+        scores[f"{task}/{score}"], subsets[task] = value, subset
+    return scores, subsets
+
+
+def _training_of(run: "MlflowRun", trainings: Sequence["MlflowRun"]) -> "MlflowRun | None":
+    """Return the last training of the same row, fold and seed that began before this evaluation."""
+    earlier = [one for one in trainings if _key(one) == _key(run) and one.info.start_time <= run.info.start_time]
+    return earlier[-1] if earlier else None
+
+
+def _unfinished(
+    found: Sequence["MlflowRun"], evaluations: Collection[tuple[str, Repeat]]
+) -> dict[tuple[str, Repeat], str]:
+    last = _newest(run for run in found if _stage(run) in (*TRAINING, "evaluate"))
+    return {key: f"{_stage(run)} {run.info.status.lower()}" for key, run in last.items() if key not in evaluations}
+
+
+def _key(run: "MlflowRun") -> tuple[str, Repeat]:
+    tags = run.data.tags
+    return tags.get("row", ""), Repeat(_integer(tags.get("fold")), _integer(tags.get("seed")))
+
+
+def _stage(run: "MlflowRun") -> str:
+    return run.data.tags.get("stage", "")
+
+
+def _duration_s(run: "MlflowRun") -> float:
+    return ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000
+
+
+def _integer(text: str | None) -> int:
+    return int(text) if text and re.fullmatch(r"\d+", text) else -1

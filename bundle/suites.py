@@ -1,0 +1,150 @@
+"""The rows of the paper's tables and of our own questions, each as the configs that make it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+GRADERS = ("resnext50", "resnext101")
+"""The rows whose graders give the pseudo-labels of stage 2, as in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One system of a table.
+
+    Attributes:
+        name: of the row: in folders, in MLflow, and in the paper's numbers.
+        title: as the table shows it.
+        stage: ``pretrain`` for a grader, ``train`` for a network of stage 2.
+        overlays: below ``configs/``, on top of the stage's config, in this order.
+        options: of the command line, on top of the overlays.
+        teacher: row whose weights, of the same fold and seed, draw the masks of graded photographs.
+        tasks: that the row learns, out of ``lesions`` and ``grade``; the others are not shown.
+    """
+
+    name: str
+    title: str
+    stage: str = "train"
+    overlays: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    tasks: Sequence[str] = ("lesions", "grade")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One table.
+
+    Attributes:
+        title: of the page.
+        baseline: row that the others are compared with, pair by pair of fold and seed.
+        rows: in the order in which they stand.
+    """
+
+    title: str
+    baseline: str
+    rows: Sequence[Row]
+
+
+def _segmenter(name: str, title: str) -> Row:
+    return Row(name=name, title=title, overlays=[f"baselines/{name}/train.yaml"], tasks=["lesions"])
+
+
+def _grader(name: str, title: str, overlay: str) -> Row:
+    return Row(
+        name=name, title=title, stage="pretrain", overlays=[f"baselines/{overlay}/pretrain.yaml"], tasks=["grade"]
+    )
+
+
+def _ablation(name: str, title: str, tasks: Sequence[str] = ("lesions", "grade")) -> Row:
+    return Row(name=name, title=title, overlays=[f"experiments/{name}/train.yaml"], tasks=tasks)
+
+
+_SEGMENTATION = _ablation("segmentation_only", "L_S", tasks=["lesions"])
+_COMPARED = [
+    _grader("resnext50", "ResNeXt-50", "resnext50"),
+    _grader("resnext101", "ResNeXt-101", "resnext101"),
+    _grader("densenet201", "DenseNet-201", "densenet201"),
+    _grader("nasnetalarge", "NASNet-Large", "nasnetalarge"),
+    _segmenter("unet", "U-Net, VGG16"),
+    _segmenter("linknet", "LinkNet, ResNet-18"),
+    _segmenter("deeplabv3plus", "DeepLabv3+, ResNet-50"),
+    _segmenter("fpn", "FPN, ResNet-50"),
+    Row(
+        name="mtunet", title="MTUnet stand-in [1, 1]", overlays=["baselines/mtunet/train.yaml"],
+        teacher=_SEGMENTATION.name,
+    ),
+]  # fmt: skip
+
+
+def _betas(values: Sequence[float]) -> list[Row]:
+    return [Row(name=f"beta_{value:g}", title=f"beta {value:g}", options={"beta": value}) for value in values]
+
+
+def _gammas(values: Sequence[float]) -> list[Row]:
+    return [Row(name=f"gamma_{value:g}", title=f"gamma {value:g}", options={"gamma": value}) for value in values]
+
+
+def _objectives(names: Sequence[str]) -> list[Row]:
+    return [
+        Row(name=name, title=f"labels updated: {name}", options={"meta_objective": name}) for name in names
+    ]  # fmt: skip
+
+
+SUITES: Mapping[str, Suite] = {
+    "table1": Suite(
+        title="Table 1: IDRiD and DiaRetDB1", baseline="unet",
+        rows=[*_COMPARED, Row(name="pldmlt", title="PLDMLT [1, 0.8]")],
+    ),
+    "table2": Suite(
+        title="Table 2: DDR", baseline="unet",
+        rows=[*_COMPARED, Row(name="pldmlt", title="PLDMLT [1, 0.95]", options={"beta": 0.95})],
+    ),
+    "table3": Suite(
+        title="Table 3: ablation", baseline="segmentation_only",
+        rows=[
+            _SEGMENTATION,
+            _ablation("fixed_labels", "L_S + L_C"),
+            _ablation("unit_weight", "L_S + L_C, label update"),
+            Row(name="pldmlt", title="L_S + 0.8 L_C, label update"),
+        ],
+    ),
+    "beta": Suite(title="Weight of the grading loss", baseline="beta_0.8", rows=_betas([0.2, 0.5, 0.8, 0.95, 1.0])),
+    "gamma": Suite(title="Focus of the focal loss", baseline="gamma_2", rows=_gammas([0.0, 1.0, 2.0, 5.0])),
+    "generality": Suite(
+        title="The method around other networks", baseline="pldmlt",
+        rows=[
+            Row(name="pldmlt", title="U-Net, VGG16"),
+            *(
+                Row(name=f"{name}_graded", title=title, overlays=[f"baselines/{name}_graded/train.yaml"])
+                for name, title in (
+                    ("linknet", "LinkNet, ResNet-18"), ("deeplabv3plus", "DeepLabv3+, ResNet-50"),
+                    ("fpn", "FPN, ResNet-50"),
+                )
+            ),
+        ],
+    ),
+    "labels": Suite(
+        title="Does the label update network help?", baseline="fixed",
+        rows=[
+            Row(name="fixed", title="labels fixed", options={"label_update": False}),
+            *_objectives(["segmentation", "initial", "segmentation+initial", "graded", "literal"]),
+        ],
+    ),
+}  # fmt: skip
+
+
+def suite_named(name: str) -> Suite:
+    """Return a suite.
+
+    Raises:
+        ValueError: if there is no such suite.
+    """
+    if name not in SUITES:
+        raise ValueError(f"expected --suite out of {sorted(SUITES)}, got {name!r}")
+    return SUITES[name]
+
+
+def helper(name: str) -> Row:
+    """Return a row that others need, from whichever suite shows it: a grader, or a teacher."""
+    return next(row for suite in SUITES.values() for row in suite.rows if row.name == name)

@@ -1,0 +1,105 @@
+"""What an epoch of training and label update costs, beside the same with double backward, and how it grows."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from bundle import ROOT
+from scripts.benchmarks.page import head, publish
+from scripts.benchmarks.precision import precision_table
+from scripts.benchmarks.timing import table
+
+TIME_MOST, MEMORY_MOST, DIFFERENCE_MOST = 0.7, 0.4, 1e-5
+"""Shares of the time and memory of double backward that ours may take, and how far the gradients may lie apart."""
+
+NAMES = {
+    "fused": "fused: the training gradient is the virtual step's",
+    "turns": "in turns, without double backward",
+    "create_graph": "in turns, double backward (the MAXL way)",
+}
+COUNTS = (20, 200, 2000)
+
+
+def meta(image_size: int = 512, images: int = 2, rounds: int = 3, width: float = 1.0, out: str | None = None) -> None:
+    """Measure one epoch each way, in processes one after another, a round at a time; batches of one photograph.
+
+    Args:
+        image_size: side of the images, which are random; weights are random too.
+        images: in the epoch that is timed, after one to warm up.
+        rounds: processes of each way.
+        width: factor on every channel count.
+        out: also write the page to this file.
+    """
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in NAMES}
+    for _ in range(rounds):
+        for way in NAMES:
+            found[way].append(_process(way, image_size, images, width))
+    difference = _process("difference", image_size, 1, width)["difference"]
+    growth = [_process("fused", 64, count, 1 / 8) for count in COUNTS]
+    command = f"meta --image_size {image_size} --images {images} --rounds {rounds} --width {width:g}"
+    parts = [
+        head("Training with label update, measured", command),
+        _ways(found), _bars(found, difference), _growth(growth), precision_table(width, rounds),
+        _notes(image_size, images),
+    ]  # fmt: skip
+    publish("\n\n".join(parts), out)
+
+
+def _process(way: str, image_size: int, images: int, width: float) -> dict[str, float]:
+    words = ["scripts.benchmarks.meta_epoch", way, image_size, images, width]
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def _medians(found: Sequence[dict[str, float]], key: str) -> float:
+    return float(np.median([one[key] for one in found]))
+
+
+def _ways(found: dict[str, list[dict[str, float]]]) -> str:
+    rows = [
+        [NAMES[way], f"{_medians(each, 's_an_image'):.2f} s", f"{_medians(each, 'memory_mib'):.0f} MiB", str(len(each))]
+        for way, each in found.items()
+    ]
+    return table(["epoch of training and label update", "a photograph", "memory above the idle process", "runs"], rows)
+
+
+def _bars(found: dict[str, list[dict[str, float]]], difference: float) -> str:
+    rows = []
+    for what, key, most in (("time", "s_an_image", TIME_MOST), ("peak memory", "memory_mib", MEMORY_MOST)):
+        pairs = zip(found["fused"], found["create_graph"], strict=True)
+        ratios = [ours[key] / theirs[key] for ours, theirs in pairs]
+        middle = float(np.median(ratios))
+        spread = f"{middle:.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        rows.append([f"{what}, fused over double backward", spread, f"at most {most}", _met(middle <= most)])
+    bar = f"at most {DIFFERENCE_MOST:g}"
+    rows.append(["difference of the gradients", f"{difference:.1e}", bar, _met(difference <= DIFFERENCE_MOST)])
+    return table(["", "median (range)", "bar", "met"], rows)
+
+
+def _growth(growth: Sequence[dict[str, float]]) -> str:
+    rows = [
+        [str(count), f"{1e3 * one['s_an_image']:.1f} ms", f"{one['memory_mib']:.0f} MiB"]
+        for count, one in zip(COUNTS, growth, strict=True)
+    ]
+    return table(["photographs in the epoch, fused, 64 px, width 1/8", "a photograph", "memory"], rows)
+
+
+def _met(met: bool) -> str:
+    return "yes" if met else "no"
+
+
+def _notes(image_size: int, images: int) -> str:
+    return (
+        f"Random photographs of {image_size} x {image_size} px one by one, random weights, channels last, "
+        f"{torch.get_num_threads()} threads; Adam for both networks, objective segmentation. Each run is a process of "
+        f"its own: one epoch of one photograph to warm up, then {images} timed; ways take turns. The first two tables "
+        "are in float32. Memory is the largest resident size of the process less that before its first step, with both "
+        "networks and both optimisers' states in place. Double backward differentiates by the label update network "
+        "alone (MAXL's code also by the other, and is slower); the ways see the same batches."
+    )

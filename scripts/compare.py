@@ -1,0 +1,29 @@
+"""Write the table of a suite beside the paper's: from MLflow to a page, a CSV file and a picture.
+
+python -m scripts.compare --suite table1 --sweep outputs/table1 --out docs/results
+"""
+
+import sys
+
+from bundle.reporting.comparison_page import write_comparison
+from bundle.reporting.runs import read_runs, store_uri
+from bundle.suites import suite_named
+from scripts.cli import main
+
+
+def compare(suite: str, sweep: str | None = None, out: str = "docs/results", tracking_uri: str | None = None) -> None:
+    """Compare the finished runs of a suite; what is missing is listed.
+
+    Args:
+        suite: name of the table, such as table1.
+        sweep: folder of the sweep, whose mlflow.db is read; without it, outputs/<suite>.
+        out: folder of the page, the CSV file and the picture.
+        tracking_uri: of another MLflow store; without it, MLFLOW_TRACKING_URI or the sweep's own.
+    """
+    asked = suite_named(suite)
+    found = read_runs(store_uri(tracking_uri, sweep or f"outputs/{suite}"), suite, [row.name for row in asked.rows])
+    print(write_comparison(out, suite, asked, found, sys.argv))
+
+
+if __name__ == "__main__":
+    main(compare)

@@ -1,0 +1,71 @@
+"""The cosine between the tasks' gradients on the encoder, by hand on a network of one number."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from bundle.handlers.gradient_balance import GradientBalance
+from bundle.losses import CategoricalFocalLoss
+from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "image": torch.rand(2, 3, 32, 64, generator=generator),
+        "lesions": torch.randint(0, 5, (2, 1, 32, 64), generator=generator),
+        "initial": torch.eye(5)[[1, 4]], "weight": torch.tensor([1.0, 0.5]),
+    }  # fmt: skip
+
+
+class TwoNumbers(nn.Module):
+    """An encoder of two numbers, (a, b): the lesions read a + b, the grade reads a - b or twice that of the lesions."""
+
+    def __init__(self, opposed):
+        super().__init__()
+        self.network = nn.Module()
+        self.network.encoder = nn.Module()
+        self.network.encoder.numbers = nn.Parameter(torch.zeros(2))
+        self.reads = torch.tensor([1.0, -1.0]) if opposed else torch.tensor([1.0, 1.0])
+
+    def forward(self, image):
+        numbers = self.network.encoder.numbers
+        lesions = torch.zeros(1, 5, 1, 1).index_fill(1, torch.tensor([1]), 1.0) * numbers.sum()
+        grade = torch.eye(5)[1] * (self.reads * numbers).sum()
+        return {"lesions": lesions.expand(len(image), 5, *image.shape[-2:]), "grade": grade.expand(len(image), 5)}
+
+
+@pytest.mark.parametrize(("opposed", "cosine"), [(True, 0.0), (False, 1.0)])
+def test_the_cosine_of_known_directions(batch, opposed, cosine):
+    batch = {
+        **batch,
+        "lesions": torch.ones_like(batch["lesions"]),
+        "initial": torch.eye(5)[[1, 1]],
+        "weight": torch.ones(2),
+    }
+    engine = SimpleNamespace(state=SimpleNamespace(batch=batch, device=CPU, metrics={}))
+    GradientBalance(TwoNumbers(opposed), CategoricalFocalLoss(), beta=0.5)(engine)
+    assert engine.state.metrics["balance/cosine"] == pytest.approx(cosine, abs=1e-6)
+    assert engine.state.metrics["balance/norm_ratio"] == pytest.approx(0.5)  # both losses are the same here
+
+
+def test_the_gradients_are_autograds_and_nothing_else_changes(batch):
+    torch.manual_seed(0)
+    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16)).train()
+    loss = CategoricalFocalLoss()
+    buffers = [one.clone() for one in tasks.buffers()]
+    lesions, grade = GradientBalance(tasks, loss, beta=1.0).gradients(batch)
+    assert all(torch.equal(a, b) for a, b in zip(tasks.buffers(), buffers, strict=True))
+    assert all(p.grad is None for p in tasks.parameters())
+    out = tasks(batch["image"])
+    expected = torch.autograd.grad(
+        loss(out["grade"], batch["initial"], batch["weight"]), list(tasks.network.encoder.parameters())
+    )
+    assert torch.allclose(grade, torch.cat([one.flatten() for one in expected]), rtol=1e-4, atol=1e-8)
+    assert lesions.shape == grade.shape
+    assert lesions.norm() > 0
