@@ -31,8 +31,8 @@ else
 endif
 	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo $(if $(RESULTS),--results $(RESULTS))
 
-test: install  ## the tests; those on real photographs run where IDRID_ROOT is set
-	$(BIN)/python -m pytest
+test: install  ## the tests, a process per core (four at most); those on real photographs run where IDRID_ROOT is set
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: install  ## ruff and mypy
 	$(BIN)/ruff check .

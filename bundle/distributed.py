@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from typing import TypeVar
 
+import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def start() -> None:
@@ -19,13 +23,23 @@ def start() -> None:
             "expected to be started by torchrun, got no LOCAL_RANK; leave multi_gpu_train.yaml out otherwise"
         )
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # By Ignite, or its metrics would go on taking this process for the only one.
+        idist.initialize("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def stop() -> None:
     """Leave the process group."""
     if dist.is_initialized():
-        dist.destroy_process_group()
+        idist.finalize()
+
+
+def joined_over_ranks(parts: list[T]) -> list[T]:
+    """Join the lists of all processes; on its own, a process gets its list back."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return parts
+    found: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(found, parts)
+    return [one for many in found for one in many]
 
 
 def local_device() -> torch.device:

@@ -8,9 +8,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,11 @@ CONFIGS = ROOT / "configs"
 PROGRESS = re.compile(r"(\S.*?\[\d+/\d+\]\s*\d+%)")
 ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)): (.*)$", re.MULTILINE)
 PROGRESS_EVERY_S = 20
-PLACES = {"manifest", "graders", "pseudo_labels", "checkpoint", "cache_dir", "tracking_uri", "num_workers", "resume"}
+LOCK_POLL_S = 0.2
+PLACES = {
+    "manifest", "graders", "pseudo_labels", "teacher", "checkpoint", "cache_dir", "tracking_uri", "tags", "num_workers",
+    "resume",
+}  # fmt: skip
 """Options that change no result, or whose files are hashed as inputs."""
 
 
@@ -133,14 +138,14 @@ def stages(settings: Settings) -> list[Stage]:
     if _is_fused(settings):
         # The rules and the report need the lesions apart; configs/inference.yaml refuses such weights.
         found.pop()
-    _check_used(settings, found)
+    check_used(settings.options, found)
     return found
 
 
 def _is_fused(settings: Settings) -> bool:
     """Whether the experiment trains on one class of lesions."""
     overlays = _overlay(settings.experiment, "train") if settings.experiment is not None else []
-    return any(yaml.safe_load((CONFIGS / path).read_text(encoding="utf-8")).get("fuse") for path in overlays)
+    return any(_content(CONFIGS / path).get("fuse") for path in overlays)
 
 
 def _stage(
@@ -152,19 +157,52 @@ def _stage(
     outputs: Sequence[str],
     **options: object,
 ) -> Stage:
-    configs = [f"{base}.yaml" for base in bases]
-    if settings.experiment is not None:
-        configs += [path for base in bases for path in _overlay(settings.experiment, base)]
-    known = {key for path in configs for key in yaml.safe_load((CONFIGS / path).read_text(encoding="utf-8"))}
-    shared = {"cache_dir": settings.output_dir / "cache", "tracking_uri": _store(settings.output_dir)}
-    chosen = {key: value for key, value in {**shared, **settings.options}.items() if key in known and value is not None}
+    return stage_of(
+        name, stacked(bases, settings.experiment), output_dir, inputs, outputs, options,
+        where_known={**shared_options(settings.output_dir), **settings.options},
+    )  # fmt: skip
+
+
+def stacked(bases: Sequence[str], experiment: str | None, rows: Sequence[str] = ()) -> list[str]:
+    """Order the configs of a stage: its own, a row's overlays, and on top what the experiment has for each of its own.
+
+    Raises:
+        ValueError: if there is no such experiment.
+    """
+    over = [path for base in bases for path in _overlay(experiment, base)] if experiment is not None else []
+    return [*(f"{base}.yaml" for base in bases), *rows, *over]
+
+
+def stage_of(
+    name: str,
+    configs: Sequence[str],
+    output_dir: Path,
+    inputs: Sequence[Path],
+    outputs: Sequence[str],
+    options: Mapping[str, Any],
+    where_known: Mapping[str, Any],
+) -> Stage:
+    """Make a stage; of the options ``where_known`` it gets those that its configs have and that are not None."""
+    known = {key for path in configs for key in _content(CONFIGS / path)}
+    chosen = {key: value for key, value in where_known.items() if key in known and value is not None}
     return Stage(
         name=name, configs=configs, options={**options, **chosen}, inputs=inputs, outputs=outputs,
         output_dir=output_dir,
     )  # fmt: skip
 
 
-def _store(output_dir: Path) -> str | None:
+@cache
+def _content(config: Path) -> Mapping[str, Any]:
+    """Parse a config once: a sweep asks for the same few some hundred times."""
+    return yaml.safe_load(config.read_text(encoding="utf-8"))
+
+
+def shared_options(output_dir: Path) -> dict[str, Any]:
+    """Let all stages below a folder share prepared images and the store of their runs."""
+    return {"cache_dir": output_dir / "cache", "tracking_uri": store(output_dir)}
+
+
+def store(output_dir: Path) -> str | None:
     """Keep all stages in one store; None leaves the choice to MLFLOW_TRACKING_URI."""
     return None if os.environ.get("MLFLOW_TRACKING_URI") else f"sqlite:///{output_dir / 'mlflow.db'}"
 
@@ -178,8 +216,13 @@ def _overlay(experiment: str, base: str) -> list[str]:
     return [str(path.relative_to(CONFIGS))] if path.is_file() else []
 
 
-def _check_used(settings: Settings, found: Sequence[Stage]) -> None:
-    unused = set(settings.options) - {name for stage in found for name in stage.options}
+def check_used(options: Mapping[str, Any], found: Sequence[Stage]) -> None:
+    """Refuse options that no stage has.
+
+    Raises:
+        ValueError: naming them.
+    """
+    unused = set(options) - {name for stage in found for name in stage.options}
     if unused:
         raise ValueError(f"expected options that some stage has, got also {sorted(unused)}")
 
@@ -196,43 +239,66 @@ def up_to(found: Sequence[Stage], name: str | None) -> list[Stage]:
     return list(found[: names.index(name) + 1] if name is not None else found)
 
 
-def run_stages(todo: Sequence[Stage], output_dir: Path) -> None:
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def run_stages(
+    todo: Sequence[Stage], output_dir: Path, say: Callable[[str], None] = _say, lock_wait_s: float = 0
+) -> None:
     """Run what is not finished, in order.
+
+    Args:
+        todo: the stages.
+        output_dir: folder that no other run may work in meanwhile.
+        say: takes a line on what is going on.
+        lock_wait_s: how long to wait for another run in the folder to end.
 
     Raises:
         ValueError: if another run works in the folder, or a stage was given something that it refuses.
         StageFailed: if a stage's process ended otherwise; running again goes on from there.
     """
-    with _lock(output_dir) as lock:
+    with _lock(output_dir, lock_wait_s) as lock:
         for number, stage in enumerate(todo, start=1):
             title = f"[{number}/{len(todo)}] {stage.name}"
             if stage.is_finished():
-                _say(f"{title}: finished before, skipped")
+                say(f"{title}: finished before, skipped")
                 continue
-            _say(f"{title}: running, log in {stage.log}")
+            say(f"{title}: running, log in {stage.log}")
             started = time.monotonic()
-            _run(stage, lock)
+            _run(stage, lock, say)
             duration_s = round(time.monotonic() - started, 1)
             write_json_whole(stage.marker, {"key": stage.key(), "duration_s": duration_s, "command": stage.command()})
-            _say(f"{title}: done in {duration_s:.0f} s")
+            say(f"{title}: done in {duration_s:.0f} s")
 
 
 @contextmanager
-def _lock(output_dir: Path) -> Iterator[int]:
+def _lock(output_dir: Path, wait_s: float) -> Iterator[int]:
     """Hold the folder; a stage's process holds it too, so that one whose parent was killed is not run twice."""
     output_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(output_dir / ".lock", os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"another run still works in {output_dir}: wait for it, or stop it") from None
-    else:
+        if not _locked(descriptor, time.monotonic() + wait_s):
+            raise ValueError(f"another run still works in {output_dir}: wait for it, or stop it")
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _run(stage: Stage, lock: int) -> None:
+def _locked(descriptor: int, deadline_s: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                return False
+            time.sleep(LOCK_POLL_S)
+        else:
+            return True
+
+
+def _run(stage: Stage, lock: int, say: Callable[[str], None]) -> None:
     stage.output_dir.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
     with stage.log.open("w", encoding="utf-8") as file:
@@ -242,7 +308,7 @@ def _run(stage: Stage, lock: int) -> None:
         )  # fmt: skip
         assert process.stdout is not None
         try:
-            _follow(process.stdout, file)
+            _follow(process.stdout, file, say)
         finally:
             process.stdout.close()
             returncode = process.wait()
@@ -255,14 +321,14 @@ def _python_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _follow(output: IO[str], log: IO[str]) -> None:
+def _follow(output: IO[str], log: IO[str], say: Callable[[str], None]) -> None:
     """Copy a process's output to its log; on the screen stands only how far it is."""
     shown = time.monotonic()
     for line in output:
         log.write(line)
         progress = PROGRESS.findall(line)
         if progress and time.monotonic() - shown > PROGRESS_EVERY_S:
-            _say(f"      {progress[-1]}")
+            say(f"      {progress[-1]}")
             shown = time.monotonic()
 
 
@@ -278,8 +344,3 @@ def _failure(stage: Stage, returncode: int) -> Exception:
         return ValueError(f"{stage.name}: {refused[0]}")
     kind, message = errors[0] if errors else ("error", f"exit code {returncode}")
     return StageFailed(f"{stage.name}: {kind}: {message} (whole log: {stage.log})")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()

@@ -23,7 +23,7 @@ class Row:
     """
 
     name: str
-    title: str
+    title: str = field(compare=False)
     stage: str = "train"
     overlays: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +143,11 @@ def suite_named(name: str) -> Suite:
     if name not in SUITES:
         raise ValueError(f"expected --suite out of {sorted(SUITES)}, got {name!r}")
     return SUITES[name]
+
+
+def homes(name: str) -> dict[str, set[str]]:
+    """Map each row of a suite to the suites that have the very same row: its runs count in all of them."""
+    return {row.name: {other for other, suite in SUITES.items() if row in suite.rows} for row in suite_named(name).rows}
 
 
 def helper(name: str) -> Row:

@@ -16,7 +16,7 @@ MONAI_IDS = frozenset({"imports", "initialize", "run", "finalize", "bundle_root"
 
 PASSING_IDS = MONAI_IDS | {
     "manifest", "pseudo_labels", "output_dir", "cache_dir", "device", "num_workers", "max_epochs", "val_interval",
-    "resume", "track", "tracking_uri",
+    "resume", "track", "tracking_uri", "tags",
 }  # fmt: skip
 """Options that may change when a run goes on: places, speed and length. Files are compared by their hashes."""
 

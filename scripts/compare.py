@@ -7,7 +7,7 @@ import sys
 
 from bundle.reporting.comparison_page import write_comparison
 from bundle.reporting.runs import read_runs, store_uri
-from bundle.suites import suite_named
+from bundle.suites import homes, suite_named
 from scripts.cli import main
 
 
@@ -21,7 +21,7 @@ def compare(suite: str, sweep: str | None = None, out: str = "docs/results", tra
         tracking_uri: of another MLflow store; without it, MLFLOW_TRACKING_URI or the sweep's own.
     """
     asked = suite_named(suite)
-    found = read_runs(store_uri(tracking_uri, sweep or f"outputs/{suite}"), suite, [row.name for row in asked.rows])
+    found = read_runs(store_uri(tracking_uri, sweep or f"outputs/{suite}"), suite, homes(suite))
     print(write_comparison(out, suite, asked, found, sys.argv))
 
 

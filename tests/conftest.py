@@ -1,6 +1,10 @@
 """A tiny IDRiD tree to read: small photographs that are never square, with outlines that are never empty."""
 
+import os
 from pathlib import Path
+
+# One thread for each of the processes that run side by side; NumPy and torch read it when they are imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

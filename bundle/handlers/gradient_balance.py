@@ -5,7 +5,6 @@ from ignite.engine import Engine, Events
 from monai.networks.utils import train_mode
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-from torch.nn.utils import parameters_to_vector
 
 from bundle.engines import Batch, called_with, to_device
 from bundle.hypergradient import loss_gradients
@@ -51,7 +50,6 @@ class GradientBalance:
         for task, label, weight in (("lesions", "lesions", None), ("grade", "initial", batch["weight"])):
             with train_mode(self.tasks), torch.enable_grad():
                 logits = called_with(self.tasks, parameters, batch["image"], amp=False)[task]
-                found.append(
-                    parameters_to_vector(loss_gradients(self.loss(logits, batch[label], weight), encoder).values())
-                )
+                gradients = loss_gradients(self.loss(logits, batch[label], weight), encoder)
+                found.append(torch.cat([gradient.flatten() for gradient in gradients.values()]))
         return found[0], found[1]

@@ -7,6 +7,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
+from bundle.distributed import joined_over_ranks
 from bundle.engines import Batch, to_device
 from bundle.handlers.label_curves import label_curves, pooled
 from bundle.handlers.meta_step import MetaStep
@@ -83,13 +84,14 @@ class LabelUpdateHandler:
     def finish_epoch(self, engine: Engine) -> None:
         """Put the label curves of the epoch into ``engine.state.metrics``."""
         if self._curves:
-            engine.state.metrics.update(pooled(self._curves))
+            engine.state.metrics.update(pooled(joined_over_ranks(self._curves)))
 
     def _take(self, engine: Engine, batch: Batch, gradients: dict[str, Tensor] | None) -> None:
         batch = to_device(batch, engine.state.device)
         graded = to_device(next(self._draws), engine.state.device) if self._draws is not None else None
         moved = self.step(batch, graded, gradients)
-        self._curves.append(label_curves(batch, moved.labels_NC, moved.meta_loss))
+        curves = label_curves(batch, moved.labels_NC, moved.meta_loss)
+        self._curves.append({name: value.cpu() for name, value in curves.items()})
 
 
 def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:

@@ -39,6 +39,7 @@ class RunTracker:
         artifacts: files and folders below ``output_dir`` to log at the end, where they exist.
         tracking_uri: of the store; None takes ``MLFLOW_TRACKING_URI`` or the default.
         facts: where the run's input came from, such as the manifest's hash; logged as ``facts.<name>``.
+        tags: of the run, besides its stage, folder, commit and command; a sweep says here which row it is.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class RunTracker:
         artifacts: Sequence[str] = (),
         tracking_uri: str | None = None,
         facts: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.stage, self.output_dir, self.settings = stage, Path(output_dir).resolve(), dict(settings)
         self.split, self.validators = split, dict(validators or {})
         self.artifacts, self.tracking_uri = tuple(artifacts), tracking_uri
         self.facts = {f"facts.{name}": value for name, value in (facts or {}).items()}
+        self.tags = {name: str(value) for name, value in (tags or {}).items()}
         self.run_id = ""
 
     def attach(self, engine: Engine) -> None:
@@ -70,8 +73,8 @@ class RunTracker:
 
     def start(self, engine: Engine) -> None:
         """Open the run and log what is known before the first step."""
-        self.client = _client(self.tracking_uri, self.output_dir.parent)
-        experiment_id = _experiment(self.client)
+        self.client = open_store(self.tracking_uri, self.output_dir.parent)
+        experiment_id = find_experiment(self.client)
         self._close_killed(experiment_id)
         run = self.client.create_run(experiment_id, run_name=f"{self.stage}-{self.output_dir.name}", tags=self._tags())
         self.run_id, self.engine = run.info.run_id, engine
@@ -110,6 +113,7 @@ class RunTracker:
 
     def _tags(self) -> dict[str, str]:
         return {
+            **self.tags,
             "stage": self.stage,
             "output_dir": str(self.output_dir),
             "commit": commit(),
@@ -139,7 +143,8 @@ def default_uri(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
-def _client(tracking_uri: str | None, folder: Path) -> "MlflowClient":
+def open_store(tracking_uri: str | None, folder: Path) -> "MlflowClient":
+    """Return a client of the store: the one asked for, the one that the program or environment chose, or a folder's."""
     import mlflow
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,8 +153,11 @@ def _client(tracking_uri: str | None, folder: Path) -> "MlflowClient":
     return mlflow.MlflowClient(tracking_uri or chosen)
 
 
-def _experiment(client: "MlflowClient") -> str:
-    """Return the experiment's id; files of a local store lie beside it, a server decides for itself."""
+def find_experiment(client: "MlflowClient") -> str:
+    """Return the id of this bundle's experiment, made if need be.
+
+    The files of a local store lie beside it; a server decides for itself.
+    """
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return found.experiment_id

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -80,19 +81,19 @@ def store_uri(tracking_uri: str | None, sweep: str | os.PathLike) -> str:
     return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(sweep))
 
 
-def read_runs(tracking_uri: str, suite: str, rows: Collection[str]) -> Found:
+def read_runs(tracking_uri: str, suite: str, rows: Mapping[str, Collection[str]]) -> Found:
     """Read the evaluations of a suite, each with the training that it belongs to.
 
     Args:
         tracking_uri: of the MLflow store; a local one that does not exist is not made.
         suite: name, as the runs are tagged.
-        rows: names of those that count.
+        rows: those that count, and for each the suites whose runs of it count, this one among them.
 
     Raises:
         ValueError: if there is no store, it cannot be read, or it has no finished evaluation of the suite.
     """
-    found = _search(tracking_uri, suite)
-    of_rows = [run for run in found if run.data.tags.get("row") in rows]
+    found = _search(tracking_uri, suite, set().union(*rows.values()))
+    of_rows = [run for run in found if run.data.tags["suite"] in rows.get(run.data.tags.get("row", ""), ())]
     finished = [run for run in of_rows if run.info.status == "FINISHED"]
     evaluations = _newest(run for run in finished if _stage(run) == "evaluate")
     if not evaluations:
@@ -114,8 +115,8 @@ def read_runs(tracking_uri: str, suite: str, rows: Collection[str]) -> Found:
     )
 
 
-def _search(tracking_uri: str, suite: str) -> list["MlflowRun"]:
-    """Return all runs of the suite, of any stage and end, the oldest first."""
+def _search(tracking_uri: str, suite: str, suites: Collection[str]) -> list["MlflowRun"]:
+    """Return all runs of the suites, of any stage and end, the oldest first."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -129,7 +130,8 @@ def _search(tracking_uri: str, suite: str) -> list["MlflowRun"]:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             raise ValueError(f"expected the experiment {EXPERIMENT!r} in {tracking_uri}, found none; {make}")
-        return list(_pages(client, experiment.experiment_id, f"tags.suite = '{suite}'"))
+        pages = [_pages(client, experiment.experiment_id, f"tags.suite = '{one}'") for one in sorted(suites)]
+        return sorted(chain.from_iterable(pages), key=lambda run: run.info.start_time)
     except (MlflowException, SQLAlchemyError) as error:
         raise ValueError(f"expected an MLflow store at {tracking_uri}, got: {str(error).splitlines()[0]}") from error
 

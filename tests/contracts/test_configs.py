@@ -16,8 +16,8 @@ from bundle import ROOT
 CONFIGS = ROOT / "configs"
 STAGES = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
 OVERLAYS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS)
-ON_TOP_OF_TRAIN = ("evaluate", "multi_gpu_train")
-"""Stages whose own file is an overlay of train.yaml."""
+BASES = {"evaluate": "train", "multi_gpu_train": "train", "evaluate_grader": "pretrain"}
+"""Stages whose own file is an overlay of another stage's."""
 
 
 def named(path: Path) -> str:
@@ -27,7 +27,7 @@ def named(path: Path) -> str:
 def files_of(path: Path) -> list[Path]:
     """Return the files that this one is run with; an overlay that is not called after a stage is one of train."""
     if path in STAGES.values():
-        return [STAGES["train"], path] if path.stem in ON_TOP_OF_TRAIN else [path]
+        return [STAGES[BASES[path.stem]], path] if path.stem in BASES else [path]
     return [*files_of(STAGES.get(path.stem, STAGES["train"])), path]
 
 
@@ -112,7 +112,7 @@ def test_every_function_that_an_expression_calls_is_there(path):
 
 
 def test_without_label_update_there_is_neither_its_network_nor_its_optimiser():
-    train = workflow(STAGES["train"], label_update=False, pretrained=False, width=0.0625)
+    train = workflow(STAGES["train"], label_update=False, pretrained=False, width=0.0625, teacher_facts={})
     assert train.parser.get_parsed_content("label_optimizer") is None
     assert train.parser.get_parsed_content("label_network") is None
     assert train.parser.get_parsed_content("train#step").label_update is None

@@ -15,7 +15,7 @@ FLOORS = (
     {"labels", "files", "images", "manifest", "hand_over", "provenance", "distributed"},
     {"datasets", "transforms", "networks", "losses", "hypergradient", "metrics", "attribution", "pseudo_labels"},
     {"engines", "handlers"},
-    {"reporting", "workflow", "pipeline"},
+    {"reporting", "workflow", "pipeline", "suites", "sweep", "executors"},
 )
 LONE_FLOOR = 1
 """Rooms of this floor do not import each other."""

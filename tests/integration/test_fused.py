@@ -1,9 +1,5 @@
 """One lesion class instead of four, on a small phantom: it trains, is scored, and goes no further."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -23,17 +19,19 @@ SMOKE = "experiments/smoke/train.yaml"
 pytestmark = pytest.mark.timeout(600)
 
 
-def run_stage(folder, configs, *words):
+@pytest.fixture(scope="module")
+def run_stage(typed, folder):
     """Run a stage as a user would, from another folder than the bundle's."""
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / name) for name in configs]),
-         *map(str, words), "--track", "False"],
-        cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "2"},
-    )  # fmt: skip
+
+    def run(configs, *words):
+        files = [str(CONFIGS / name) for name in configs]
+        return typed("monai.bundle", "run", "--config_file", files, *words, "--track", "False", cwd=folder)
+
+    return run
 
 
-def evaluate(folder, trained, *words, configs=("train.yaml", "evaluate.yaml", SMOKE)):
-    return run_stage(folder, configs, "--manifest", folder / "manifest.json", "--output_dir", trained, *words)
+def evaluate(run_stage, folder, trained, *words, configs=("train.yaml", "evaluate.yaml", SMOKE)):
+    return run_stage(configs, "--manifest", folder / "manifest.json", "--output_dir", trained, *words)
 
 
 def label(row):
@@ -60,10 +58,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(folder):
+def trained(run_stage, folder):
     """Weights after an epoch of training and a pass of meta steps."""
     done = run_stage(
-        folder, ["train.yaml", SMOKE], "--manifest", folder / "manifest.json", "--pseudo_labels",
+        ["train.yaml", SMOKE], "--manifest", folder / "manifest.json", "--pseudo_labels",
         folder / "labels.json", "--output_dir", folder / "train", "--fuse", "True", "--fuse_radius_px", "2",
         "--max_epochs", "1",
     )  # fmt: skip
@@ -78,8 +76,9 @@ def test_the_weights_have_one_lesion_class_and_say_so(trained):
     assert content["facts"]["fuse_radius_px"] == 2
 
 
-def test_the_fused_lesion_is_scored_beside_a_trivial_score(folder, trained):
-    done = evaluate(folder, trained, configs=("train.yaml", "evaluate.yaml", SMOKE, "experiments/fused/train.yaml"))
+def test_the_fused_lesion_is_scored_beside_a_trivial_score(run_stage, folder, trained):
+    configs = ("train.yaml", "evaluate.yaml", SMOKE, "experiments/fused/train.yaml")
+    done = evaluate(run_stage, folder, trained, configs=configs)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     scores = load_json(trained / "metrics.json")["scores"]
     assert 0 <= scores["lesions/dice_lesion"] <= 1
@@ -90,15 +89,15 @@ def test_the_fused_lesion_is_scored_beside_a_trivial_score(folder, trained):
     assert "Dice, any lesion" in done.stdout
 
 
-def test_fused_weights_are_not_evaluated_as_four_lesions(folder, trained):
-    done = evaluate(folder, trained, "--fuse", "False")
+def test_fused_weights_are_not_evaluated_as_four_lesions(run_stage, folder, trained):
+    done = evaluate(run_stage, folder, trained, "--fuse", "False")
     assert done.returncode == 1
     assert "expected weights of fuse False in" in done.stderr
 
 
-def test_inference_with_fused_weights_is_refused_and_says_why(folder, trained):
+def test_inference_with_fused_weights_is_refused_and_says_why(run_stage, folder, trained):
     done = run_stage(
-        folder, ["inference.yaml", "experiments/smoke/inference.yaml"], "--checkpoint", trained / "model.pt",
+        ["inference.yaml", "experiments/smoke/inference.yaml"], "--checkpoint", trained / "model.pt",
         "--input", folder / "phantom", "--output_dir", folder / "inference",
     )  # fmt: skip
     assert done.returncode == 1

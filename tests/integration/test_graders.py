@@ -1,10 +1,8 @@
 """The four graders of the paper's comparison on a small phantom: one config, an overlay each, a temperature for all."""
 
 import dataclasses
+import functools
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -31,18 +29,25 @@ KEPT = ("resnext50", "densenet201")
 pytestmark = pytest.mark.timeout(600)
 
 
-def run_stage(folder, configs, *words):
+@pytest.fixture(scope="module")
+def run_stage(typed):
     """Run a stage as a user would, from another folder than the bundle's."""
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([str(CONFIGS / name) for name in configs]),
-         "--manifest", str(folder / "manifest.json"), *map(str, words)],
-        cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+
+    def run(folder, configs, *words):
+        files = [str(CONFIGS / name) for name in configs]
+        manifest = folder / "manifest.json"
+        return typed("monai.bundle", "run", "--config_file", files, "--manifest", manifest, *words, cwd=folder)
+
+    return run
 
 
-def pretrain(folder, name, *words):
-    configs = ["pretrain.yaml", "experiments/smoke/pretrain.yaml", f"baselines/{name}/pretrain.yaml"]
-    return run_stage(folder, configs, "--output_dir", folder / name, *words)
+@pytest.fixture(scope="module")
+def pretrain(run_stage):
+    def run(folder, name, *words):
+        configs = ["pretrain.yaml", "experiments/smoke/pretrain.yaml", f"baselines/{name}/pretrain.yaml"]
+        return run_stage(folder, configs, "--output_dir", folder / name, *words)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +64,27 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def train(folder, pretrain):
+    """Train one of the four for an epoch, once; return what it printed, and the facts of its weights file."""
+
+    @functools.cache
+    def run(name):
+        done = pretrain(folder, name, "--val_interval", "5", "--track", name == "densenet201")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        weights = folder / name / "model.pt"
+        facts = torch.load(weights, weights_only=True)["facts"]
+        if name not in KEPT:
+            weights.unlink()
+        return done.stdout + done.stderr, facts
+
+    return run
+
+
 @pytest.fixture(scope="module", params=BASELINES)
-def trained(request, folder):
-    """One of the four after an epoch: its name, what it printed, and the facts of its weights file."""
-    tracked = request.param == "densenet201"
-    done = pretrain(folder, request.param, "--val_interval", "5", "--track", tracked)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    weights = folder / request.param / "model.pt"
-    facts = torch.load(weights, weights_only=True)["facts"]
-    if request.param not in KEPT:
-        weights.unlink()
-    return request.param, done.stdout + done.stderr, facts
+def trained(request, train):
+    """One of the four: its name, what it printed, and its facts."""
+    return request.param, *train(request.param)
 
 
 def test_each_overlay_trains_its_network_and_the_file_knows_the_temperature(folder, trained):
@@ -106,11 +121,9 @@ def test_metrics_and_pictures_are_in_mlflow(folder, trained):
     assert {"model.pt", "confusion.png", "reliability.png"} <= logged
 
 
-def test_two_graders_label_the_lesion_images_each_with_its_temperature(folder):
+def test_two_graders_label_the_lesion_images_each_with_its_temperature(folder, run_stage, train):
+    temperatures = [train(name)[1]["temperature"] for name in KEPT]
     paths = [folder / name / "model.pt" for name in KEPT]
-    for name, path in zip(KEPT, paths, strict=True):
-        if not path.exists():
-            pytest.skip(f"{name} was not trained before")
     configs = ["pseudo_label.yaml", "experiments/smoke/pseudo_label.yaml"]
     words = ("--graders", [str(path) for path in paths], "--output_dir", folder / "pseudo", "--track", "False")
     done = run_stage(folder, configs, *words)
@@ -118,12 +131,10 @@ def test_two_graders_label_the_lesion_images_each_with_its_temperature(folder):
     found = load_json(folder / "pseudo" / "pseudo_labels.json")
     assert len(found["rows"]) == len(lesion_labelling(load_manifest(folder / "manifest.json")))
     text = json.dumps(found)
-    for path in paths:
-        facts = torch.load(path, weights_only=True)["facts"]
-        assert json.dumps(facts["temperature"]) in text
+    assert all(json.dumps(temperature) in text for temperature in temperatures)
 
 
-def test_without_a_held_out_fold_the_file_says_that_nothing_was_fitted(folder):
+def test_without_a_held_out_fold_the_file_says_that_nothing_was_fitted(folder, pretrain):
     done = pretrain(folder, "resnext50", "--fold", "$None", "--track", "False", "--output_dir", folder / "whole")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     facts = torch.load(folder / "whole" / "model.pt", weights_only=True)["facts"]
@@ -132,14 +143,14 @@ def test_without_a_held_out_fold_the_file_says_that_nothing_was_fitted(folder):
     assert not (folder / "whole" / "confusion.png").exists()
 
 
-def test_an_unknown_architecture_is_refused(folder, tmp_path):
+def test_an_unknown_architecture_is_refused(folder, pretrain, tmp_path):
     done = pretrain(folder, "resnext50", "--architecture", "alexnet", "--track", "False", "--output_dir", tmp_path)
     assert done.returncode == 1
     assert "expected architecture in ['resnext50_32x4d'" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_manifest_without_grades_is_refused_and_what_is_missing_is_said(folder, tmp_path):
+def test_a_manifest_without_grades_is_refused_and_what_is_missing_is_said(folder, pretrain, tmp_path):
     manifest = load_manifest(folder / "manifest.json")
     outlined = [row for row in manifest.photographs if row.outlined]
     save_manifest(dataclasses.replace(manifest, photographs=tuple(outlined)), tmp_path / "manifest.json")

@@ -50,23 +50,24 @@ def folder(tmp_path_factory):
 
 
 def command(folder, output, *graders):
-    words = (
+    return (
         "monai.bundle", "run", "--config_file", ROOT / "configs" / "pseudo_label.yaml",
         "--manifest", folder / "manifest.json", "--graders", [str(folder / name) for name in graders],
         "--output_dir", output, "--cache_dir", folder / "cache", "--image_size", IMAGE_PX, "--batch_size", 1,
         "--num_workers", 0, "--track", "False",
     )  # fmt: skip
+
+
+def typed_anew(words):
+    """Return the command line of a Python of its own."""
     return [sys.executable, "-m", *map(str, words)]
-
-
-def run(folder, output, *graders):
-    return subprocess.run(command(folder, output, *graders), cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def finished(folder):
     """The output of one undisturbed run."""
-    done = run(folder, folder / "undisturbed", "random.pt")
+    words = typed_anew(command(folder, folder / "undisturbed", "random.pt"))
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "undisturbed"
 
@@ -90,10 +91,10 @@ def test_every_photograph_has_a_panel_that_the_page_leads_to(finished):
     assert page.count("<tr data-action=") == len(rows)
 
 
-def test_a_killed_run_leaves_no_half_of_a_file_and_the_next_one_gives_the_same_bytes(folder, finished, tmp_path):
+def test_a_killed_run_leaves_no_half_of_a_file_and_the_next_one_gives_the_same_bytes(typed, folder, finished, tmp_path):
     output = tmp_path / "killed"
     words = command(folder, output, "random.pt")
-    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(typed_anew(words), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while len(finals(output / "panels")) < 3:
         assert process.poll() is None, "the run ended before it could be killed"
@@ -105,7 +106,7 @@ def test_a_killed_run_leaves_no_half_of_a_file_and_the_next_one_gives_the_same_b
     assert 3 <= len(finals(output / "panels")) < len(undisturbed)
     assert all(path.read_bytes() == undisturbed[path.name] for path in finals(output / "panels"))
     assert [path.name for path in output.iterdir()] == ["panels"]
-    again = run(folder, output, "random.pt")
+    again = typed(*words, cwd=folder)
     assert again.returncode == 0, again.stderr[-3000:]
     for name in ("pseudo_labels.json", "pseudo_labels.csv", "summary.json", "decisions.html"):
         assert (output / name).read_bytes() == (finished / name).read_bytes()
@@ -117,8 +118,8 @@ def finals(panels):
     return [path for path in panels.glob("*.jpg") if not path.name.startswith(".")]
 
 
-def test_a_grader_that_gives_nan_fails_the_run_which_names_its_file_and_the_photograph(folder, tmp_path):
-    done = run(folder, tmp_path / "broken", "random.pt", "broken.pt")
+def test_a_grader_that_gives_nan_fails_the_run_which_names_its_file_and_the_photograph(typed, folder, tmp_path):
+    done = typed(*command(folder, tmp_path / "broken", "random.pt", "broken.pt"), cwd=folder)
     assert done.returncode != 0
     assert f"grader {folder / 'broken.pt'} (resnext50_32x4d) gave NaN or infinity for" in done.stderr
     assert "/train/" in done.stderr.partition("gave NaN or infinity for")[2].splitlines()[0]

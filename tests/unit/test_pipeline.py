@@ -1,10 +1,12 @@
 """A pipeline's stages are laid out before anything runs."""
 
+import fcntl
+import threading
 from pathlib import Path
 
 import pytest
 
-from bundle.pipeline import Settings, stages, up_to
+from bundle.pipeline import Settings, run_stages, stages, up_to
 
 
 def laid_out(**changes):
@@ -32,3 +34,26 @@ def test_stages_can_end_early():
 def test_refuses_to_end_at_a_stage_that_is_not_there():
     with pytest.raises(ValueError, match=r"expected --until out of \['pretrain/a', .*\], got 'pretrain'"):
         up_to(laid_out(), "pretrain")
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A folder that another run holds, and what that run holds it by."""
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield tmp_path, file
+
+
+def test_refuses_a_folder_in_which_another_run_works(held):
+    folder, _ = held
+    with pytest.raises(ValueError, match=r"another run still works in .*: wait for it, or stop it"):
+        run_stages([], folder)
+
+
+def test_waits_for_the_other_run_if_it_may(held):
+    folder, file = held
+    ended = threading.Timer(0.3, file.close)
+    ended.start()
+    run_stages([], folder, lock_wait_s=30)
+    assert not ended.is_alive()
+    assert file.closed

@@ -56,7 +56,7 @@ def test_the_cosine_of_known_directions(batch, opposed, cosine):
 
 def test_the_gradients_are_autograds_and_nothing_else_changes(batch):
     torch.manual_seed(0)
-    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16)).train()
+    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16)).train().to(memory_format=torch.channels_last)
     loss = CategoricalFocalLoss()
     buffers = [one.clone() for one in tasks.buffers()]
     lesions, grade = GradientBalance(tasks, loss, beta=1.0).gradients(batch)

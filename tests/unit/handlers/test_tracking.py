@@ -71,6 +71,12 @@ def test_a_run_that_came_to_its_end_is_finished_and_says_what_it_was(runs):
     assert (runs / "mlflow.db").is_file()
 
 
+def test_a_run_has_the_tags_that_it_is_given_beside_its_own(runs):
+    run(runs / "tagged", tags={"row": "pldmlt", "fold": 0, "mlflow.parentRunId": "abc", "stage": "sweep"})
+    tags = of(runs, runs / "tagged")[0].data.tags
+    assert [tags[name] for name in ("row", "fold", "mlflow.parentRunId", "stage")] == ["pldmlt", "0", "abc", "train"]
+
+
 def test_curves_have_one_point_an_epoch_under_split_task_and_metric(runs):
     tracker = run(runs / "curves", validators={"validation": validator(**{"grade/accuracy": 0.25})})
     history = {

@@ -1,0 +1,85 @@
+"""What became of each task, for whoever runs it."""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bundle.pipeline import StageFailed, run_stages
+from bundle.sweep import Task
+
+LOCK_WAIT_S = 600
+"""A worker that is killed leaves its stage's process behind, at work. It holds the folder until it has finished or has
+noticed, at its next line of progress, that nobody reads it. The task's next try waits for that, then goes on."""
+
+GOOD = ("done", "finished before")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+        task: its name.
+        status: ``done``, ``finished before``, ``failed`` or ``not run``.
+        message: how long it took, or what went wrong.
+    """
+
+    task: str
+    status: str
+    message: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the task's files are there for those that need it."""
+        return self.status in GOOD
+
+
+def run_task(task: Task, *needed: Outcome) -> Outcome:
+    """Run what is not finished of a task, unless what it needs is not there."""
+    missing = [outcome.task for outcome in needed if not outcome.is_good]
+    if missing:
+        return Outcome(task=task.name, status="not run", message=f"needs {', '.join(missing)}")
+    if all(stage.is_finished() for stage in task.stages):
+        return Outcome(task=task.name, status="finished before")
+    say(f"{task.name}: started, logs in {task.output_dir}")
+    started = time.monotonic()
+    try:
+        run_stages(task.stages, task.output_dir, say=_hush, lock_wait_s=LOCK_WAIT_S)
+    except (ValueError, OSError, StageFailed) as error:
+        return failure(task, str(error))
+    return Outcome(task=task.name, status="done", message=f"in {time.monotonic() - started:.0f} s")
+
+
+def failure(task: Task, message: str) -> Outcome:
+    """Say where a task's logs are, unless the message does."""
+    where = "" if str(task.output_dir) in message else f" (logs in {task.output_dir})"
+    return Outcome(task=task.name, status="failed", message=message + where)
+
+
+def report(outcome: Outcome, remaining: int) -> None:
+    """Say in one line what became of a task, and how many are left."""
+    say(f"{outcome.task}: {f'{outcome.status} {outcome.message}'.strip()}; {remaining} remain")
+
+
+def check(outcomes: Mapping[str, Outcome]) -> None:
+    """Raise if some task did not come to its end.
+
+    Raises:
+        StageFailed: naming the tasks that failed, with their logs, and those that could not run without them.
+    """
+    failed = [f"{one.task}: {one.message}" for one in outcomes.values() if one.status == "failed"]
+    not_run = [one.task for one in outcomes.values() if one.status == "not run"]
+    if failed:
+        waiting = [f"not run, for they need these: {', '.join(not_run)}"] if not_run else []
+        raise StageFailed("\n  ".join([f"{len(failed)} of {len(outcomes)} tasks failed", *failed, *waiting]))
+
+
+def say(text: str) -> None:
+    """Show a line at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _hush(text: str) -> None:
+    """Leave the stages' own lines out: many tasks share a screen."""

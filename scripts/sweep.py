@@ -1,0 +1,94 @@
+"""Run a table: every row on every fold with every seed, on this machine or on a Ray cluster.
+
+python -m scripts.sweep --suite table1 --manifest idrid.json --output_dir outputs/table1 --folds 5 --seeds 1
+python -m scripts.sweep --suite table1 --manifest idrid.json --executor ray --gpus_per_task 0.5
+Run it again after anything cut it off: finished runs are skipped, the unfinished go on.
+"""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from bundle.executors.cluster import run_ray
+from bundle.executors.local import run_local
+from bundle.handlers.sweep_run import sweep_run
+from bundle.pipeline import StageFailed, store
+from bundle.sweep import Sweep, Task, below, lay_out
+from scripts.cli import main
+
+EXECUTORS = ("local", "ray")
+
+
+def sweep(
+    suite: str,
+    manifest: str,
+    output_dir: str | None = None,
+    folds: int = 5,
+    seeds: int = 1,
+    experiment: str | None = None,
+    rows: str | None = None,
+    executor: str = "local",
+    processes: int = 1,
+    gpus_per_task: float = 0.0,
+    ray_address: str | None = None,
+    pretrained: str | None = None,
+    num_workers: int | None = None,
+    resume: bool | None = None,
+    track: bool | None = None,
+    only_list: bool = False,
+) -> None:
+    """Train and score the rows of a table; `scripts.compare` makes the table.
+
+    Args:
+        suite: the table: table1, table2, table3, beta, gamma, generality or labels.
+        manifest: what `scripts.prepare` wrote.
+        output_dir: folder of all runs; without it, outputs/ and the suite's name.
+        folds: hold out the first so many folds of the manifest in turn.
+        seeds: run each with the seeds 0, 1, ... up to so many.
+        experiment: a folder of overlays below configs/experiments, such as demo, on top of every row.
+        rows: names of the rows to run, separated by commas; without it, all.
+        executor: local, or ray.
+        processes: local: runs at a time.
+        gpus_per_task: ray: GPUs of a run, or a share of one; a run with 0 sees none.
+        ray_address: ray: of a cluster; without it, RAY_ADDRESS, or a Ray on this machine alone.
+        pretrained: true, false or a path; for every network of the stages.
+        num_workers: loader processes.
+        resume: false starts unfinished trainings anew.
+        track: false leaves MLflow out.
+        only_list: true prints the runs and what they need, and runs nothing.
+    """
+    if executor not in EXECUTORS:
+        raise ValueError(f"expected --executor out of {list(EXECUTORS)}, got {executor!r}")
+    options = {"pretrained": pretrained, "num_workers": num_workers, "resume": resume, "track": track}
+    plan = Sweep(
+        suite=suite, manifest=Path(manifest).resolve(), output_dir=Path(output_dir or f"outputs/{suite}").resolve(),
+        folds=folds, seeds=seeds, experiment=experiment, rows=rows.split(",") if rows else None,
+        options={name: value for name, value in options.items() if value is not None},
+    )  # fmt: skip
+    tasks = lay_out(plan)
+    if only_list:
+        print("\n".join(map(_line, tasks)))
+        return
+    try:
+        with _tracked(plan) if track is not False else nullcontext() as parent_run:
+            todo = below(tasks, parent_run) if parent_run else tasks
+            if executor == "local":
+                run_local(todo, processes)
+            else:
+                run_ray(todo, gpus_per_task, ray_address)
+    except StageFailed as error:
+        sys.exit(f"error: {error}")
+
+
+def _line(task: Task) -> str:
+    stages = ", ".join(f"{stage.name}{' (finished)' if stage.is_finished() else ''}" for stage in task.stages)
+    return f"{task.name}: {stages}" + (f"; needs {', '.join(task.needs)}" if task.needs else "")
+
+
+def _tracked(plan: Sweep) -> AbstractContextManager[str]:
+    tags = {"suite": plan.suite, "folds": str(plan.folds), "seeds": str(plan.seeds)}
+    return sweep_run(plan.output_dir, tags, store(plan.output_dir))
+
+
+if __name__ == "__main__":
+    main(sweep)
