@@ -15,6 +15,7 @@ from bundle import ROOT
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
 from bundle.datasets.phantom import write_phantom
+from bundle.datasets.splits import lesion_training
 from bundle.files import load_json
 from bundle.manifest import load_manifest, save_manifest
 from bundle.transforms import field_of_view
@@ -125,7 +126,7 @@ def test_a_killed_training_goes_on_and_finished_stages_are_not_run_again(run_pip
     output = tmp_path / "outputs"
     shutil.copytree(finished[0], output)
     undisturbed = load_json(output / "train" / "metrics.json")["scores"]
-    for name in ("model.pt", "finished.train.json", "metrics.json"):
+    for name in ("model.pt", "label_network.pt", "finished.train.json", "metrics.json"):
         (output / "train" / name).unlink()
     run = subprocess.Popen(
         typed_anew(*pipeline_words(folder, output)), cwd=folder, start_new_session=True, stdout=subprocess.PIPE,
@@ -141,10 +142,10 @@ def test_a_killed_training_goes_on_and_finished_stages_are_not_run_again(run_pip
     assert "pseudo_label: finished before, skipped" in again.stdout
     assert "train: done in" in again.stdout
     assert "going on after epoch" in (output / "train" / "log.train.txt").read_text(encoding="utf-8")
-    ours, theirs = (
-        torch.load(path / "train" / "model.pt", weights_only=True)["model"] for path in (output, finished[0])
-    )
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for name in ("model.pt", "label_network.pt"):
+        ours, theirs = (torch.load(path / "train" / name, weights_only=True)["model"] for path in (output, finished[0]))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert theirs["shift.weight"].abs().max() > 0  # the label update network has learned
     scores = load_json(output / "train" / "metrics.json")["scores"]
     assert scores == undisturbed
 
@@ -157,20 +158,47 @@ def wait_for(path, run, seconds=120):
         time.sleep(0.02)
 
 
-def test_a_stage_runs_from_another_folder_and_two_processes_train_together(folder, finished, tmp_path):
-    output, _ = finished
+def trained_together(processes, folder, labels, output):
+    """Train one epoch in processes that share batches of two, and return its metrics.
+
+    Nothing is drawn at random, and Adam does not blow rounding up to whole steps.
+    """
     configs = [
         str(ROOT / "configs" / name) for name in ("train.yaml", "multi_gpu_train.yaml", "experiments/smoke/train.yaml")
     ]
     words = typed_anew(
-        "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "monai.bundle", "run",
-        "--config_file", configs, "--manifest", folder / "manifest.json",
-        "--pseudo_labels", output / "pseudo" / "pseudo_labels.json", "--output_dir", tmp_path / "train",
-        "--track", "False", "--batch_size", "1", "--max_epochs", "1",
+        "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone", "-m", "monai.bundle", "run",
+        "--config_file", configs, "--manifest", folder / "manifest.json", "--pseudo_labels", labels,
+        "--output_dir", output, "--cache_dir", folder / "outputs" / "cache", "--max_epochs", "1",
+        "--batch_size", 2 // processes, "--decoder_norm", "group", "--amp", "False", "--alternation", "step",
+        "--train#preprocessing#transforms#3#_disabled_", "True", "--optimizer#eps", "1e-5",
+        "--label_optimizer#eps", "1e-5", "--tracking_uri", f"sqlite:///{output}.db",
     )  # fmt: skip
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=output.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert (tmp_path / "train" / "model.pt").is_file()
+    return tracked_metrics(f"sqlite:///{output}.db")
+
+
+def tracked_metrics(uri):
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "fundus_dr_multitask"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    return {name: value for name, value in run.data.metrics.items() if name.startswith("train/")}
+
+
+def test_two_processes_with_half_the_batch_each_follow_one_with_the_whole(folder, finished, tmp_path):
+    labels = finished[0] / "pseudo" / "pseudo_labels.json"
+    rows = lesion_training(load_manifest(folder / "manifest.json"), 0)
+    assert len(rows) % 2 == 0  # else the sampler repeats one, and the two see other data than the one
+    alone, both = (trained_together(n, folder, labels, tmp_path / f"train{n}") for n in (1, 2))
+    assert {"train/both/loss", "train/labels/movement", "train/labels/accuracy"} <= set(alone)
+    assert alone["train/labels/movement"] > 1e-4
+    assert both == pytest.approx({name: alone[name] for name in both}, abs=1e-4)
+    for name in ("model.pt", "label_network.pt"):
+        ours, theirs = (torch.load(tmp_path / f"train{n}" / name, weights_only=True)["model"].values() for n in (1, 2))
+        assert max((a.float() - b.float()).abs().max() for a, b in zip(ours, theirs, strict=True)) < 1e-4
 
 
 def test_a_misspelt_option_is_refused_by_the_bundle_runner(typed, folder, tmp_path):
