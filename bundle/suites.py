@@ -124,6 +124,10 @@ SUITES: Mapping[str, Suite] = {
             ),
         ],
     ),
+    "precision": Suite(
+        title="bfloat16 beside float32", baseline="segmentation",
+        rows=[*_objectives(["segmentation"]), Row(name="float32", title="the same in float32", options={"amp": False})],
+    ),
     "labels": Suite(
         title="Does the label update network help?", baseline="fixed",
         rows=[

@@ -40,7 +40,7 @@ def sweep(
     """Train and score the rows of a table; `scripts.compare` makes the table.
 
     Args:
-        suite: the table: table1, table2, table3, beta, gamma, generality or labels.
+        suite: the table: table1, table2, table3, beta, gamma, generality, precision or labels.
         manifest: what `scripts.prepare` wrote.
         output_dir: folder of all runs; without it, outputs/ and the suite's name.
         folds: hold out the first so many folds of the manifest in turn.
