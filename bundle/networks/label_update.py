@@ -5,7 +5,7 @@ from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 
 from bundle.labels import GRADES
-from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.vgg import VGG16Encoder
 
 MASKS = ("feasible", "all")
@@ -61,7 +61,7 @@ class LabelUpdateNetwork(nn.Module):
         mask: str = "feasible",
         batch_norm: bool = False,
         encoder: str = "own",
-        tasks: MultiTaskUNet | None = None,
+        tasks: GradedNetwork | None = None,
     ) -> None:
         super().__init__()
         if mask not in MASKS or encoder not in ENCODERS:

@@ -3,14 +3,15 @@
 from monai.networks.nets.basic_unet import UpCat
 from torch import Tensor, nn
 
-from bundle.labels import GRADES, LESIONS
+from bundle.labels import LESIONS
+from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.vgg import VGG16Encoder
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 DECODER_NORMS = {"batch": ("batch", {}), "group": ("group", {"num_groups": 8})}
 
 
-class MultiTaskUNet(nn.Module):
+class MultiTaskUNet(GradedNetwork):
     """U-Net on a VGG16 encoder whose deepest features also give the grade (Liu & Huang 2023, section 3.2).
 
     The decoder keeps the full-resolution skip (block1_conv2), as Keras ``segmentation_models`` does: a
@@ -61,26 +62,12 @@ class MultiTaskUNet(nn.Module):
             for below, skip, out in zip(inputs, reversed(skips), outputs, strict=True)
         )
         self.segmentation_head = nn.Conv2d(outputs[-1], lesion_classes + 1, 3, padding=1)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.grade_head = nn.Linear(deepest, len(GRADES))
+        self._read_grade_from(deepest)
         for module in (self.decoder, self.segmentation_head):
             module.apply(_he_normal)
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self._decode(self.encoder(image))
-
-    def both_tasks(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the logits of both tasks from one pass of the encoder."""
-        features = self.encoder(image)
-        return {"lesions": self._decode(features), "grade": self.head(features[-1])}
-
-    def features(self, image: Tensor) -> Tensor:
-        """Return what the grade is read from, ``(N, C, H/32, W/32)``."""
-        return self.encoder(image)[-1]
-
-    def head(self, features_NCHW: Tensor) -> Tensor:
-        """Return the grade logits ``(N, 5)`` of the deepest features."""
-        return self.grade_head(self.pool(features_NCHW).flatten(1))
+    def _encode(self, image: Tensor) -> list[Tensor]:
+        return self.encoder(image)
 
     def _decode(self, features: list[Tensor]) -> Tensor:
         x = features[-1]
@@ -92,7 +79,7 @@ class MultiTaskUNet(nn.Module):
 class BothTasks(nn.Module):
     """The network as training sees it: ``forward`` gives both tasks, so that DDP's hooks see both."""
 
-    def __init__(self, network: MultiTaskUNet) -> None:
+    def __init__(self, network: GradedNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -103,7 +90,7 @@ class BothTasks(nn.Module):
 class GradeTask(nn.Module):
     """Encoder and grade head alone, under the names of :class:`BothTasks`: what the meta gradient differentiates."""
 
-    def __init__(self, network: MultiTaskUNet) -> None:
+    def __init__(self, network: GradedNetwork) -> None:
         super().__init__()
         self.network = network
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bundle.labels import GRADES, LESIONS
+from bundle.labels import LESIONS
+from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.pretrained import imagenet_weights
 from bundle.networks.vgg import Normalise
 
@@ -17,7 +18,7 @@ ENCODERS = ("vgg16", "resnet18", "resnet34", "resnet50")
 """Those whose layers are torchvision's, so that its ImageNet weights fit; none of them has dropout."""
 
 
-class GradedSegmenter(nn.Module):
+class GradedSegmenter(GradedNetwork):
     """An encoder-decoder of segmentation-models-pytorch (smp) whose deepest features also give the grade.
 
     It stands wherever :class:`bundle.networks.multitask_unet.MultiTaskUNet` does, which shows that the method needs
@@ -71,27 +72,10 @@ class GradedSegmenter(nn.Module):
         self.encoder = segmenter.encoder
         self.decoder = segmenter.decoder
         self.segmentation_head = segmenter.segmentation_head
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.grade_head = nn.Linear(self.encoder.out_channels[-1], len(GRADES))
+        self._read_grade_from(self.encoder.out_channels[-1])
         state = imagenet_weights(encoder_name, pretrained)
         if state is not None:
             _load(self.encoder, state, encoder_name)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self._decode(self._encode(image))
-
-    def both_tasks(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the logits of both tasks from one pass of the encoder."""
-        features = self._encode(image)
-        return {"lesions": self._decode(features), "grade": self.head(features[-1])}
-
-    def features(self, image: Tensor) -> Tensor:
-        """Return what the grade is read from, ``(N, C, H/32, W/32)``; DeepLabv3+ has it at H/16."""
-        return self._encode(image)[-1]
-
-    def head(self, features_NCHW: Tensor) -> Tensor:
-        """Return the grade logits ``(N, 5)`` of the deepest features."""
-        return self.grade_head(self.pool(features_NCHW).flatten(1))
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         return self.encoder(self.normalise(image))

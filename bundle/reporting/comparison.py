@@ -12,7 +12,7 @@ from bundle.labels import LESION_NAMES
 from bundle.metrics.intervals import resampled_interval
 from bundle.reporting.paper import NAMES, printed
 from bundle.reporting.runs import Evaluated, Repeat
-from bundle.reporting.tables import BASELINES, MISSING, Table, interval, markdown_table, number
+from bundle.reporting.tables import BASELINES, MISSING, Table, interval, markdown_table, number, signed
 from bundle.suites import Row, Suite
 
 LESION_SCORES = {
@@ -264,16 +264,6 @@ def spread(found: Estimate, write: Callable[[float | None], str] = number) -> st
         ('0.500 ± 0.100', '0.500 ± –')
     """
     return f"{write(found.mean)} ± {write(found.sd)}" if found.n else MISSING
-
-
-def signed(value: float | None, write: Callable[[float | None], str] = number) -> str:
-    """Write a difference with its sign.
-
-    Example:
-        >>> signed(0.0214), signed(-0.5), signed(math.nan)
-        ('+0.021', '-0.500', '–')
-    """
-    return write(value) if value is None or not value > 0 else f"+{write(value)}"
 
 
 def percent(value: float | None) -> str:

@@ -208,7 +208,7 @@ def _agreement(summary: Mapping[str, Any]) -> Table:
          *_with_interval(summary, f"{key}/quadratic_kappa")]
         for key, (name, n) in names.items()
     ]  # fmt: skip
-    gains = [_with_interval(summary, f"gain/{score}", _signed) for score in ("accuracy", "quadratic_kappa")]
+    gains = [_with_interval(summary, f"gain/{score}", signed) for score in ("accuracy", "quadratic_kappa")]
     rows.insert(2, ["gain: decided minus proposed", str(summary["n_known"]), *gains[0], *gains[1]])
     return Table(["grade", "images", "accuracy", "95 % interval", "quadratic kappa", "95 % interval"], rows)
 
@@ -230,5 +230,11 @@ def _with_interval(
     return write(summary.get(key)), interval([summary.get(f"{key}_low"), summary.get(f"{key}_high")], write)
 
 
-def _signed(value: float | None) -> str:
-    return number(value) if value is None or value <= 0 else f"+{number(value)}"
+def signed(value: float | None, write: Callable[[float | None], str] = number) -> str:
+    """Write a difference with its sign.
+
+    Example:
+        >>> signed(0.0214), signed(-0.5), signed(math.nan)
+        ('+0.021', '-0.500', '–')
+    """
+    return write(value) if value is None or not value > 0 else f"+{write(value)}"

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from bundle.engines import Batch, MultiTaskStep, called_with
+from bundle.engines import Batch, MultiTaskStep, called_with, placed
 from bundle.handlers.meta_step import MetaStep
 from bundle.losses import CategoricalFocalLoss
 from bundle.networks.label_update import LabelUpdateNetwork
@@ -29,10 +29,10 @@ class Training:
 
     def __init__(self, width: float) -> None:
         torch.manual_seed(0)
-        network = MultiTaskUNet(pretrained=False, width=width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.tasks = BothTasks(network)
+        self.tasks = BothTasks(MultiTaskUNet(pretrained=False, width=width))
         self.label_update = LabelUpdateNetwork(pretrained=False, width=width)
-        self.label_update.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in (self.tasks, self.label_update):
+            placed(network, CPU)
         torch.nn.init.normal_(self.label_update.shift.weight, std=0.01)
         self.loss = CategoricalFocalLoss()
         self.optimizer = torch.optim.Adam(self.tasks.parameters(), lr=5e-5)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
-from bundle.engines import Batch, MultiTaskStep, has_bfloat16
+from bundle.engines import Batch, MultiTaskStep, has_bfloat16, placed
 from bundle.losses import CategoricalFocalLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from scripts.benchmarks.timing import in_turn, table
@@ -37,7 +37,8 @@ def _row(size: int, width: float, rounds: int) -> list[str]:
 
 def _ours(width: float) -> Callable[[Batch], object]:
     """Our step; the network is laid out as configs/train.yaml does."""
-    network = _network(width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = _network(width)
+    placed(network, CPU)
     step = MultiTaskStep(LOSS, beta=0.8, amp=True)
     engine = SimpleNamespace(
         state=SimpleNamespace(device=CPU), network=network, fire_event=lambda event: None,

@@ -1,14 +1,11 @@
 """The command writes a page, a CSV file and a picture from a store, or says in one line what is wrong."""
 
-import sys
-
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from bundle.handlers.tracking import default_uri, find_experiment
 from scripts import compare as script
-from scripts.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -17,20 +14,9 @@ def _no_store_from_outside(monkeypatch):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(run_script):
     """Run ``scripts.compare`` with some arguments; return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["/home/me/scripts/compare.py", *map(str, arguments)])
-        try:
-            main(script.compare)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+    return lambda *arguments: run_script(script.compare, "/home/me/scripts/compare.py", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,15 @@
 """The command writes a whole manifest, or says in one line what is wrong and exits with code 2."""
 
-import sys
-
 import pytest
 
 from bundle.manifest import load_manifest
 from scripts import prepare as script
-from scripts.cli import main
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(run_script):
     """Run ``scripts.prepare`` with some arguments; return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["prepare", *map(str, arguments)])
-        try:
-            main(script.prepare)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+    return lambda *arguments: run_script(script.prepare, "prepare", *arguments)
 
 
 def test_prepares_a_data_set_and_prints_its_table(command, tiny_idrid, tmp_path):
