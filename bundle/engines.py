@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from bundle.attribution import grade_maps
 from bundle.losses import CategoricalFocalLoss
+from bundle.memory import says_what_to_lower
 from bundle.networks.graders import Grader
 from bundle.networks.label_update import LabelUpdateNetwork
 
@@ -73,6 +74,7 @@ class GradingStep:
     def __init__(self, loss: nn.Module, amp: bool = False) -> None:
         self.loss, self.amp = loss, amp
 
+    @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         batch = to_device(batch, engine.state.device)
         engine.network.train()
@@ -117,6 +119,7 @@ class MultiTaskStep:
             raise ValueError("expected label_update: false with a teacher: the meta loss needs true outlines")
         self.loss, self.beta, self.label_update, self.amp, self.teacher = loss, beta, label_update, amp, teacher
 
+    @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         batch = to_device(batch, engine.state.device)
         engine.network.train()
@@ -150,6 +153,7 @@ class EvaluationStep:
     def __init__(self, amp: bool = False) -> None:
         self.amp = amp
 
+    @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         with eval_mode(engine.network), mixed_precision(image.device, self.amp):
@@ -166,6 +170,7 @@ class ExplainedStep:
     def __init__(self, amp: bool = False) -> None:
         self.evaluate = EvaluationStep(amp)
 
+    @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         tasks = self.evaluate(engine, batch)
         network = engine.network.network
@@ -184,6 +189,7 @@ class ProposalStep:
     def __init__(self, graders: Sequence[Grader]) -> None:
         self.graders = list(graders)
 
+    @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         probabilities, maps = [], []

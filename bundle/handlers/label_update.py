@@ -11,6 +11,7 @@ from bundle.distributed import joined_over_ranks
 from bundle.engines import Batch, to_device
 from bundle.handlers.label_curves import label_curves, pooled
 from bundle.handlers.meta_step import MetaStep
+from bundle.memory import says_what_to_lower
 
 ALTERNATIONS = ("epoch", "step")
 
@@ -86,6 +87,7 @@ class LabelUpdateHandler:
         if self._curves:
             engine.state.metrics.update(pooled(joined_over_ranks(self._curves)))
 
+    @says_what_to_lower
     def _take(self, engine: Engine, batch: Batch, gradients: dict[str, Tensor] | None) -> None:
         batch = to_device(batch, engine.state.device)
         graded = to_device(next(self._draws), engine.state.device) if self._draws is not None else None

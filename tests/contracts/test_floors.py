@@ -12,7 +12,7 @@ import pytest
 from bundle import ROOT
 
 FLOORS = (
-    {"labels", "files", "images", "manifest", "hand_over", "provenance", "distributed"},
+    {"labels", "files", "images", "manifest", "hand_over", "provenance", "distributed", "memory"},
     {"datasets", "transforms", "networks", "losses", "hypergradient", "metrics", "attribution", "pseudo_labels"},
     {"engines", "handlers"},
     {"reporting", "workflow", "pipeline", "suites", "sweep", "executors"},

@@ -170,6 +170,19 @@ def test_a_trainer_of_monai_runs_the_step(batch, small_unet):
     assert trainer.state.output["loss"].isfinite()
 
 
+@pytest.mark.parametrize(
+    "step", [GradingStep(nn.CrossEntropyLoss()), MultiTaskStep(CategoricalFocalLoss(), BETA), EvaluationStep()]
+)
+def test_a_step_that_runs_out_of_memory_says_which_settings_to_lower(batch, step):
+    def full(image):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    network = Constant()
+    network.forward = full
+    with pytest.raises(RuntimeError, match=r"photographs of \d+x\d+ px, got: CUDA out of memory. Lower batch_size or"):
+        step(engine(network), batch)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_gives_probabilities_and_leaves_the_mode_as_it_was(batch, small_unet, training):
     small_unet.train(training)

@@ -1,0 +1,35 @@
+"""A device that runs out of memory: say what it was asked to hold, and which settings to lower."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Owner = TypeVar("Owner")
+
+
+def says_what_to_lower(
+    step: Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R],
+) -> Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R]:
+    """Let a method ``(engine, batch, ...)`` name its batch and the settings to lower when memory runs out.
+
+    Raises:
+        RuntimeError: in place of ``torch.OutOfMemoryError``, which stays as its cause.
+    """
+
+    @functools.wraps(step)
+    def wrapped(self: Owner, engine: Any, batch: Mapping[str, Any], *args: P.args, **options: P.kwargs) -> R:  # noqa: ANN401
+        try:
+            return step(self, engine, batch, *args, **options)
+        except torch.OutOfMemoryError as error:
+            count, _, height, width = batch["image"].shape
+            asked = " ".join(str(error).split("\n")[0].split())
+            raise RuntimeError(
+                f"expected {engine.state.device} to hold a step of {count} photographs of {width}x{height} px, got: "
+                f"{asked} Lower batch_size or image_size, set amp to true, or take a smaller width"
+            ) from error
+
+    return wrapped
