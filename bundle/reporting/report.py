@@ -27,6 +27,9 @@ HEAT_SIDE_PX = 160
 
 FILLING_OPACITY = 0.35
 
+_LAZY = 'loading="lazy" decoding="async"'
+"""Of every picture: the browser decodes those that are looked at, and scrolls on meanwhile."""
+
 _PAGE = Path(__file__).with_name("report_template.html")
 _CARD = Path(__file__).with_name("card_template.html")
 
@@ -46,6 +49,7 @@ class Card:
         field_px: pixels of the field of view.
         feasible: grades that the predicted lesions allow.
         true_grade: where it is known.
+        abstained: the network is not sure enough for its likeliest grade to be taken.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Card:
     field_px: int
     feasible: Set[int]
     true_grade: int | None = None
+    abstained: bool = False
 
     def __post_init__(self) -> None:
         if self.lesions.shape != self.image.shape[:2]:
@@ -78,22 +83,29 @@ class Card:
         return self.grade not in self.feasible
 
 
-def write_report(path: str | os.PathLike, cards: Iterable[Card], title: str, facts: Mapping[str, str]) -> int:
+def write_report(
+    path: str | os.PathLike,
+    cards: Iterable[Card],
+    title: str,
+    facts: Mapping[str, str],
+    unread: Mapping[str, str] | None = None,
+) -> int:
     """Write the page, one card after the other, so that memory does not grow with their number.
 
     The page runs no script but its own and fetches nothing: its content security policy says so to the browser.
-    Its state is in the address: ``report.html#grade=2&contradictions=1&sort=confidence``.
+    Its state is in the address: ``report.html#grade=2&most=60&contradictions=1&sort=confidence``.
 
     Args:
         path: of the page; it appears when it is whole.
         cards: may be a generator.
         title: heading of the page.
         facts: what was run on what, such as model, manifest and date; shown in this order.
+        unread: photographs that could not be read, and why; they have no card, and are listed after the last one.
 
     Returns:
         How many cards were written.
     """
-    head, tail = _page(title, facts)
+    head, tail = _page(title, facts, unread or {})
     template = Template(_CARD.read_text(encoding="utf-8"))
     number = 0
     with written_whole(path) as beside, beside.open("w", encoding="utf-8") as page:
@@ -104,7 +116,7 @@ def write_report(path: str | os.PathLike, cards: Iterable[Card], title: str, fac
     return number
 
 
-def _page(title: str, facts: Mapping[str, str]) -> tuple[str, str]:
+def _page(title: str, facts: Mapping[str, str], unread: Mapping[str, str]) -> tuple[str, str]:
     """Return what stands before and after the cards."""
     template = _PAGE.read_text(encoding="utf-8")
     filled = Template(template).substitute(
@@ -112,10 +124,28 @@ def _page(title: str, facts: Mapping[str, str]) -> tuple[str, str]:
         facts="".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in facts.items()),
         grades="".join(f'<option value="{grade}">{grade} {GRADE_NAMES[grade]}</option>' for grade in GRADES),
         layers="".join(_layer_switch(lesion) for lesion in LESIONS),
+        unread_count=_unread_count(unread),
+        unread=_unread_list(unread),
         script_sha256=_script_sha256(template),
     )
     head, tail = filled.split("<!-- cards -->")
     return head, tail
+
+
+def _unread_count(unread: Mapping[str, str]) -> str:
+    """Say at the top what stands at the end: whoever reads of 40 photographs should know that there were 42."""
+    return f'<p class="missing">{_unread_words(unread)}: see the end of this page.</p>' if unread else ""
+
+
+def _unread_list(unread: Mapping[str, str]) -> str:
+    if not unread:
+        return ""
+    rows = "".join(f"<li><b>{html.escape(name)}</b> {html.escape(why)}</li>" for name, why in unread.items())
+    return f'<section class="unread"><h2>{_unread_words(unread)}</h2><ul>{rows}</ul></section>'
+
+
+def _unread_words(unread: Mapping[str, str]) -> str:
+    return f"{len(unread)} photograph{'s' * (len(unread) > 1)} could not be read"
 
 
 def _script_sha256(template: str) -> str:
@@ -132,14 +162,16 @@ def _card_fields(card: Card, number: int) -> dict[str, object]:
         "name": html.escape(card.name),
         "width": photograph.width,
         "height": photograph.height,
+        "lazy": _LAZY,
         "photograph": data_uri(photograph, "JPEG", quality=82),
         "layers": "".join(_layers(card, photograph.size)),
         "heat_switch": "" if card.heat is None else _HEAT_SWITCH,
         "grade": card.grade,
         "grade_name": GRADE_NAMES[card.grade],
         "confidence": f"{max(card.probabilities):.4f}",
-        "percent": _percent(max(card.probabilities)),
+        "percent": f"{100 * max(card.probabilities):.0f}",
         "contradiction": int(card.contradiction),
+        "abstained": int(card.abstained),
         "marks": _marks(card),
         "bars": "".join(_bar(card, grade) for grade in GRADES),
         "lesions": "".join(_lesion_row(card, lesion) for lesion in LESIONS),
@@ -149,11 +181,11 @@ def _card_fields(card: Card, number: int) -> dict[str, object]:
 def _layers(card: Card, size: tuple[int, int]) -> Iterable[str]:
     """Yield one transparent picture per lesion that is there, and one of the heat map."""
     if card.heat is not None:
-        yield f'<img class="layer" data-layer="heat" alt="" src="{_heat_layer(card.heat)}">'
+        yield f'<img class="layer" data-layer="heat" alt="" {_LAZY} src="{_heat_layer(card.heat)}">'
     for index, lesion in enumerate(LESIONS, start=1):
         mask = card.lesions == index
         if mask.any():
-            yield f'<img class="layer" data-layer="{lesion}" alt="" src="{_lesion_layer(mask, lesion, size)}">'
+            yield f'<img class="layer" data-layer="{lesion}" alt="" {_LAZY} src="{_lesion_layer(mask, lesion, size)}">'
 
 
 def _lesion_layer(mask: NDArray[np.bool_], lesion: str, size: tuple[int, int]) -> str:
@@ -171,9 +203,11 @@ def _heat_layer(heat: NDArray[np.floating]) -> str:
 
 
 def _marks(card: Card) -> str:
-    """Return what the reader should notice: a contradiction, and the true grade beside the predicted one."""
+    """Return what the reader should notice: no grade, a contradiction, the true grade beside the predicted one."""
     allowed = ", ".join(map(str, sorted(card.feasible)))
-    marks = f'<p class="mark contradiction">Contradiction: lesions allow {allowed}</p>' * card.contradiction
+    unsure = f'<p class="mark warning">Abstained: a confidence of {_percent(max(card.probabilities))} is too low</p>'
+    marks = unsure * card.abstained
+    marks += f'<p class="mark warning">Contradiction: lesions allow {allowed}</p>' * card.contradiction
     if card.true_grade is None:
         return marks
     kind = "right" if card.true_grade == card.grade else "wrong"
