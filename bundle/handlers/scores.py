@@ -1,7 +1,7 @@
 """Score an evaluation at the photographs' own size and leave the numbers in the engine's metrics."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ignite.engine import Engine, Events
@@ -23,10 +23,13 @@ class ScoreLesions:
         rows: the photographs that count; others in the same evaluation are passed over.
         fuse: the network has one class for all lesions. The truth is the plain union of the outlines; a photograph
             on which a lesion was not annotated has none, and is passed over too.
+        shapes: also score components, candidates and borders, which takes about half a second a native photograph.
     """
 
-    def __init__(self, manifest: Manifest, rows: Sequence[Photograph], fuse: bool = False) -> None:
-        self.manifest, self.fuse = manifest, fuse
+    def __init__(
+        self, manifest: Manifest, rows: Sequence[Photograph], fuse: bool = False, shapes: bool = False
+    ) -> None:
+        self.manifest, self.fuse, self.shapes = manifest, fuse, shapes
         self.rows = {row.id: row for row in rows if not fuse or set(row.annotated) == set(LESIONS)}
         self.reset()
 
@@ -37,7 +40,7 @@ class ScoreLesions:
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
-        self.scores = LesionScores(class_names(self.fuse))
+        self.scores = LesionScores(class_names(self.fuse), self.shapes)
 
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""
@@ -107,6 +110,13 @@ class ScoreGrades:
         return np.stack(self.probabilities), np.array(self.grades)
 
 
+class Scorer(Protocol):
+    """Knows the intervals of its scores."""
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return 95 % bootstrap intervals over the images of the last evaluation."""
+
+
 class WriteScores:
     """Write scores, intervals and what they were computed on to one JSON file when the evaluation has finished.
 
@@ -116,7 +126,7 @@ class WriteScores:
         scorers: whose intervals are written.
     """
 
-    def __init__(self, path: str, facts: Mapping[str, Any], scorers: Sequence[ScoreLesions | ScoreGrades]) -> None:
+    def __init__(self, path: str, facts: Mapping[str, Any], scorers: Sequence[Scorer]) -> None:
         self.path, self.facts, self.scorers = path, dict(facts), list(scorers)
 
     def attach(self, engine: Engine) -> None:

@@ -1,6 +1,19 @@
 """The 95 % interval that every score is reported with."""
 
+from collections.abc import Iterator
+
 import numpy as np
+
+
+def image_weights(images: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Yield how often each photograph is in a resample, ``(N,)``, resample after resample.
+
+    Example:
+        >>> [int(weights.sum()) for weights in image_weights(5, seed=0, resamples=2)]
+        [5, 5]
+    """
+    rng = np.random.default_rng(seed)
+    return (rng.multinomial(images, np.full(images, 1 / images)) for _ in range(resamples))
 
 
 def percentile_interval(samples: np.ndarray) -> tuple[float, float]:

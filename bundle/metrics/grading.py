@@ -1,4 +1,4 @@
-"""How well grades are predicted: agreement, discrimination and calibration, beside the majority grade."""
+"""How well grades are predicted: agreement, discrimination, calibration and abstention, beside the majority grade."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +12,13 @@ from bundle.metrics.bootstrap import percentile_interval
 
 CALIBRATION_BINS = 15
 
+CLINICAL = {"referable": 2, "vision_threatening": 3}
+"""The lowest grade that calls for a referral, and the lowest that threatens sight."""
+
+SPECIFICITIES = (0.9, 0.95)
+COVERAGE = 0.8
+"""Share of the photographs, the most confident ones, that a grader answers for when it may abstain."""
+
 
 def grading_scores(
     probabilities_NC: np.ndarray, grades_N: np.ndarray, training_grades: Sequence[int] | None = None
@@ -22,6 +29,14 @@ def grading_scores(
     are of the most probable grade; ``grade/auroc`` is the mean one-against-rest area over the grades that occur;
     ``grade/ece = sum_b n_b / N |accuracy_b - confidence_b|`` in 15 bins of equal width (Guo et al., ICML 2017);
     ``grade/brier = mean_n sum_c (p_nc - y_nc)^2``, 0 to 2. What is undefined is NaN.
+
+    ``grade/auroc_referable`` tells grades 2-4 from 0-1 by ``p_2 + p_3 + p_4``, ``grade/auroc_vision_threatening``
+    grades 3-4 from the rest by ``p_3 + p_4``; ``grade/sensitivity_at_0.9_<...>`` is the highest sensitivity of a
+    threshold whose specificity on these photographs is 0.9 or more.
+    ``grade/aurc = 1/N sum_k (errors among the k most confident) / k`` is the area under the risk-coverage curve
+    (Geifman et al., ICLR 2019), ``grade/accuracy_at_coverage_0.8`` the accuracy on the most confident
+    four fifths, rounded up. Photographs of equal confidence share their errors.
+
     Always giving the most frequent grade scores ``grade/accuracy_majority`` (the most frequent here),
     ``grade/accuracy_training_majority`` (the most frequent in training) and ``grade/quadratic_kappa_majority``, 0.
 
@@ -43,6 +58,7 @@ def grading_scores(
         "grade/accuracy_majority": np.bincount(truth).max() / len(truth),
         "grade/quadratic_kappa_majority": 0.0,
     }
+    scores |= _of_the_majority(truth)
     if training_grades is not None:
         majority = Counter(training_grades).most_common(1)[0][0]
         scores["grade/accuracy_training_majority"] = np.mean(truth == majority)
@@ -81,16 +97,65 @@ def _scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     recalls = {c: np.mean(found[truth == c] == c) if (truth == c).any() else np.nan for c in GRADES}
     return {
         "grade/accuracy": np.mean(found == truth),
-        "grade/quadratic_kappa": _quadratic_kappa(truth, found),
+        "grade/quadratic_kappa": quadratic_kappa(truth, found),
         "grade/balanced_accuracy": np.nanmean(list(recalls.values())),
         "grade/auroc": _macro_auroc(p, truth),
         "grade/ece": _calibration_error(p.max(axis=1), found == truth),
         "grade/brier": np.mean(((p - np.eye(len(GRADES))[truth]) ** 2).sum(axis=1)),
         **{f"grade/recall_{c}": recall for c, recall in recalls.items()},
+        **_clinical_scores(p, truth),
+        **_abstaining_scores(p.max(axis=1), found == truth),
     }
 
 
-def _quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
+def _of_the_majority(truth: np.ndarray) -> dict[str, float]:
+    """Score one grade and one confidence for all: the new scores alone, the older ones stand with them already."""
+    accuracy = np.bincount(truth).max() / len(truth)
+    found = {"grade/aurc_majority": 1 - accuracy, f"grade/accuracy_at_coverage_{COVERAGE:g}_majority": accuracy}
+    for name, lowest in CLINICAL.items():
+        defined = 1.0 if 0 < np.sum(truth >= lowest) < len(truth) else np.nan
+        found[f"grade/auroc_{name}_majority"] = 0.5 * defined
+        found |= {f"grade/sensitivity_at_{one:g}_{name}_majority": 0 * defined for one in SPECIFICITIES}
+    return found
+
+
+def _clinical_scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    found = {}
+    for name, lowest in CLINICAL.items():
+        score, ill = p[:, lowest:].sum(axis=1), truth >= lowest
+        of_ill, of_healthy = score[ill], np.sort(score[~ill])
+        found[f"grade/auroc_{name}"] = _auroc(of_ill, of_healthy)
+        for specificity in SPECIFICITIES:
+            found[f"grade/sensitivity_at_{specificity:g}_{name}"] = _sensitivity(of_ill, of_healthy, specificity)
+    return found
+
+
+def _auroc(of_ill: np.ndarray, of_healthy: np.ndarray) -> float:
+    """Return the share of pairs in which the ill scores higher, ties counting half; the healthy come sorted."""
+    if not len(of_ill) or not len(of_healthy):
+        return np.nan
+    below, not_above = (np.searchsorted(of_healthy, of_ill, side=side).sum() for side in ("left", "right"))
+    return (below + not_above) / (2 * len(of_ill) * len(of_healthy))
+
+
+def _sensitivity(of_ill: np.ndarray, of_healthy: np.ndarray, specificity: float) -> float:
+    """Return the share of the ill above the lowest threshold that lets no more of the healthy pass than it may."""
+    if not len(of_ill) or not len(of_healthy):
+        return np.nan
+    may_pass = int((1 - specificity) * len(of_healthy) + 1e-9)  # a tenth of ten is one, whatever floats say
+    return np.mean(of_ill > of_healthy[-1 - may_pass])
+
+
+def _abstaining_scores(confidence: np.ndarray, right: np.ndarray) -> dict[str, float]:
+    """Score the most confident photographs; what a tie holds is shared out, so that no order of it matters."""
+    _, tie, sizes = np.unique(-confidence, return_inverse=True, return_counts=True)
+    hits = (np.bincount(tie, weights=right) / sizes)[np.sort(tie)]
+    accuracies = hits.cumsum() / np.arange(1, len(hits) + 1)
+    covered = int(np.ceil(COVERAGE * len(hits) - 1e-9))
+    return {"grade/aurc": 1 - accuracies.mean(), f"grade/accuracy_at_coverage_{COVERAGE:g}": accuracies[covered - 1]}
+
+
+def quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
     """Return scikit-learn's kappa; with one grade in all, chance agrees wholly and kappa is undefined."""
     if len({*truth.tolist(), *found.tolist()}) < 2:
         return np.nan

@@ -1,4 +1,4 @@
-"""Per-lesion Dice, IoU and average precision, pooled over photographs of any size in constant memory."""
+"""Per-lesion Dice, IoU and average precision, pooled over photographs of any size and of each photograph."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from bundle.labels import LESION_PRIORITY, LESIONS
-from bundle.metrics.bootstrap import percentile_interval
+from bundle.metrics.bootstrap import image_weights, percentile_interval
+from bundle.metrics.by_lesion import mean_over_images, named, ratio
+from bundle.metrics.shapes import LesionShapes
 
 SCORE_BINS = 2**16
 
@@ -24,8 +26,12 @@ class LesionScores:
     map: every wrong pixel is one FP and one FN, so Dice is the pixel accuracy and ``IoU = D / (2 - D)``, which every
     row of the paper's DDR table satisfies. Only photographs on which all lesions were annotated have a label map.
 
+    ``image_dice`` and ``image_iou`` are means over the photographs that have the lesion, whatever its size there. On a
+    photograph without it neither is defined; ``false_alarm`` is the share of these on which a pixel of it is predicted.
+
     Args:
         classes: names of the lesion classes that the network tells apart, in the order of its channels.
+        shapes: also score what :class:`LesionShapes` does, which takes about half a second a native photograph.
 
     Raises:
         ValueError: if there is none, or a name comes twice.
@@ -39,16 +45,20 @@ class LesionScores:
         (0.667, 0.5, 0.75)
     """
 
-    def __init__(self, classes: Sequence[str] = LESIONS) -> None:
+    def __init__(self, classes: Sequence[str] = LESIONS, shapes: bool = False) -> None:
         if not classes or len(set(classes)) != len(classes):
             raise ValueError(f"expected one or more distinct names of lesion classes, got {list(classes)}")
         self.classes = tuple(classes)
         self._positives = np.zeros((len(classes), SCORE_BINS), dtype=np.int64)
         self._pixels = np.zeros((len(classes), SCORE_BINS), dtype=np.int64)
-        self._images_with = np.zeros(len(classes), dtype=np.int64)
+        # Of lesion pixels and of all pixels: how many have a score above 0, which bins cannot tell from next to 0.
+        self._above_0 = np.zeros((2, len(classes)), dtype=np.int64)
         self._background_px = 0
         # Per photograph: TP, FP, FN of each lesion, and in the last row of the whole label map.
         self._counts: list[np.ndarray] = []
+        # Per photograph: its pixels, for each lesion that was annotated, else 0.
+        self._looked_at_px: list[np.ndarray] = []
+        self._shapes = LesionShapes(classes) if shapes else None
 
     def update(
         self,
@@ -75,22 +85,26 @@ class LesionScores:
         }
         annotated = self.classes if annotated is None else annotated
         _check(probabilities, truth, annotated, self.classes)
-        predicted = _most_probable_class(probabilities)
+        predicted = most_probable_class(probabilities)
+        nothing = torch.zeros_like(predicted, dtype=torch.bool)
+        outlines = {lesion: truth.get(lesion, nothing) for lesion in self.classes if lesion in annotated}
         counts = np.zeros((len(self.classes) + 1, 3), dtype=np.int64)
         for index, lesion in enumerate(self.classes):
-            if lesion in annotated:
-                mask = truth.get(lesion, torch.zeros_like(predicted, dtype=torch.bool))
-                counts[index] = _tp_fp_fn(predicted == index + 1, mask)
-                self._add_scores(index, probabilities[index + 1], mask)
+            if lesion in outlines:
+                counts[index] = _tp_fp_fn(predicted == index + 1, outlines[lesion])
+                self._add_scores(index, probabilities[index + 1], outlines[lesion])
         if set(annotated) == set(self.classes):
             counts[-1] = self._add_label_map(predicted, truth)
         self._counts.append(counts)
+        self._looked_at_px.append(np.array([predicted.numel() * (lesion in outlines) for lesion in self.classes]))
+        if self._shapes is not None:
+            self._shapes.add(*_on_cpu(predicted, outlines, probabilities, self.classes))
 
     def _add_scores(self, index: int, scores_HW: Tensor, mask_HW: Tensor) -> None:
-        bins = (scores_HW.float().clamp(0, 1) * (SCORE_BINS - 1)).round_().int()
-        self._pixels[index] += torch.bincount(bins.flatten(), minlength=SCORE_BINS).cpu().numpy()
-        self._positives[index] += torch.bincount(bins[mask_HW], minlength=SCORE_BINS).cpu().numpy()
-        self._images_with[index] += bool(mask_HW.any())
+        on_lesion = scores_HW[mask_HW]
+        self._pixels[index] += _histogram(scores_HW)
+        self._positives[index] += _histogram(on_lesion)
+        self._above_0[:, index] += int(torch.count_nonzero(on_lesion)), int(torch.count_nonzero(scores_HW))
 
     def _add_label_map(self, predicted_HW: Tensor, truth: Mapping[str, Tensor]) -> tuple[int, int, int]:
         label_map = torch.zeros_like(predicted_HW)
@@ -104,29 +118,67 @@ class LesionScores:
     def compute(self) -> dict[str, float]:
         """Return all scores, and beside them those of predictors that never saw a photograph.
 
-        Keys are ``lesions/<score>_<lesion>``, and ``lesions/<score>_mean`` over the lesions that are outlined anywhere,
+        Keys are ``lesions/<score>_<lesion>``, and ``lesions/<score>_mean`` over the lesions for which it is defined,
         unless there is but one class; a lesion that is nowhere scores NaN. ``lesions/images_<lesion>`` counts the
-        photographs that have it. With the prevalence p, predicting this lesion everywhere has Dice ``2 p / (1 + p)``
-        and IoU p, and random scores have average precision p; predicting nothing has Dice and IoU 0, and
-        ``paper_dice`` the share of background.
+        photographs that have it, ``lesions/images_without_<lesion>`` those that were looked through and have not.
+        With the prevalence p, predicting this lesion everywhere has Dice ``2 p / (1 + p)`` and IoU p, and random scores
+        have average precision p; predicting nothing has Dice and IoU 0, and ``paper_dice`` the share of background.
+        At 11 thresholds the straight line to recall 0 adds to it: random scores have ``0.95 p + 0.05``, and a score of
+        1 everywhere ``(1 + p) / 2``.
 
         Raises:
             ValueError: if there was no photograph.
         """
-        pooled = self._stacked_counts().sum(axis=0)
-        lesion_px, all_px = self._positives.sum(axis=1), self._pixels.sum(axis=1)
-        prevalence = _ratio(lesion_px, np.where(lesion_px > 0, all_px, 0))
-        by_lesion = _overlap_scores(pooled) | {
+        counts = self._stacked_counts()
+        every = np.ones(len(counts), dtype=np.int64)
+        by_lesion = self._average_precisions() | self._trivial_scores(counts, every)
+        shapes = {} if self._shapes is None else self._shapes.further_scores()
+        scores = self._scores(counts, every) | named(by_lesion, self.classes) | shapes
+        return (
+            {key: float(value) for key, value in scores.items()}
+            | self._paper_scores_predicting_nothing(counts.sum(axis=0))
+            | self._images(counts)
+        )
+
+    def _scores(self, counts: np.ndarray, weights_N: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the scores that have an interval, with each photograph counted as often as it weighs."""
+        pooled = np.tensordot(weights_N, counts, axes=1)
+        by_image = _image_scores(counts[:, :-1], np.stack(self._looked_at_px) > 0, weights_N)
+        shapes = {} if self._shapes is None else self._shapes.scores(weights_N)
+        by_lesion = _overlap_scores(pooled) | by_image
+        return named(by_lesion, self.classes) | _paper_scores(pooled) | shapes
+
+    def _average_precisions(self) -> dict[str, np.ndarray]:
+        return {
             "average_precision_{}": _average_precision(self._positives, self._pixels),
+            "average_precision_11_{}": _area_of_11(self._positives, self._pixels, self._above_0),
+        }
+
+    def _trivial_scores(self, counts: np.ndarray, every: np.ndarray) -> dict[str, np.ndarray]:
+        lesion_px, all_px = self._positives.sum(axis=1), self._pixels.sum(axis=1)
+        prevalence = ratio(lesion_px, np.where(lesion_px > 0, all_px, 0))
+        by_image = _image_scores(*_counts_everywhere(counts, np.stack(self._looked_at_px)), every)
+        nothing = {f"{score}_predicting_nothing": 0 * value for score, value in by_image.items()}
+        return {
             "average_precision_{}_random": prevalence,
+            "average_precision_11_{}_random": 0.95 * prevalence + 0.05,
+            "average_precision_11_{}_predicting_everywhere": (1 + prevalence) / 2,
             "dice_{}_predicting_nothing": 0 * prevalence,
             "dice_{}_predicting_everywhere": 2 * prevalence / (1 + prevalence),
             "iou_{}_predicting_nothing": 0 * prevalence,
             "iou_{}_predicting_everywhere": prevalence,
+            **nothing,
+            **{f"{score}_predicting_everywhere": value for score, value in by_image.items()},
         }
-        images = {f"lesions/images_{name}": float(n) for name, n in zip(self.classes, self._images_with, strict=True)}
-        scores = {key: float(value) for key, value in (_named(by_lesion, self.classes) | _paper_scores(pooled)).items()}
-        return scores | self._paper_scores_predicting_nothing(pooled) | images
+
+    def _images(self, counts: np.ndarray) -> dict[str, float]:
+        with_it = counts[:, :-1, [0, 2]].sum(axis=-1) > 0
+        without = ~with_it & (np.stack(self._looked_at_px) > 0)
+        return {
+            f"lesions/{name}_{lesion}": float(n)
+            for name, found in (("images", with_it), ("images_without", without))
+            for lesion, n in zip(self.classes, found.sum(axis=0), strict=True)
+        }
 
     def _paper_scores_predicting_nothing(self, pooled: np.ndarray) -> dict[str, float]:
         wrong = pooled[-1, :2].sum() - self._background_px
@@ -134,20 +186,18 @@ class LesionScores:
         return {f"{key}_predicting_nothing": float(value) for key, value in _paper_scores(nothing).items()}
 
     def intervals(self, seed: int = 0, resamples: int = 1000) -> dict[str, tuple[float, float]]:
-        """Return 95 % percentile intervals of Dice and IoU, by the bootstrap over photographs.
+        """Return 95 % percentile intervals, by the bootstrap over photographs.
 
         The counts of each resample are pooled before scoring. A resample without a lesion says nothing about that
-        lesion. Keys are those of ``compute``.
+        lesion. Keys are those of ``compute``; average precision and FROC have none, for they would have to be
+        found anew in every resample.
 
         Raises:
             ValueError: if there was no photograph.
         """
         counts = self._stacked_counts()
-        rng = np.random.default_rng(seed)
-        draws = (rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts))) for _ in range(resamples))
-        pooled = np.stack([np.tensordot(draw, counts, axes=1) for draw in draws])
-        samples = _named(_overlap_scores(pooled), self.classes) | _paper_scores(pooled)
-        return {key: percentile_interval(values) for key, values in samples.items()}
+        samples = [self._scores(counts, weights_N) for weights_N in image_weights(len(counts), seed, resamples)]
+        return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
 
     def _stacked_counts(self) -> np.ndarray:
         if not self._counts:
@@ -183,7 +233,12 @@ def _check(
             )
 
 
-def _most_probable_class(probabilities_CHW: Tensor) -> Tensor:
+def _histogram(scores: Tensor) -> np.ndarray:
+    bins = (scores.float().clamp(0, 1) * (SCORE_BINS - 1)).round_().int()
+    return torch.bincount(bins.flatten(), minlength=SCORE_BINS).cpu().numpy()
+
+
+def most_probable_class(probabilities_CHW: Tensor) -> Tensor:
     """Return the argmax over classes as uint8; at native size this is seven times faster than ``Tensor.argmax``."""
     best = probabilities_CHW[0].clone()
     winner = torch.zeros_like(best, dtype=torch.uint8)
@@ -193,14 +248,22 @@ def _most_probable_class(probabilities_CHW: Tensor) -> Tensor:
     return winner
 
 
+def _on_cpu(
+    predicted_HW: Tensor, outlines: Mapping[str, Tensor], probabilities_CHW: Tensor, classes: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return predicted masks, outlines and probabilities of each annotated lesion."""
+    label_map = predicted_HW.cpu().numpy()
+    indices = {lesion: classes.index(lesion) + 1 for lesion in outlines}
+    return (
+        {lesion: label_map == index for lesion, index in indices.items()},
+        {lesion: outline.cpu().numpy() for lesion, outline in outlines.items()},
+        {lesion: probabilities_CHW[index].cpu().numpy() for lesion, index in indices.items()},
+    )
+
+
 def _tp_fp_fn(predicted: Tensor, truth: Tensor) -> tuple[int, int, int]:
     both = int((predicted & truth).sum())
     return both, int(predicted.sum()) - both, int(truth.sum()) - both
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; nothing of nothing is NaN."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 
 def _overlap_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -208,31 +271,70 @@ def _overlap_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     tp, fp, fn = np.moveaxis(counts[..., :-1, :], -1, 0)
     there = tp + fn > 0
     union = np.where(there, tp + fp + fn, 0)
-    return {"dice_{}": _ratio(2 * tp, union + np.where(there, tp, 0)), "iou_{}": _ratio(tp, union)}
+    return {"dice_{}": ratio(2 * tp, union + np.where(there, tp, 0)), "iou_{}": ratio(tp, union)}
+
+
+def _image_scores(counts_NC3: np.ndarray, looked_NC: np.ndarray, weights_N: np.ndarray) -> dict[str, np.ndarray]:
+    """Return means over photographs, ``(C,)``; NaN where none counts.
+
+    Args:
+        counts_NC3: TP, FP and FN of each photograph and lesion.
+        looked_NC: whether the lesion was annotated on the photograph.
+        weights_N: how often each photograph counts.
+    """
+    tp, fp, fn = np.moveaxis(counts_NC3, -1, 0)
+    there, union = tp + fn > 0, tp + fp + fn
+    alarm = np.where(looked_NC & ~there, fp > 0, np.nan)
+    values = {
+        "image_dice_{}": ratio(2 * tp, np.where(there, union + tp, 0)),
+        "image_iou_{}": ratio(tp, np.where(there, union, 0)),
+        "false_alarm_{}": alarm,
+    }
+    return {name: mean_over_images(of_images, weights_N) for name, of_images in values.items()}
+
+
+def _counts_everywhere(counts: np.ndarray, looked_at_px_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return TP, FP and FN ``(N, C, 3)`` of predicting each lesion everywhere, and where each was annotated."""
+    lesion_px = counts[:, :-1, [0, 2]].sum(axis=-1)
+    return np.stack([lesion_px, looked_at_px_NC - lesion_px, 0 * lesion_px], axis=-1), looked_at_px_NC > 0
 
 
 def _paper_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Return the paper's Dice and IoU, ``(...)``, from the last row of counts ``(..., 3)``."""
     right, wrong, _ = np.moveaxis(counts[..., -1, :], -1, 0)
     return {
-        "lesions/paper_dice": _ratio(right, right + wrong),
-        "lesions/paper_iou": _ratio(right, right + 2 * wrong),
+        "lesions/paper_dice": ratio(right, right + wrong),
+        "lesions/paper_iou": ratio(right, right + 2 * wrong),
     }
 
 
 def _average_precision(positives: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Return ``(C,)`` from histograms ``(C, bins)`` of the scores of lesion pixels and of all pixels."""
     found = positives[:, ::-1]
-    precision = np.nan_to_num(_ratio(found.cumsum(axis=1), pixels[:, ::-1].cumsum(axis=1)))
-    return _ratio((found * precision).sum(axis=1), found.sum(axis=1))
+    precision = np.nan_to_num(ratio(found.cumsum(axis=1), pixels[:, ::-1].cumsum(axis=1)))
+    return ratio((found * precision).sum(axis=1), found.sum(axis=1))
 
 
-def _named(by_lesion: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Turn templates with values ``(..., C)`` into an entry per lesion and one for the mean of those that are there."""
-    named: dict[str, np.ndarray] = {}
-    for template, values in by_lesion.items():
-        named |= {f"lesions/{template.format(lesion)}": values[..., i] for i, lesion in enumerate(classes)}
-        if len(classes) > 1:
-            mean = _ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
-            named[f"lesions/{template.format('mean')}"] = mean
-    return named
+def _area_of_11(positives: np.ndarray, pixels: np.ndarray, above_0: np.ndarray) -> np.ndarray:
+    """Return the area ``(C,)`` under precision over recall at the thresholds 0, 0.1, ..., 1, by the trapezoidal rule.
+
+    A pixel is found where its score is above the threshold; with the pixels of all photographs together,
+    ``sum_k (R_k - R_{k+1}) (P_k + P_{k+1}) / 2``, and ``P = 1`` where nothing is found, as at the threshold 1.
+
+    Args:
+        positives: histograms ``(C, bins)`` of the scores of lesion pixels.
+        pixels: and of all pixels.
+        above_0: how many of both have a score above 0, ``(2, C)``.
+
+    Source:
+        ``sigmoid_metrics`` in the code of M2MRF (Liu et al., Pattern Recognition 136, 2023) and of HRDecoder (Ding et
+        al., MICCAI 2024).
+    """
+    above = SCORE_BINS - 1 - np.arange(1, 11) * (SCORE_BINS - 1) // 10  # bins above each threshold
+    found, all_found = (
+        np.column_stack([first, np.pad(bins[:, ::-1].cumsum(axis=1), ((0, 0), (1, 0)))[:, above]])
+        for first, bins in zip(above_0, (positives, pixels), strict=True)
+    )
+    precision = np.nan_to_num(ratio(found, all_found), nan=1.0)
+    recall = ratio(found, np.broadcast_to(positives.sum(axis=1)[:, None], found.shape))
+    return ((recall[:, :-1] - recall[:, 1:]) * (precision[:, :-1] + precision[:, 1:]) / 2).sum(axis=1)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES
+from bundle.metrics.froc import RATES
+from bundle.metrics.grading import SPECIFICITIES
 from bundle.transforms import class_names
 
 MISSING = "\N{EN DASH}"
@@ -15,6 +17,7 @@ BASELINES = {
     "_random": "random scores",
     "_majority": "always the most frequent grade",
     "_training_majority": "always the most frequent grade in training",
+    "_dealt": "the same grades, dealt out at random",
 }
 """Ending of a score's key to the trivial predictor that reaches it."""
 
@@ -23,14 +26,33 @@ TASKS = {"lesions": "Lesions", "grade": "Grades", "joint": "Grades against lesio
 _NAMES = {
     "dice": "Dice",
     "iou": "IoU",
+    "image_dice": "Dice, mean over photographs",
+    "image_iou": "IoU, mean over photographs",
+    "false_alarm": "photographs without the lesion on which it is predicted",
+    "component_recall": "components touched",
+    "hd95_px": "95 % Hausdorff distance in native px",
+    "average_precision_11": "average precision at 11 thresholds",
     "paper_dice": "Dice as in the paper, with background",
     "paper_iou": "IoU as in the paper, with background",
+    "froc": "FROC, mean of the sensitivities",
+    **{f"sensitivity_at_{rate:g}_fp": f"sensitivity at {rate:g} false positives a photograph" for rate in RATES},
     "auroc": "AUROC",
+    **{f"sensitivity_at_{one:g}": f"sensitivity at specificity {one:g}" for one in SPECIFICITIES},
     "ece": "expected calibration error",
     "brier": "Brier score",
+    "aurc": "area under the risk-coverage curve",
+    "accuracy_at_coverage_0.8": "accuracy on the most confident 80 %",
+    "contradictions": "grade contradicts the predicted lesions",
+    "rules_accuracy": "accuracy of the rules on the predicted lesions",
+    "rules_quadratic_kappa": "quadratic kappa of the rules on the predicted lesions",
 }
+_LOWER_IS_BETTER = {"false_alarm", "hd95_px", "ece", "brier", "aurc", "contradictions"}
 _LESIONS = LESION_NAMES | dict.fromkeys(class_names(fuse=True), "any lesion")
-_CLASSES = _LESIONS | {"mean": "mean of lesions"} | {str(grade): f"{grade} {GRADE_NAMES[grade]}" for grade in GRADES}
+_CLASSES = (
+    _LESIONS
+    | {"mean": "mean of lesions", "referable": "grades 2 to 4", "vision_threatening": "grades 3 and 4"}
+    | {str(grade): f"{grade} {GRADE_NAMES[grade]}" for grade in GRADES}
+)
 
 
 def number(value: float | None) -> str:
@@ -119,9 +141,18 @@ def _heading(task: str, metrics: Mapping[str, Any]) -> str:
 
 
 def _lesion_counts(task: str, scores: Mapping[str, float | None]) -> str:
-    counts = {lesion: scores.get(f"{task}/images_{lesion}") for lesion in _LESIONS}
+    sentences = {
+        "Photographs with": "images",
+        "Annotated photographs without": "images_without",
+        "Photographs on which the distance of borders is defined": "images_hd95_px",
+    }
+    return " ".join(_counts(begin, f"{task}/{key}", scores) for begin, key in sentences.items()).strip()
+
+
+def _counts(begin: str, key: str, scores: Mapping[str, float | None]) -> str:
+    counts = {lesion: scores.get(f"{key}_{lesion}") for lesion in _LESIONS}
     found = [f"{_LESIONS[lesion]} {count:.0f}" for lesion, count in counts.items() if count is not None]
-    return f"Photographs with: {', '.join(found)}." if found else ""
+    return f"{begin}: {', '.join(found)}." if found else ""
 
 
 def _is_baseline(key: str) -> bool:
@@ -132,23 +163,30 @@ def _score_name(key: str) -> str:
     """Name a score in words.
 
     Example:
-        >>> _score_name("lesions/average_precision_EX"), _score_name("grade/recall_2")
-        ('average precision, hard exudate', 'recall, 2 moderate')
+        >>> _score_name("lesions/average_precision_EX"), _score_name("grade/recall_2"), _score_name("grade/ece")
+        ('average precision, hard exudate', 'recall, 2 moderate', 'expected calibration error (lower is better)')
     """
-    score, _, of_class = key.split("/", 1)[1].rpartition("_")
-    if of_class not in _CLASSES or not score:
-        score, of_class = key.split("/", 1)[1], ""
+    score, of_class = _parted(key)
     name = _NAMES.get(score, score.replace("_", " "))
-    return f"{name}, {_CLASSES[of_class]}" if of_class else name
+    whole = f"{name}, {_CLASSES[of_class]}" if of_class else name
+    return f"{whole} (lower is better)" if score in _LOWER_IS_BETTER else whole
+
+
+def _parted(key: str) -> tuple[str, str]:
+    """Part a key into score and class; without a class, that is empty."""
+    whole = key.split("/", 1)[1]
+    endings = [of_class for of_class in _CLASSES if whole.endswith(f"_{of_class}") and whole not in _NAMES]
+    return (whole.removesuffix(f"_{endings[0]}"), endings[0]) if endings else (whole, "")
 
 
 def _best_baseline(key: str, scores: Mapping[str, float | None]) -> tuple[str, str]:
-    """Return the highest trivial score, which is the one to beat, and who reaches it."""
+    """Return the best trivial score, which is the one to beat, and who reaches it."""
     found = {name: scores.get(key + ending) for ending, name in BASELINES.items()}
     defined = {name: value for name, value in found.items() if value is not None and not math.isnan(value)}
     if not defined:
         return MISSING, MISSING
-    best = max(defined, key=defined.__getitem__)
+    choose = min if _parted(key)[0] in _LOWER_IS_BETTER else max
+    best = choose(defined, key=defined.__getitem__)
     return number(defined[best]), best
 
 

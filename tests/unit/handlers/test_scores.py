@@ -74,6 +74,22 @@ def test_photographs_that_do_not_count_are_passed_over(manifest):
     assert evaluate(ScoreLesions(manifest, [])) == {}
 
 
+def test_shapes_are_scored_at_native_size_when_asked_for(manifest):
+    found = evaluate(ScoreLesions(manifest, manifest.photographs, shapes=True))
+    assert found["lesions/component_recall_MA"] == 1
+    assert found["lesions/froc_MA"] == 0  # the candidate is in the middle of the square, row 3 and column 4
+    assert found["lesions/false_alarm_MA"] == 0
+    assert "lesions/froc_MA" not in evaluate(ScoreLesions(manifest, manifest.photographs))
+
+
+def test_a_fused_network_is_scored_for_shapes_too(manifest):
+    row = photograph("a")
+    found = evaluate(ScoreLesions(manifest, [row], fuse=True, shapes=True), batches=[fused_batch()])
+    assert found["lesions/component_recall_lesion"] == 1
+    assert found["lesions/hd95_px_lesion"] == 1  # two columns of two, one column apart
+    assert "lesions/froc_MA" not in found
+
+
 def fused_batch():
     """As ``batch``, of a network with one lesion class."""
     facts, output = batch()

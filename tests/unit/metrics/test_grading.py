@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score, roc_curve
 
 from bundle.metrics.grading import grading_intervals, grading_scores
 
@@ -89,13 +89,113 @@ def test_one_grade_alone_has_neither_kappa_nor_area():
     assert math.isnan(found["grade/auroc"])
 
 
+def ill_with(probabilities):
+    """Rows whose probability of grade 3 is this, the rest being of grade 0."""
+    p = np.asarray(probabilities)
+    return np.column_stack([1 - p, 0 * p, 0 * p, p, 0 * p])
+
+
+def test_sensitivity_at_a_specificity_by_hand():
+    healthy, ill = [0.1] * 17 + [0.6, 0.7, 0.8], [0.05, 0.65, 0.75, 0.9]
+    found = grading_scores(ill_with(healthy + ill), np.array([0] * 20 + [3] * 4))
+    # two of twenty may pass at 0.9: a threshold above 0.6; one at 0.95: above 0.7
+    assert found["grade/sensitivity_at_0.9_referable"] == 0.75
+    assert found["grade/sensitivity_at_0.95_referable"] == 0.5
+    assert found["grade/auroc_referable"] == pytest.approx((0 + 18 + 19 + 20) / 80)
+
+
+def test_referable_begins_at_grade_2_and_vision_threatening_at_3():
+    grades = np.array([0, 1, 2, 3])
+    found = grading_scores(certain([0, 1, 2, 3]), grades)
+    assert found["grade/auroc_referable"] == found["grade/auroc_vision_threatening"] == 1
+    found = grading_scores(certain([0, 1, 3, 2]), grades)
+    assert found["grade/auroc_referable"] == 1
+    assert found["grade/auroc_vision_threatening"] == pytest.approx(1 / 3)  # two ties, one pair lost
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 4, 1000]))
+@settings(max_examples=40, deadline=None)
+def test_clinical_scores_equal_those_of_scikit_learn_with_ties(seed, steps):
+    _, grades = random_case(seed, count=50)
+    noise = np.random.default_rng(seed).random(50)
+    score = np.round((0.2 * grades / 4 + 0.8 * noise) * steps) / steps
+    found = grading_scores(ill_with(score), grades)
+    for name, lowest in (("referable", 2), ("vision_threatening", 3)):
+        passed, sensitivity, _ = roc_curve(grades >= lowest, score, drop_intermediate=False)
+        assert found[f"grade/auroc_{name}"] == pytest.approx(roc_auc_score(grades >= lowest, score), abs=1e-9)
+        for specificity in (0.9, 0.95):
+            best = sensitivity[passed <= 1 - specificity + 1e-12].max()
+            assert found[f"grade/sensitivity_at_{specificity:g}_{name}"] == pytest.approx(best, abs=1e-9)
+
+
+def test_without_a_referable_photograph_there_is_nothing_to_find():
+    found = grading_scores(certain([0, 1, 4]), np.array([0, 1, 1]))
+    for key in ("auroc", "sensitivity_at_0.9", "sensitivity_at_0.95"):
+        assert math.isnan(found[f"grade/{key}_referable"])
+        assert math.isnan(found[f"grade/{key}_referable_majority"])
+    assert math.isnan(grading_scores(certain([2, 3]), np.array([2, 4]))["grade/auroc_referable"])
+
+
+def test_risk_and_coverage_by_hand():
+    confidences = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    probabilities = np.column_stack([confidences, 1 - confidences, *[0 * confidences] * 3])
+    found = grading_scores(probabilities, np.array([0, 0, 1, 0, 2]))  # right, right, wrong, right, wrong
+    assert found["grade/aurc"] == pytest.approx((0 + 0 + 1 / 3 + 1 / 4 + 2 / 5) / 5)
+    assert found["grade/accuracy_at_coverage_0.8"] == pytest.approx(3 / 4)
+
+
+def test_what_is_equally_sure_shares_its_errors_whatever_the_order():
+    probabilities = np.array([[0.6, 0.4, 0, 0, 0]] * 5)
+    for grades in ([0, 0, 0, 1, 1], [1, 1, 0, 0, 0]):
+        found = grading_scores(probabilities, np.array(grades))
+        assert found["grade/aurc"] == pytest.approx(0.4)
+        assert found["grade/accuracy_at_coverage_0.8"] == pytest.approx(0.6)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([7, 1000]))
+@settings(max_examples=20, deadline=None)
+def test_risk_and_coverage_are_those_of_many_orders_of_ties(seed, steps):
+    probabilities, grades = random_case(seed, count=12)
+    top = np.round(probabilities.max(axis=1) * steps) / steps
+    coarse = np.zeros_like(probabilities)
+    coarse[np.arange(12), probabilities.argmax(axis=1)] = np.clip(top, 0.55, 1)
+    coarse[np.arange(12), (probabilities.argmax(axis=1) + 1) % 5] = 1 - np.clip(top, 0.55, 1)
+    confidence, right = coarse.max(axis=1), coarse.argmax(axis=1) == grades
+    # The mean over orders of a tie is the mean over its first place, for each of its photographs is there as often.
+    risks = []
+    for k in range(1, 13):
+        border = np.sort(confidence)[::-1][k - 1]
+        above, tied = confidence > border, confidence == border
+        risks.append((np.sum(~right[above]) + (k - above.sum()) * np.mean(~right[tied])) / k)
+    found = grading_scores(coarse, grades)
+    assert found["grade/aurc"] == pytest.approx(np.mean(risks), abs=1e-9)
+    assert found["grade/accuracy_at_coverage_0.8"] == pytest.approx(1 - risks[10 - 1], abs=1e-9)  # of 9.6, ten
+
+
+def test_the_trivial_grader_that_cannot_tell_scores_the_new_baselines():
+    grades = np.array([2, 2, 2, 0, 4])
+    found = grading_scores(certain([2] * 5), grades)
+    for key in ("aurc", "accuracy_at_coverage_0.8", "auroc_referable", "sensitivity_at_0.9_vision_threatening"):
+        assert found[f"grade/{key}"] == pytest.approx(found[f"grade/{key}_majority"])
+
+
 def test_intervals_hold_the_scores_and_are_repeatable():
     probabilities, grades = random_case()
     intervals = grading_intervals(probabilities, grades, seed=3, resamples=100)
     assert intervals == grading_intervals(probabilities, grades, seed=3, resamples=100)
     found = grading_scores(probabilities, grades)
     assert {"grade/accuracy", "grade/quadratic_kappa", "grade/recall_2", "grade/auroc"} <= set(intervals)
-    for key in ("grade/accuracy", "grade/quadratic_kappa", "grade/auroc", "grade/brier"):
+    new = "grade/aurc", "grade/accuracy_at_coverage_0.8"
+    for key in ("grade/accuracy", "grade/quadratic_kappa", "grade/auroc", "grade/brier", *new):
+        low, high = intervals[key]
+        assert low < found[key] < high
+
+
+def test_clinical_scores_have_intervals_too():
+    noise, grades = np.random.default_rng(0).random(60), random_case()[1]
+    probabilities = ill_with(0.3 * grades / 4 + 0.7 * noise)
+    found, intervals = grading_scores(probabilities, grades), grading_intervals(probabilities, grades, resamples=100)
+    for key in ("grade/auroc_referable", "grade/sensitivity_at_0.9_referable", "grade/auroc_vision_threatening"):
         low, high = intervals[key]
         assert low < found[key] < high
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from sklearn.metrics import average_precision_score, f1_score, jaccard_score
+from sklearn.metrics import auc, average_precision_score, f1_score, jaccard_score
 
 from bundle.labels import LESIONS
 from bundle.metrics.lesions import LesionScores
@@ -143,17 +143,19 @@ def test_tensors_and_arrays_give_the_same_scores_and_are_not_changed():
     probabilities, masks = random_photograph(6)
     before = probabilities.clone()
     tensors = {lesion: MetaTensor(torch.from_numpy(outline)) for lesion, outline in masks.items()}
-    assert scored((MetaTensor(probabilities), tensors)).compute() == scored((probabilities, masks)).compute()
+    found, expected = scored((MetaTensor(probabilities), tensors)).compute(), scored((probabilities, masks)).compute()
+    assert found == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
     assert torch.equal(probabilities, before)
 
 
 def test_intervals_hold_the_scores_and_are_repeatable():
     scores = scored(*[random_photograph(seed) for seed in range(12)])
     found, intervals = scores.compute(), scores.intervals(seed=1, resamples=200)
-    assert intervals == scores.intervals(seed=1, resamples=200)
+    np.testing.assert_equal(intervals, scores.intervals(seed=1, resamples=200))
     assert {"lesions/dice_EX", "lesions/iou_mean", "lesions/paper_dice"} <= set(intervals) <= set(found)
     for key, (low, high) in intervals.items():
-        assert low < found[key] < high
+        if "false_alarm" not in key:  # every photograph has every lesion
+            assert low < found[key] < high
 
 
 def test_one_photograph_has_an_interval_of_one_point():
@@ -165,6 +167,131 @@ def test_one_photograph_has_an_interval_of_one_point():
 def test_the_interval_of_a_lesion_that_is_nowhere_is_nan():
     scores = scored((certain([[1, 0]]), {"MA": mask([1, 0])}))
     assert all(math.isnan(end) for end in scores.intervals(resamples=10)["lesions/dice_SE"])
+
+
+def test_each_photograph_with_the_lesion_weighs_the_same_in_the_mean_over_photographs():
+    large = certain([[1, 1, 1, 0]]), {"MA": mask([1, 1, 1, 1])}  # Dice 6/7, IoU 3/4
+    small = certain([[0, 0, 0, 0]]), {"MA": mask([1, 0, 0, 0])}  # 0
+    found = scored(large, small).compute()
+    assert found["lesions/image_dice_MA"] == pytest.approx(3 / 7)
+    assert found["lesions/image_iou_MA"] == pytest.approx(3 / 8)
+    assert found["lesions/image_dice_MA_predicting_everywhere"] == pytest.approx((1 + 2 * 0.25 / 1.25) / 2)
+    assert found["lesions/image_dice_MA_predicting_nothing"] == 0
+
+
+def test_a_photograph_without_the_lesion_is_not_in_the_mean_but_may_be_a_false_alarm():
+    with_it = certain([[3, 0, 0]]), {"EX": mask([1, 0, 0])}
+    quiet, alarmed = (certain([[0, 0, 0]]), {}), (certain([[0, 0, 3]]), {})
+    not_looked_for = certain([[3, 3, 3]]), {}, ("MA", "HE", "SE")
+    found = scored(with_it, quiet, quiet, alarmed, not_looked_for).compute()
+    assert found["lesions/image_dice_EX"] == 1
+    assert found["lesions/false_alarm_EX"] == pytest.approx(1 / 3)
+    assert found["lesions/false_alarm_EX_predicting_nothing"] == 0
+    assert found["lesions/false_alarm_EX_predicting_everywhere"] == 1
+    assert (found["lesions/images_EX"], found["lesions/images_without_EX"]) == (1, 3)
+    assert found["lesions/images_without_MA"] == 5
+
+
+def test_where_every_photograph_has_the_lesion_there_is_no_false_alarm_to_speak_of():
+    scores = scored((certain([[1, 0]]), {"MA": mask([1, 0])}))
+    assert math.isnan(scores.compute()["lesions/false_alarm_MA"])
+    assert all(math.isnan(end) for end in scores.intervals(resamples=10)["lesions/false_alarm_MA"])
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_means_over_photographs_equal_those_of_scikit_learn(seed):
+    """With masks that are empty, full, and anything between."""
+    photographs = [with_extremes(seed + i) for i in range(5)]
+    found = scored(*photographs).compute()
+    for index, lesion in enumerate(LESIONS, start=1):
+        pairs = [((p.argmax(0) == index).numpy().ravel(), masks[lesion].ravel()) for p, masks in photographs]
+        there, alarms = [(p, t) for p, t in pairs if t.any()], [p.any() for p, t in pairs if not t.any()]
+        expected = {
+            "image_dice": np.mean([f1_score(t, p) for p, t in there]) if there else np.nan,
+            "image_iou": np.mean([jaccard_score(t, p) for p, t in there]) if there else np.nan,
+            "false_alarm": np.mean(alarms) if alarms else np.nan,
+        }
+        got = {name: found[f"lesions/{name}_{lesion}"] for name in expected}
+        assert got == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+def with_extremes(seed):
+    """A photograph on which each outline may be empty or full, and each class predicted nowhere or everywhere."""
+    rng = np.random.default_rng(seed)
+    probabilities, masks = random_photograph(seed, 5, 7)
+    shares = {lesion: rng.choice([0, 0.3, 1]) for lesion in LESIONS}
+    masks = {lesion: rng.random((5, 7)) < share for lesion, share in shares.items()}
+    if rng.random() < 0.4:
+        probabilities = certain(np.full((5, 7), rng.integers(5)))
+    return probabilities, masks
+
+
+def area_of_11(truth, score):
+    """The published procedure, step by step: strict thresholds, precision 1 of nothing, trapezoids."""
+    recalls, precisions = [], []
+    for threshold in np.linspace(0, 1, 11):
+        found = score > threshold
+        precisions.append((found & truth).sum() / found.sum() if found.any() else 1.0)
+        recalls.append((found & truth).sum() / truth.sum())
+    return auc(recalls, precisions)
+
+
+def test_average_precision_at_11_thresholds_by_hand():
+    probabilities = torch.zeros(5, 1, 4)
+    probabilities[3] = torch.tensor([[0.95, 0.85, 0.25, 0.0]])
+    probabilities[0] = 1 - probabilities[3]
+    found = scored((probabilities, {"EX": mask([1, 0, 1, 0])})).compute()
+    # (recall, precision): (1, 2/3) to 0.2, (1/2, 1/2) to 0.8, (1/2, 1) at 0.9, (0, 1) at 1
+    assert found["lesions/average_precision_11_EX"] == pytest.approx((2 / 3 + 1 / 2) / 4 + 1 / 2)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_average_precision_at_11_thresholds_equals_the_published_procedure(seed):
+    photographs = [with_extremes(seed), random_photograph(seed), (random_photograph(seed + 1)[0], {})]
+    # A tenth of 65535 is no whole number: the same rounding for both, and 0 stays 0.
+    rounded = [((p.double() * 65535).round() / 65535, masks) for p, masks in photographs]
+    found = scored(*rounded).compute()
+    for index, lesion in enumerate(LESIONS, start=1):
+        truth = np.concatenate([m.get(lesion, np.zeros(p.shape[1:], bool)).ravel() for p, m in rounded])
+        score = np.concatenate([p[index].numpy().ravel() for p, _ in rounded])
+        expected = area_of_11(truth, score)
+        assert found[f"lesions/average_precision_11_{lesion}"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_scores_next_to_0_are_above_the_threshold_0():
+    probabilities = torch.full((5, 1, 4), 1e-9)
+    probabilities[0] = 1
+    probabilities[3, 0, 3] = 0
+    found = scored((probabilities, {"EX": mask([1, 0, 0, 0])})).compute()
+    assert found["lesions/average_precision_11_EX"] == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_the_trivial_areas_at_11_thresholds_are_reached():
+    masks = random_photograph(5)[1]
+    found = scored((certain(np.full((11, 17), 2)), masks)).compute()
+    everywhere = found["lesions/average_precision_11_HE_predicting_everywhere"]
+    assert found["lesions/average_precision_11_HE"] == pytest.approx(everywhere)
+    assert everywhere > 0.5
+    uniform = torch.rand(5, 400, 500, generator=torch.Generator().manual_seed(0))
+    outline = np.zeros((400, 500), dtype=bool)
+    outline[::7] = True
+    found = scored((uniform, {"EX": outline})).compute()
+    chance = found["lesions/average_precision_11_EX_random"]
+    assert found["lesions/average_precision_11_EX"] == pytest.approx(chance, abs=0.005)
+
+
+def test_shapes_are_scored_only_when_asked_for_and_change_nothing_else():
+    photographs = [random_photograph(seed) for seed in range(3)]
+    plain, shaped = scored(*photographs), LesionScores(shapes=True)
+    for photograph in photographs:
+        shaped.update(*photograph)
+    found, more = plain.compute(), shaped.compute()
+    assert {key: more[key] for key in found} == pytest.approx(found, rel=0, abs=0, nan_ok=True)
+    assert {"lesions/component_recall_SE", "lesions/hd95_px_EX", "lesions/froc_MA"} <= set(more) - set(found)
+    extra = set(shaped.intervals(resamples=5)) - set(plain.intervals(resamples=5))
+    assert {key.split("/")[1].rpartition("_")[0] for key in extra} == {"component_recall", "hd95_px"}
 
 
 def one_class(classes_HW, outline):

@@ -119,6 +119,53 @@ def test_a_page_of_stage_1_alone_says_what_the_graders_saw(tmp_path):
     assert "report.html" not in shown
 
 
+def test_where_lower_is_better_the_lowest_trivial_score_is_the_one_to_beat():
+    scores = {
+        "lesions/false_alarm_EX": 0.25, "lesions/false_alarm_EX_predicting_nothing": 0.0,
+        "lesions/false_alarm_EX_predicting_everywhere": 1.0, "lesions/hd95_px_SE": 31.5,
+        "grade/ece": 0.1, "joint/contradictions": 0.2, "joint/contradictions_dealt": 0.45,
+    }  # fmt: skip
+    table = evaluation_table({"scores": scores, "subset": {"joint": "test"}, "counts": {"joint": 9}})
+    alarm = "photographs without the lesion on which it is predicted, hard exudate (lower is better)"
+    assert cells(table, alarm)[3:] == ["0.000", "predicting no lesion"]
+    assert cells(table, "95 % Hausdorff distance in native px, soft exudate (lower is better)")[1] == "31.500"
+    assert cells(table, "expected calibration error (lower is better)")[1] == "0.100"
+    contradictions = cells(table, "grade contradicts the predicted lesions (lower is better)")
+    assert contradictions[3:] == ["0.450", "the same grades, dealt out at random"]
+    assert "### Grades against lesions (test, 9 photographs)" in table
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("lesions/average_precision_11_EX", "average precision at 11 thresholds, hard exudate"),
+        ("lesions/image_dice_mean", "Dice, mean over photographs, mean of lesions"),
+        ("lesions/sensitivity_at_0.125_fp_MA", "sensitivity at 0.125 false positives a photograph, microaneurysm"),
+        ("lesions/froc_MA", "FROC, mean of the sensitivities, microaneurysm"),
+        ("grade/auroc", "AUROC"),
+        ("grade/auroc_referable", "AUROC, grades 2 to 4"),
+        ("grade/sensitivity_at_0.95_vision_threatening", "sensitivity at specificity 0.95, grades 3 and 4"),
+        ("grade/accuracy_at_coverage_0.8", "accuracy on the most confident 80 %"),
+        ("joint/rules_accuracy", "accuracy of the rules on the predicted lesions"),
+    ],
+)
+def test_every_score_has_a_name_in_words(key, name):
+    assert cells(evaluation_table({"scores": {key: 0.5}}), name)[1] == "0.500"
+
+
+def test_counts_stand_above_the_scores_of_lesions():
+    scores = {
+        "lesions/dice_EX": 0.5, "lesions/images_EX": 26.0, "lesions/images_without_EX": 1.0,
+        "lesions/images_hd95_px_EX": 20.0,
+    }  # fmt: skip
+    table = evaluation_table({"scores": scores})
+    assert (
+        "Photographs with: hard exudate 26. Annotated photographs without: hard exudate 1. "
+        "Photographs on which the distance of borders is defined: hard exudate 20.\n\n| score"
+    ) in table
+    assert len([line for line in table.splitlines() if line.startswith("| ")]) == 3
+
+
 def test_what_is_undefined_is_an_en_dash():
     table = evaluation_table(METRICS)
     assert cells(table, "Dice, soft exudate")[1:] == [DASH] * 4

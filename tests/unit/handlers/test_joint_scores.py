@@ -1,0 +1,72 @@
+"""Grades are scored against the lesions of the same prediction, at the photograph's own size."""
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from bundle.handlers.joint_scores import ScoreJoint
+
+GEOMETRY = torch.tensor([2.0, 0.0, 8.0, 12, 8])
+
+
+def lesions_of(classes, index, channels=5):
+    """Probabilities of a square that is background but for two by two pixels of one class."""
+    lesions = torch.zeros(channels, 8, 8)
+    lesions[0] = 1
+    if classes:
+        lesions[0, 2:4, 2:4], lesions[index, 2:4, 2:4] = 0, 1
+    return lesions
+
+
+def batch(channels=5):
+    """No lesion and grade 0; exudates and grade 1, where 2 is true; microaneurysms and grade 1; unknown."""
+    drawn = [(False, 0), (True, min(3, channels - 1)), (True, 1), (True, 1)]
+    output = {
+        "lesions": torch.stack([lesions_of(*one, channels) for one in drawn]),
+        "grade": torch.eye(5)[[0, 1, 1, 4]],
+    }
+    facts = {"id": ["a", "b", "c", "d"], "grade": torch.tensor([0, 2, 1, -1]), "geometry": GEOMETRY.expand(4, 5)}
+    return facts, output
+
+
+def evaluate(scorer, one=None, times=1):
+    def step(engine, pair):
+        engine.state.batch, output = pair
+        return output
+
+    engine = Engine(step)
+    scorer.attach(engine)
+    for _ in range(times):
+        engine.run([one or batch()])
+    return engine.state.metrics
+
+
+def test_a_grade_that_the_predicted_lesions_rule_out_is_a_contradiction():
+    found = evaluate(ScoreJoint(["a", "b", "c", "d"]))
+    assert found["joint/contradictions"] == pytest.approx(1 / 3)  # the fourth has no true grade
+    assert found["joint/rules_accuracy"] == 1
+    assert found["joint/rules_quadratic_kappa"] == 1
+
+
+def test_photographs_that_do_not_count_are_passed_over():
+    assert evaluate(ScoreJoint(["b"]))["joint/contradictions"] == 1
+    assert evaluate(ScoreJoint([])) == {}
+    assert ScoreJoint([]).intervals() == {}
+
+
+def test_one_class_for_all_lesions_allows_no_grade_to_be_told():
+    scorer = ScoreJoint(["a", "b", "c"], fuse=True)
+    assert evaluate(scorer, batch(channels=2)) == {}
+    assert (scorer.intervals(), len(scorer.ids)) == ({}, 0)
+
+
+def test_a_second_evaluation_does_not_remember_the_first():
+    assert evaluate(ScoreJoint(["a", "b"]), times=2) == evaluate(ScoreJoint(["a", "b"]))
+
+
+def test_intervals_are_of_the_last_evaluation():
+    scorer = ScoreJoint(["a", "b", "c"])
+    evaluate(scorer)
+    low, high = scorer.intervals()["joint/contradictions"]
+    assert low <= 1 / 3 <= high
+    assert scorer.intervals()["joint/rules_accuracy"] == (1, 1)
