@@ -1,16 +1,25 @@
-"""Files that appear under their final name only when they are whole, and the hash of what is in a file."""
+"""Files that appear under their final name only when they are whole, folders for one run, and hashes of content."""
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+CLAIM = ".run.lock"
+BESIDE = re.compile(r"\..+\.(?P<process>\d+)\.\d+(\.\w+)?")
+"""What :func:`written_whole` calls a file that is not whole yet."""
+
+_claimed: dict[Path, IO[str]] = {}
+"""Folders of this process, each with the file whose lock holds it."""
 
 
 @contextmanager
@@ -37,6 +46,66 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(beside, final)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_at_once(path: str | os.PathLike) -> Iterator[io.BytesIO]:
+    """Yield a buffer; write what is in it as :func:`written_whole` does.
+
+    For JPEG pictures: Pillow's encoder passes by Python's files, and takes no notice of a disk that takes only a part.
+    """
+    buffer = io.BytesIO()
+    yield buffer
+    with written_whole(path) as beside:
+        beside.write_bytes(buffer.getvalue())
+
+
+def claim(folder: str | os.PathLike) -> None:
+    """Keep other runs out of a folder until :func:`release`, or until this process ends in whatever way.
+
+    The folder is made if need be, and what a run that was killed left half written in it is removed. The lock belongs
+    to this process alone, not to the loader processes that it forks: they outlive it by seconds.
+
+    Raises:
+        ValueError: if another process has claimed it.
+    """
+    folder = Path(folder).resolve()
+    if folder in _claimed:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / CLAIM).open("a", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise ValueError(f"another run still works in {folder}: wait for it, or name another --output_dir") from None
+    _claimed[folder] = file
+    _remove_half_written(folder)
+
+
+def release(folder: str | os.PathLike) -> None:
+    """Let other runs into a folder that this process claimed."""
+    file = _claimed.pop(Path(folder).resolve(), None)
+    if file is not None:
+        file.close()
+
+
+def _remove_half_written(folder: Path) -> None:
+    for path in folder.rglob(".*"):
+        named = BESIDE.fullmatch(path.name)
+        if named and not _runs(int(named["process"])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of this number runs; one in here writes nothing yet."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def write_text_whole(path: str | os.PathLike, text: str) -> None:
@@ -68,8 +137,16 @@ def _without_nan(value: object) -> object:
 
 
 def load_json(path: str | os.PathLike) -> Any:  # noqa: ANN401  (whatever stands in the file)
-    """Read JSON that :func:`write_json_whole` wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read JSON that :func:`write_json_whole` wrote.
+
+    Raises:
+        ValueError: if the file does not parse: no UTF-8, no JSON, endless brackets, a number of thousands of digits.
+        OSError: if it is missing or may not be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON in {path}, got a file that does not parse: {error}") from None
 
 
 def file_sha256(paths: Iterable[str | os.PathLike]) -> str:

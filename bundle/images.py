@@ -4,10 +4,18 @@ import os
 import struct
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, TypeError, LookupError,
+    AttributeError, ArithmeticError, AssertionError, RuntimeError,
+)  # fmt: skip
 """What Pillow's readers raise on files that are missing, unreadable, cut off, malformed or absurdly large."""
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")
+"""Whatever a file's name says, no other decoder sees it: Pillow has forty, and one of them runs Ghostscript."""
 
 
 class Decoded(NamedTuple):
@@ -30,7 +38,7 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
             of 178,956,970 pixels.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             native_px = image.size
             if draft:
                 image.draft(draft[0], (draft[1], draft[1]))
@@ -38,3 +46,46 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
     except BROKEN as error:
         raise ValueError(f"expected a whole {what} in {path}, got one that cannot be decoded: {error}") from None
     return Decoded(image, native_px)
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the pixels of a decoded image as RGB of 8 bits, ``(H, W, 3)``.
+
+    Of 16 bits the upper 8 are kept, where Pillow's own conversion clips. Grey, palette and CMYK become RGB. What is
+    transparent becomes black, as it is around an eye. The orientation that a camera noted is ignored: pixels stay
+    where they are stored.
+
+    Raises:
+        ValueError: if a channel has more than 16 bits, or is of floats.
+
+    Example:
+        >>> to_rgb(Image.fromarray(np.full((1, 1), 0x80FF, np.uint16))).tolist()
+        [[[128, 128, 128]]]
+    """
+    if image.mode == "RGB":
+        return np.asarray(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = upper_bits(np.asarray(image))
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        return on_black(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def upper_bits(grey: NDArray) -> NDArray[np.uint8]:
+    """Scale whole numbers of 16 bits to 8.
+
+    Raises:
+        ValueError: if they are no whole numbers from 0 to 65535.
+    """
+    if grey.dtype.kind not in "ui" or (grey.size and not (grey.min() >= 0 and grey.max() <= np.iinfo(np.uint16).max)):
+        raise ValueError(f"expected channels of 8 or 16 bits, got {grey.dtype} from {grey.min()} to {grey.max()}")
+    return (grey >> 8).astype(np.uint8)
+
+
+def on_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay ``(..., 4)`` on black and return ``(..., 3)``."""
+    if (rgba[..., 3] == 255).all():
+        return np.ascontiguousarray(rgba[..., :3])
+    weighted = rgba[..., :3].astype(np.uint16) * rgba[..., 3:]
+    return ((weighted + 127) // 255).astype(np.uint8)

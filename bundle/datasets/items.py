@@ -12,7 +12,7 @@ from bundle.labels import GRADES
 from bundle.manifest import Manifest, Photograph
 
 UNKNOWN_GRADE = -1
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".nii", ".nii.gz")
 
 
 def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
@@ -31,24 +31,34 @@ def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]
     ]
 
 
-def file_items(sources: str | Path | Sequence[str | Path] | None) -> list[dict[str, Any]]:
+def file_items(
+    sources: str | Path | Sequence[str | Path] | None, output_dir: str | Path | None = None
+) -> list[dict[str, Any]]:
     """Make items of photographs: of a file, of all in a folder by name, or of a list of these.
 
+    What is hidden (its name begins with a dot), or has another suffix, is no photograph of a folder.
+
+    Args:
+        sources: files and folders.
+        output_dir: where results go to. It must not lie in a folder of photographs, or results would be read as such,
+            and photographs must not lie in a folder below it, or they might be replaced.
+
     Raises:
-        ValueError: if nothing is named, there is no such file or folder, or no photograph in it.
+        ValueError: if nothing is named, there is no such file or folder, or no photograph in it, if two would have
+            the same name, or if ``output_dir`` is not apart.
     """
     if not sources:
         raise ValueError("expected --input DIR_OR_FILE: the photographs to look at")
     listed = [sources] if isinstance(sources, (str, Path)) else sources
-    return [item for source in listed for item in _file_items(Path(source))]
+    for source in listed if output_dir is not None else ():
+        _check_apart(Path(source), Path(output_dir or ""))
+    return _distinct([item for source in listed for item in _file_items(Path(source))])
 
 
 def _file_items(source: Path) -> list[dict[str, Any]]:
     if not source.exists():
         raise ValueError(f"expected a photograph or a folder of photographs, found nothing at {source}")
-    paths = (
-        sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
-    )
+    paths = sorted(path for path in source.rglob("*") if _is_photograph(path, source)) if source.is_dir() else [source]
     if not paths:
         raise ValueError(f"expected photographs ({', '.join(SUFFIXES)}) in {source}, found none")
     base = source if source.is_dir() else source.parent
@@ -56,12 +66,37 @@ def _file_items(source: Path) -> list[dict[str, Any]]:
         {
             "id": path.relative_to(base).as_posix(),
             "image": str(path),
+            "path": str(path),
             "masks": {},
             "annotated": (),
             "optic_disc": "",
         }
         for path in paths
     ]
+
+
+def _is_photograph(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.name.lower().endswith(SUFFIXES) and not hidden and path.is_file()
+
+
+def _distinct(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    seen: dict[str, str] = {}
+    for item in listed:
+        if item["id"] in seen:
+            raise ValueError(
+                f"expected photographs of different names, got {item['id']!r} twice: {seen[item['id']]} and "
+                f"{item['image']}; give a folder that holds both"
+            )
+        seen[item["id"]] = item["image"]
+    return listed
+
+
+def _check_apart(source: Path, output_dir: Path) -> None:
+    source, output_dir = source.resolve(), output_dir.resolve()
+    folder = source if source.is_dir() else source.parent
+    if (source.is_dir() and output_dir.is_relative_to(source)) or output_dir in folder.parents:
+        raise ValueError(f"expected --output_dir apart from --input, got {output_dir} and {source}; name another")
 
 
 def true_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:

@@ -1,17 +1,22 @@
 """Inference: what the network says of each photograph, in the photograph's own frame, handed to writers."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from skimage.measure import label
 
-from bundle.labels import LESIONS, feasible_grades
-from bundle.pseudo_labels import present_lesions
-from bundle.transforms import field_mask, to_native
+from bundle.labels import GRADES, LESIONS, feasible_grades
+from bundle.transforms import Crop, components, native_labels, to_native
+
+HEAT_LONG_SIDE_PX = 1024
+"""Of a heat map; it comes from a feature map 32 times coarser than the network's input."""
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,23 +27,25 @@ class Prediction:
         name: path below the input folder.
         path: of the photograph.
         lesions_HW: uint8 label map at native size.
-        heat_HW: Grad-CAM of the predicted grade at native size, float in [0, 1].
+        heat_hw: Grad-CAM of the predicted grade over the whole photograph, at most 1024 pixels long, in [0, 1].
         probabilities: of the five grades.
         field_px: pixels of the field of view.
         counts: connected components of each lesion.
         areas_px: pixels of each lesion.
         feasible: grades that the predicted lesions allow.
+        abstained: whether the grade is less confident than was asked for.
     """
 
     name: str
     path: str
     lesions_HW: np.ndarray
-    heat_HW: np.ndarray
+    heat_hw: np.ndarray
     probabilities: tuple[float, ...]
     field_px: int
     counts: Mapping[str, int]
     areas_px: Mapping[str, int]
     feasible: frozenset[int]
+    abstained: bool = False
 
     @property
     def grade(self) -> int:
@@ -54,8 +61,14 @@ class Prediction:
 class Writer(Protocol):
     """Takes each prediction as it comes, and is told when there are no more."""
 
-    def __call__(self, prediction: Prediction) -> None:
-        """Write what belongs to one photograph."""
+    def start(self) -> None:
+        """Make ready, before the network has run; refuse here what cannot be written."""
+
+    def draw(self, prediction: Prediction) -> None:
+        """Write the files of one photograph; called from several threads, each with another photograph."""
+
+    def note(self, row: Row, path: str) -> None:
+        """Take the numbers of one photograph, or why it could not be read, in the order of the input."""
 
     def finish(self) -> None:
         """Write what belongs to all of them."""
@@ -64,58 +77,115 @@ class Writer(Protocol):
 class PredictionHandler:
     """Make a :class:`Prediction` of every image of an evaluation and hand it to each writer.
 
+    This goes on in threads while the network is at the next photographs. No more than two photographs a thread wait to
+    be written; then the network waits. An error of a writer is raised in the engine, at the latest when it completes.
+
     Args:
         paths: photograph by item id.
         writers: given each prediction, then told to finish.
         min_area_px: smallest component of a lesion that makes it present, at native size.
+        abstain_below: confidence under which a grade is marked as abstained; None never does.
+        threads: that draw.
+
+    Raises:
+        ValueError: if ``abstain_below`` is no probability, or there is no thread.
     """
 
-    def __init__(self, paths: Mapping[str, str], writers: Sequence[Writer], min_area_px: int = 1) -> None:
+    def __init__(
+        self,
+        paths: Mapping[str, str],
+        writers: Sequence[Writer],
+        min_area_px: int = 1,
+        abstain_below: float | None = None,
+        threads: int = 2,
+    ) -> None:
+        if abstain_below is not None and not 0 <= abstain_below <= 1:
+            raise ValueError(f"expected abstain_below to be a probability in [0, 1] or null, got {abstain_below}")
+        if threads < 1:
+            raise ValueError(f"expected one thread or more to write, got {threads}")
         self.paths, self.writers, self.min_area_px = dict(paths), list(writers), min_area_px
+        self.abstain_below, self.threads = abstain_below, threads
+        self.drawing: deque[Future[tuple[Row, str]]] = deque()
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self) -> None:
+        """Let the writers make ready."""
         for writer in self.writers:
-            engine.add_event_handler(Events.COMPLETED, writer.finish)
+            writer.start()
+        self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="predictions")
 
     def __call__(self, engine: Engine) -> None:
         batch, output = engine.state.batch, engine.state.output
+        reasons = batch.get("error", [""] * len(batch["id"]))
         for index, name in enumerate(batch["id"]):
             one = {key: output[key][index].cpu() for key in ("lesions", "grade", "maps")}
-            prediction = self._predict(name, one, batch["image"][index], batch["geometry"][index])
-            for write in self.writers:
-                write(prediction)
+            known = {"geometry": batch["geometry"][index], "field_px": int(batch["field_px"][index])}
+            self.drawing.append(self.pool.submit(self._draw, name, one, known, reasons[index]))
+        self._note(waiting=2 * self.threads)
+
+    def finish(self) -> None:
+        """Wait for what is being drawn, and let the writers finish."""
+        self._note(waiting=0)
+        self.pool.shutdown()
+        for writer in self.writers:
+            writer.finish()
+
+    def _note(self, waiting: int) -> None:
+        """Hand on the oldest rows, in order, until no more than so many are waited for."""
+        while len(self.drawing) > waiting:
+            row, path = self.drawing.popleft().result()
+            for writer in self.writers:
+                writer.note(row, path)
+
+    def _draw(
+        self, name: str, output: Mapping[str, torch.Tensor], known: Mapping[str, Any], reason: str
+    ) -> tuple[Row, str]:
+        if reason:
+            return unread_row(name, reason), self.paths[name]
+        prediction = self._predict(name, output, **known)
+        for writer in self.writers:
+            writer.draw(prediction)
+        return prediction_row(prediction), prediction.path
 
     def _predict(
-        self, name: str, output: Mapping[str, torch.Tensor], image: torch.Tensor, geometry: torch.Tensor
+        self, name: str, output: Mapping[str, torch.Tensor], geometry: torch.Tensor, field_px: int
     ) -> Prediction:
-        lesions_HW = to_native(output["lesions"], geometry).argmax(dim=0).to(torch.uint8).numpy()
-        heat = output["maps"][int(output["grade"].argmax())]
-        present = present_lesions(lesions_HW, self.min_area_px)
-        px_per_pixel = (float(geometry[2]) / image.shape[-1]) ** 2
+        lesions_HW = native_labels(output["lesions"], geometry)
+        found = components(lesions_HW)
+        areas_px = {lesion: found.areas_px[found.classes == value] for value, lesion in enumerate(LESIONS, start=1)}
+        present = [lesion for lesion, each in areas_px.items() if (each >= self.min_area_px).any()]
+        probabilities = tuple(output["grade"].tolist())
         return Prediction(
             name=name,
             path=self.paths[name],
             lesions_HW=lesions_HW,
-            heat_HW=to_native(torch.stack([1 - heat, heat]), geometry)[1].numpy(),
-            probabilities=tuple(output["grade"].tolist()),
-            field_px=round(float(field_mask(image.max(dim=0).values.numpy()).sum()) * px_per_pixel),
-            counts={lesion: _components(lesions_HW == value) for value, lesion in enumerate(LESIONS, start=1)},
-            areas_px={lesion: int((lesions_HW == value).sum()) for value, lesion in enumerate(LESIONS, start=1)},
+            heat_hw=_heat(output["maps"][int(output["grade"].argmax())], geometry),
+            probabilities=probabilities,
+            field_px=field_px,
+            counts={lesion: len(each) for lesion, each in areas_px.items()},
+            areas_px={lesion: int(each.sum()) for lesion, each in areas_px.items()},
             feasible=feasible_grades(present).grades,
+            abstained=self.abstain_below is not None and max(probabilities) < self.abstain_below,
         )
 
 
-def _components(mask_HW: np.ndarray) -> int:
-    return int(label(mask_HW, connectivity=2).max())
+def _heat(map_hw: torch.Tensor, geometry: torch.Tensor) -> np.ndarray:
+    """Lay a map of the square, of any size, over the photograph."""
+    seen = Crop.of(geometry).within(HEAT_LONG_SIDE_PX)
+    return to_native(torch.stack([1 - map_hw, map_hw]), seen)[1].clamp_(0, 1).numpy()
 
 
-def prediction_row(prediction: Prediction) -> dict[str, Any]:
-    """Lay out the numbers of one prediction, flat, for a CSV."""
-    row: dict[str, Any] = {
+def prediction_row(prediction: Prediction) -> Row:
+    """Lay out the numbers of one prediction, flat, for a table."""
+    row: Row = {
         "file": prediction.name,
         "grade": prediction.grade,
         "confidence": max(prediction.probabilities),
+        "abstained": prediction.abstained,
         "contradiction": prediction.contradiction,
         "feasible": " ".join(str(grade) for grade in sorted(prediction.feasible)),
         "field_px": prediction.field_px,
@@ -125,4 +195,18 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         row[f"{lesion}_count"] = prediction.counts[lesion]
         row[f"{lesion}_area_px"] = prediction.areas_px[lesion]
         row[f"{lesion}_area_percent"] = 100 * prediction.areas_px[lesion] / max(prediction.field_px, 1)
-    return row
+    return row | {"error": ""}
+
+
+COLUMNS = (
+    "file", "grade", "confidence", "abstained", "contradiction", "feasible", "field_px",
+    *(f"probability_{grade}" for grade in GRADES),
+    *(f"{lesion}_{what}" for lesion in LESIONS for what in ("count", "area_px", "area_percent")),
+    "error",
+)  # fmt: skip
+"""Of every row, read or not."""
+
+
+def unread_row(name: str, reason: str) -> Row:
+    """Lay out a photograph that could not be read: no numbers, and why."""
+    return {**dict.fromkeys(COLUMNS), "file": name, "error": reason}

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.segmentation import find_boundaries
 
 from bundle.files import written_whole
 from bundle.labels import LESION_COLOURS, LESION_PRIORITY, LESIONS
@@ -47,10 +46,20 @@ def lesion_overlay(image: NDArray[np.uint8], lesions: NDArray[np.uint8], alpha: 
     if image.shape[:2] != lesions.shape:
         raise ValueError(f"expected lesions of the photograph's size {image.shape[:2]}, got {lesions.shape}")
     laid_over = image.copy()
-    inside = lesions > 0  # a small part of the photograph: blend nothing else
-    opacity = np.where(find_boundaries(lesions, mode="inner")[inside], 1.0, alpha)
+    inside = np.nonzero(lesions > 0)  # a small part of the photograph: look at nothing else
+    opacity = np.where(_at_edge(lesions, *inside), 1.0, alpha)
     laid_over[inside] = _blend(image[inside], PALETTE[lesions[inside]], opacity)
     return laid_over
+
+
+def _at_edge(lesions: NDArray[np.uint8], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Tell which pixels have one of another class above, below, left or right; outside of the picture is none."""
+    own, (height, width) = lesions[rows, columns], lesions.shape
+    around = (
+        (np.maximum(rows - 1, 0), columns), (np.minimum(rows + 1, height - 1), columns),
+        (rows, np.maximum(columns - 1, 0)), (rows, np.minimum(columns + 1, width - 1)),
+    )  # fmt: skip
+    return np.logical_or.reduce([lesions[place] != own for place in around])
 
 
 def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -96,11 +105,12 @@ def shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
 
 def shrink_lesions(lesions: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return a label map ``(H, W)`` in a smaller ``(width, height)``, where lesions meet by ``LESION_PRIORITY``."""
-    small = np.zeros(size[::-1], dtype=np.uint8)
-    for lesion in reversed(LESION_PRIORITY):
-        value = LESIONS.index(lesion) + 1
-        small[shrink_mask(lesions == value, size)] = value
-    return small
+    rank = np.zeros(len(LESIONS) + 1, dtype=np.uint8)
+    for importance, lesion in enumerate(reversed(LESION_PRIORITY), start=1):
+        rank[LESIONS.index(lesion) + 1] = importance
+    rows, columns = (np.arange(n) * total // n for n, total in zip(size[::-1], lesions.shape, strict=True))
+    highest = np.maximum.reduceat(np.maximum.reduceat(rank[lesions], rows, axis=0), columns, axis=1)
+    return np.argsort(rank).astype(np.uint8)[highest]
 
 
 def write_mask_png(path: str | os.PathLike, lesions: NDArray[np.uint8]) -> None:
@@ -113,7 +123,7 @@ def write_mask_png(path: str | os.PathLike, lesions: NDArray[np.uint8]) -> None:
     picture = Image.fromarray(lesions.astype(np.uint8))
     picture.putpalette(PALETTE.tobytes())
     with written_whole(path) as beside:
-        picture.save(beside, format="PNG", optimize=True)
+        picture.save(beside, format="PNG", compress_level=1)
 
 
 def _blend(image: NDArray[np.uint8], colour: NDArray[np.uint8], opacity: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -1,87 +1,205 @@
-"""What inference leaves in its output folder: masks, overlays, heat maps, one CSV, one report."""
+"""What inference leaves in its output folder: masks, overlays, heat maps, tables, one report."""
 
+import csv
+import json
 import os
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from bundle.files import write_csv_whole, written_whole
-from bundle.handlers.predictions import Prediction, prediction_row
+from bundle.files import CLAIM, claim, release, written_at_once, written_whole
+from bundle.handlers.predictions import COLUMNS, Prediction, Row
+from bundle.labels import GRADES, LESIONS
 from bundle.reporting.overlay import heat_picture, lesion_overlay, shrink_lesions, write_mask_png
 from bundle.reporting.report import Card, write_report
-
-HEAT_LONG_SIDE_PX = 1024
-"""Of a stored heat map; it comes from a feature map 32 times coarser than the network's input."""
+from bundle.transforms import load_photograph
+from bundle.transforms.nifti import affine_of, write_label_nifti
 
 CARD_LONG_SIDE_PX = 640
 
+BAND_PX = 64
+"""Rows that lesions are laid over at a time; most bands of a photograph have none."""
+
+TITLE = "Diabetic retinopathy: lesions and grades"
+UNREAD_EXIT_CODE = 3
+UNREAD_SHOWN_MAX = 20
+"""On the screen; the tables and the report name all."""
+
+FOLDERS = ("masks", "nifti", "overlays", "heatmaps")
+TABLES = ("predictions.csv", "predictions.jsonl")
+REPORT = "report.html"
+
 
 class PredictionFiles:
-    """Write masks, overlays and heat maps as predictions come, then ``predictions.csv`` and ``report.html``.
+    """Write masks, overlays and heat maps as predictions come; at the end the tables and the report.
 
     They lie in ``masks/``, ``overlays/`` and ``heatmaps/`` under the photograph's name. A mask is an indexed PNG at
     the photograph's own size: 0 background, 1-4 as in ``LESIONS``. A heat map is a grey PNG of at most 1024 pixels on
-    its long side.
+    its long side. ``predictions.csv`` and ``predictions.jsonl`` have the same row of every photograph, ``error`` being
+    why it could not be read. Rows wait in a nameless file, so memory does not grow with their number and nothing is
+    left behind by a run that was killed.
 
     Args:
-        output_dir: where to.
+        output_dir: where to; the results of a former run are removed from it when a run starts.
         facts: what the report's head says of the run, such as the weights.
+        nifti: also write label maps ``(W, H, 1)`` to ``nifti/``, with the affine of the photograph.
+        report: whether to write ``report.html``: some 0.1 MB a photograph.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, output_dir: str | os.PathLike, facts: Mapping[str, Any], nifti: bool = False, report: bool = True
+    ) -> None:
         self.output_dir, self.facts = Path(output_dir), {key: str(value) for key, value in facts.items()}
-        self.predictions: list[dict[str, Any]] = []
+        self.nifti, self.report = nifti, report
+        self.number = {"photographs": 0, "abstained": 0, "unread": 0}
+        self.unread: list[str] = []
 
-    def __call__(self, prediction: Prediction) -> None:
-        image = read_rgb(prediction.path)
+    def start(self) -> None:
+        """Take the folder, and remove what a former run left in it.
+
+        Raises:
+            ValueError: if it cannot be written, another run is at work in it, or it holds files of unknown origin.
+        """
+        _take_folder(self.output_dir)
+        for name in FOLDERS:
+            shutil.rmtree(self.output_dir / name, ignore_errors=True)
+        for name in (*TABLES, REPORT):
+            (self.output_dir / name).unlink(missing_ok=True)
+        self.rows = TemporaryFile("w+", dir=self.output_dir, encoding="utf-8")  # noqa: SIM115  (lives until finish)
+
+    def draw(self, prediction: Prediction) -> None:
+        """Write the pictures of one photograph."""
         write_mask_png(self._path("masks", prediction.name, ".png"), prediction.lesions_HW)
-        _save(self._path("overlays", prediction.name, ".jpg"), lesion_overlay(image, prediction.lesions_HW))
-        heat = heat_picture(prediction.heat_HW)
-        heat.thumbnail((HEAT_LONG_SIDE_PX, HEAT_LONG_SIDE_PX))
-        _save(self._path("heatmaps", prediction.name, ".png"), np.asarray(heat))
-        self.predictions.append(
-            {"row": prediction_row(prediction), "path": prediction.path, "facts": prediction_facts(prediction)}
-        )
+        _save(self._path("overlays", prediction.name, ".jpg"), _overlay(prediction))
+        _save(self._path("heatmaps", prediction.name, ".png"), np.asarray(heat_picture(prediction.heat_hw)))
+        if self.nifti:
+            path = self._path("nifti", prediction.name, ".nii.gz")
+            write_label_nifti(path, prediction.lesions_HW, affine_of(prediction.path))
+
+    def note(self, row: Row, path: str) -> None:
+        """Keep a row, on disk."""
+        self.number["photographs"] += 1
+        self.number["abstained"] += bool(row["abstained"])
+        self.number["unread"] += bool(row["error"])
+        if row["error"] and len(self.unread) < UNREAD_SHOWN_MAX:
+            self.unread.append(f"{row['file']}: {row['error']}")
+        self.rows.write(json.dumps({"path": path, "row": row}, allow_nan=False) + "\n")
 
     def finish(self) -> None:
-        """Write the table and the report."""
-        write_csv_whole(self.output_dir / "predictions.csv", [one["row"] for one in self.predictions])
-        facts = {**self.facts, "photographs": str(len(self.predictions))}
-        write_report(self.output_dir / "report.html", self._cards(), "Diabetic retinopathy: lesions and grades", facts)
+        """Write the tables and, if a photograph was read, the report; give the folder free."""
+        with self.rows:
+            self._write_tables()
+            if self.report and self.number["unread"] < self.number["photographs"]:
+                unread = {row["file"]: row["error"] for _, row in self._noted() if row["error"]}
+                write_report(self.output_dir / REPORT, self._cards(), TITLE, self._head(), unread)
+        release(self.output_dir)
+
+    def exit_if_unread(self) -> None:
+        """End the process with code 3 if a photograph could not be read.
+
+        Raises:
+            SystemExit: then, after saying on the error stream which.
+        """
+        if self.number["unread"]:
+            lines = [f"could not read {self.number['unread']} of {self.number['photographs']} photographs:"]
+            sys.stderr.write("\n".join(["ValueError: " + lines[0] + " " + self.unread[0], *self.unread[1:]]) + "\n")
+            raise SystemExit(UNREAD_EXIT_CODE)
+
+    def _write_tables(self) -> None:
+        table, lines = (self.output_dir / name for name in TABLES)
+        with (
+            written_whole(table) as table_beside,
+            written_whole(lines) as lines_beside,
+            table_beside.open("w", encoding="utf-8", newline="") as table_file,
+            lines_beside.open("w", encoding="utf-8") as lines_file,
+        ):
+            writer = csv.DictWriter(table_file, fieldnames=COLUMNS)
+            writer.writeheader()
+            for _, row in self._noted():
+                writer.writerow(row)
+                lines_file.write(json.dumps(row) + "\n")
+
+    def _noted(self) -> Iterator[tuple[str, Row]]:
+        self.rows.seek(0)
+        for line in self.rows:
+            one = json.loads(line)
+            yield one["path"], one["row"]
+
+    def _head(self) -> dict[str, str]:
+        """Say what the report is of."""
+        head = {**self.facts, "photographs": str(self.number["photographs"])}
+        if self.number["abstained"]:
+            head["abstained"] = f"{self.number['abstained']}; their grades are less confident than was asked for"
+        return head
 
     def _cards(self) -> Iterator[Card]:
         """Read back what was written, one photograph at a time, so that memory does not grow with their number."""
-        for one in self.predictions:
-            name = one["row"]["file"]
-            with Image.open(one["path"]) as picture:
-                picture.draft("RGB", (CARD_LONG_SIDE_PX, CARD_LONG_SIDE_PX))
-                picture.thumbnail((CARD_LONG_SIDE_PX, CARD_LONG_SIDE_PX))
-                image = np.asarray(picture.convert("RGB"))
-            lesions = np.asarray(Image.open(self._path("masks", name, ".png")))
-            heat = np.asarray(Image.open(self._path("heatmaps", name, ".png")), dtype=np.float32) / 255
-            small = shrink_lesions(lesions, (image.shape[1], image.shape[0]))
-            yield Card(name=name, image=image, lesions=small, heat=heat, **one["facts"])
+        for path, row in self._noted():
+            if not row["error"]:
+                yield self._card(path, row)
+
+    def _card(self, path: str, row: Row) -> Card:
+        picture = Image.fromarray(load_photograph(path, CARD_LONG_SIDE_PX).pixels)
+        picture.thumbnail((CARD_LONG_SIDE_PX, CARD_LONG_SIDE_PX))
+        lesions = np.asarray(Image.open(self._path("masks", row["file"], ".png")))
+        heat = np.asarray(Image.open(self._path("heatmaps", row["file"], ".png")), dtype=np.float32) / 255
+        return Card(
+            name=row["file"],
+            image=np.asarray(picture),
+            lesions=shrink_lesions(lesions, picture.size),
+            heat=heat,
+            probabilities=tuple(row[f"probability_{grade}"] for grade in GRADES),
+            counts={lesion: row[f"{lesion}_count"] for lesion in LESIONS},
+            areas_px={lesion: row[f"{lesion}_area_px"] for lesion in LESIONS},
+            field_px=row["field_px"],
+            feasible={int(grade) for grade in row["feasible"].split()},
+            abstained=row["abstained"],
+        )
 
     def _path(self, folder: str, name: str, suffix: str) -> Path:
         """Keep sub-folders and the original suffix: a.jpg and a.png are two photographs."""
         return self.output_dir / folder / (name + suffix)
 
 
-def prediction_facts(prediction: Prediction) -> dict[str, Any]:
-    """Keep the numbers of a prediction and let its arrays go."""
-    names = ("probabilities", "counts", "areas_px", "field_px", "feasible")
-    return {name: getattr(prediction, name) for name in names}
+def _take_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(folder)
+        claim(folder)
+    except OSError as error:
+        raise ValueError(f"expected an --output_dir that can be written, got {folder}: {error.strerror}") from None
 
 
-def read_rgb(path: str | os.PathLike) -> np.ndarray:
-    """Read a photograph as RGB ``(H, W, 3)`` uint8."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+def _refuse_foreign(folder: Path) -> None:
+    found = [name for name in (*FOLDERS, *TABLES, REPORT) if (folder / name).exists()]
+    if found and not (folder / CLAIM).exists():
+        raise ValueError(
+            f"expected an --output_dir without {found[0]!r}, or one of a former inference, whose results are replaced; "
+            f"{folder} is neither: name another, or remove {found[0]!r}"
+        )
+
+
+def _overlay(prediction: Prediction) -> np.ndarray:
+    """Lay lesions over the photograph, a band of rows at a time, so that little more than its pixels is in memory.
+
+    A band is seen with a row above and below: whether a pixel is at the edge of its lesion depends on its neighbours.
+    """
+    pixels, lesions = np.array(load_photograph(prediction.path).pixels), prediction.lesions_HW
+    for start in range(0, len(lesions), BAND_PX):
+        if lesions[start : start + BAND_PX].any():
+            above = min(start, 1)
+            seen = slice(start - above, start + BAND_PX + 1)
+            laid_over = lesion_overlay(pixels[seen], lesions[seen])
+            pixels[start : start + BAND_PX] = laid_over[above : above + BAND_PX]
+    return pixels
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
-    with written_whole(path) as beside:
-        Image.fromarray(pixels).save(beside, quality=90)
+    with written_at_once(path) as buffer:
+        Image.fromarray(pixels).save(buffer, path.suffix[1:].replace("jpg", "jpeg"), quality=90, compress_level=1)

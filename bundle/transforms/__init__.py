@@ -1,9 +1,10 @@
 """Fundus transforms: the field of view, the square about it, lesion-preserving resizing, and the way back."""
 
 from bundle.transforms.augment import RandFundusAffined
-from bundle.transforms.fundus import PrepareFundusd
+from bundle.transforms.components import components
+from bundle.transforms.fundus import CutDetaild, MeasureFieldd, PrepareFundusd
 from bundle.transforms.fuse import FuseLesionsd, class_names, fuse_lesions, fuse_outlines, fused_radius_px
-from bundle.transforms.geometry import Crop, field_mask, field_of_view, to_native
+from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_labels, to_native
 from bundle.transforms.lesions import label_map, load_mask, load_masks, load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
@@ -11,10 +12,13 @@ from bundle.transforms.runs import runs_of
 
 __all__ = [
     "Crop",
+    "CutDetaild",
     "FuseLesionsd",
+    "MeasureFieldd",
     "PrepareFundusd",
     "RandFundusAffined",
     "class_names",
+    "components",
     "field_mask",
     "field_of_view",
     "fuse_lesions",
@@ -25,6 +29,7 @@ __all__ = [
     "load_masks",
     "load_photograph",
     "load_runs",
+    "native_labels",
     "resize_crop",
     "resize_lesions",
     "resize_mask",

@@ -1,6 +1,7 @@
 """Read TIFF files of one bit a pixel without unpacking them: IDRiD's masks are such, 12 megapixels and nearly empty."""
 
 import os
+import struct
 import zlib
 from typing import NamedTuple
 
@@ -13,6 +14,12 @@ STORED = {tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE, tifffil
 INDEXED = {tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISBLACK}
 PIXELS_MAX = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """As Pillow refuses: a header that declares more is not believed."""
+
+BROKEN = (
+    tifffile.TiffFileError, OSError, zlib.error, struct.error, ValueError, LookupError, TypeError, AttributeError,
+    ArithmeticError, AssertionError, RuntimeError,
+)  # fmt: skip
+"""What tifffile's readers raise on files that are cut off or malformed; they promise no one error."""
 
 
 class Bilevel(NamedTuple):
@@ -32,7 +39,7 @@ def read_bilevel(path: str | os.PathLike) -> Bilevel | None:
             if not _is_plain(page) or height_px * width_px > PIXELS_MAX:
                 return None
             rows = _strips(file, page, height_px * (-(-width_px // 8)))
-    except (tifffile.TiffFileError, OSError, zlib.error, ValueError, IndexError, KeyError):
+    except BROKEN:
         return None
     return None if rows is None else Bilevel(rows.reshape(height_px, -1), width_px, height_px)
 
@@ -44,12 +51,16 @@ def _is_plain(page: tifffile.TiffPage) -> bool:
 
 def _strips(file: tifffile.TiffFile, page: tifffile.TiffPage, expected_bytes: int) -> NDArray[np.uint8] | None:
     """Join the strips; None unless they hold just what the header declares."""
-    parts = []
+    # A small file may name the same bytes thousands of times, each time as a strip that unpacks to gigabytes.
+    if min(page.databytecounts) < 0 or sum(page.databytecounts) > file.filehandle.size:
+        return None
+    joined = bytearray()
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.filehandle.seek(offset)
         stored = file.filehandle.read(count)
+        room_bytes = expected_bytes + 1 - len(joined)
         plain = page.compression == tifffile.COMPRESSION.NONE
-        # Bounded, so that a small file cannot fill the memory.
-        parts.append(stored if plain else zlib.decompressobj().decompress(stored, expected_bytes + 1))
-    joined = b"".join(parts)
+        joined += stored[:room_bytes] if plain else zlib.decompressobj().decompress(stored, room_bytes)
+        if len(joined) > expected_bytes:
+            return None
     return np.frombuffer(joined, np.uint8) if len(joined) == expected_bytes else None

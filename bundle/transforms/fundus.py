@@ -8,13 +8,13 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
-from bundle.transforms.geometry import Crop, field_of_view
+from bundle.transforms.geometry import Crop, field_mask, field_of_view
 from bundle.transforms.lesions import load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
 
 SIDE_MULTIPLE = 32
-VERSION = 2
+VERSION = 3
 """Of what :class:`PrepareFundusd` makes; raised with every change to it, so that no older cache is served."""
 
 
@@ -61,3 +61,35 @@ class PrepareFundusd(Transform):
         if not path:
             return np.zeros((self.image_size, self.image_size), np.uint8)
         return resize_mask(load_runs(path, crop.width, crop.height), crop, self.image_size).astype(np.uint8)
+
+
+class MeasureFieldd(Transform):
+    """Add ``field_px``: native pixels of the field of view of an item that :class:`PrepareFundusd` made."""
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        lit = field_mask(data["image"].amax(dim=0).numpy()).sum()
+        px_per_pixel = (Crop.of(data["geometry"]).side / data["image"].shape[-1]) ** 2
+        return {**data, "field_px": torch.tensor(max(1, round(float(lit) * px_per_pixel)))}
+
+
+class CutDetaild(Transform):
+    """Add ``detail``: the same square of ``path`` again, at native resolution or another size, uint8 ``(3, L, L)``.
+
+    Args:
+        lesion_size: ``L``, no less than the ``image_size`` that the item was prepared at; None leaves native pixels.
+
+    Raises:
+        ValueError: when called, if ``lesion_size`` is less than that.
+    """
+
+    def __init__(self, lesion_size: int | None = None) -> None:
+        self.lesion_size = lesion_size
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        image_size = data["image"].shape[-1]
+        if self.lesion_size is not None and self.lesion_size < image_size:
+            raise ValueError(f"expected a lesion_size of {image_size} or more, got {self.lesion_size}")
+        crop = Crop.of(data["geometry"])
+        pixels, _, reduction = load_photograph(data["path"], self.lesion_size)
+        cut = resize_crop(pixels, crop, self.lesion_size or crop.side, reduction)
+        return {**data, "detail": torch.from_numpy(cut).permute(2, 0, 1).contiguous()}

@@ -27,7 +27,12 @@ def class_names(fuse: bool) -> tuple[str, ...]:
 
 
 def fused_radius_px(fuse: bool, radius_px: int) -> int | None:
-    """Return the radius that weights depend on: None where nothing was fused."""
+    """Return the radius that weights depend on: None where nothing was fused.
+
+    Example:
+        >>> fused_radius_px(True, 2), fused_radius_px(False, 2)
+        (2, None)
+    """
     return radius_px if fuse else None
 
 
@@ -101,5 +106,9 @@ def fuse_outlines(masks: Mapping[str, Mask]) -> dict[str, Mask]:
 
     Returns:
         ``FUSED_LESION`` to ``(H, W)``, or nothing.
+
+    Example:
+        >>> fuse_outlines({"MA": np.array([[True, False, False]]), "EX": np.array([[False, True, False]])})
+        {'lesion': array([[ True,  True, False]])}
     """
     return {FUSED_LESION: np.logical_or.reduce(list(masks.values()))} if masks else {}

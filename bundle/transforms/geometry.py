@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
+
+from bundle.manifest import PIXELS_MAX
 
 SEARCHED_SIDE_PX = 256
 SPECK = np.ones((3, 3), np.uint8)
@@ -16,6 +19,15 @@ SPECK = np.ones((3, 3), np.uint8)
 
 BRIGHT_MIN = 24
 """Grey level of 0-255 that the brightest twentieth of a photograph reaches, even of a dark one."""
+
+BLOCK_PX = 1 << 18
+"""Native pixels that are labelled at a time: five scores of them stay in a processor's cache."""
+
+UNSETTLED = 255
+"""Marks a cell of the square whose corners have different classes."""
+
+GATHERED_SHARE_MAX = 0.1
+"""Of unsettled pixels in a block; where there are more, interpolating all of the block is faster."""
 
 
 class Crop(NamedTuple):
@@ -39,9 +51,17 @@ class Crop(NamedTuple):
             width_px: of the photograph.
             height_px: of the photograph.
             reduction: 1 where the box is in native pixels.
+
+        Raises:
+            ValueError: if the square has more pixels than an image may have: a long strip would fill the memory.
         """
         left, top, right, bottom = box
         side = max(right - left, bottom - top)
+        if side**2 > PIXELS_MAX:
+            raise ValueError(
+                f"expected a field of view in a square of at most {PIXELS_MAX} pixels, got one of "
+                f"{right - left}x{bottom - top} px"
+            )
         left, top = (left + right - side) // 2, (top + bottom - side) // 2
         return cls(reduction * left, reduction * top, reduction * side, width_px, height_px)
 
@@ -49,6 +69,25 @@ class Crop(NamedTuple):
     def of(cls, geometry: Iterable[float]) -> "Crop":
         """Read the five numbers that an item carries as ``geometry``."""
         return cls(*(round(float(number)) for number in geometry))
+
+    def within(self, long_side_px: int) -> "Crop":
+        """Return the same cut of the photograph shrunk to a long side, to whole pixels; a small one stays as it is.
+
+        Example:
+            >>> Crop(left=10, top=-4, side=40, width=60, height=30).within(30)
+            Crop(left=5, top=-2, side=20, width=30, height=15)
+        """
+        factor = min(1, long_side_px / max(self.width, self.height))
+        left, top, side, width, height = (round(number * factor) for number in self)
+        return Crop(left, top, max(side, 1), max(width, 1), max(height, 1))
+
+    @property
+    def visible(self) -> tuple[slice, slice]:
+        """Rows and columns of the photograph that lie in the square."""
+        return (
+            slice(max(self.top, 0), max(min(self.top + self.side, self.height), 0)),
+            slice(max(self.left, 0), max(min(self.left + self.side, self.width), 0)),
+        )
 
 
 def field_of_view(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
@@ -116,8 +155,7 @@ def to_native(scores: Tensor, geometry: Iterable[float]) -> Tensor:
         ``(C, height, width)``.
     """
     crop = Crop.of(geometry)
-    rows = slice(max(crop.top, 0), min(crop.top + crop.side, crop.height))
-    columns = slice(max(crop.left, 0), min(crop.left + crop.side, crop.width))
+    rows, columns = crop.visible
     native = scores.new_zeros(len(scores), crop.height, crop.width)
     native[0] = 1
     for channel, score in zip(native, scores, strict=True):
@@ -127,3 +165,95 @@ def to_native(scores: Tensor, geometry: Iterable[float]) -> Tensor:
             rows.start - crop.top : rows.stop - crop.top, columns.start - crop.left : columns.stop - crop.left
         ]
     return native
+
+
+class _Places(NamedTuple):
+    """Where native rows, or columns, lie between the pixels of the square, as ``F.interpolate`` places them."""
+
+    low: Tensor  # (n,) int64
+    high: Tensor  # (n,) int64
+    weight: Tensor  # (n,) of ``high``
+
+    @classmethod
+    def of(cls, size: int, side: int, seen: range) -> "_Places":
+        at = ((torch.tensor(seen, dtype=torch.float32) + 0.5) * (size / side) - 0.5).clamp_(min=0)
+        low = at.long().clamp_(max=size - 1)
+        return cls(low, (low + 1).clamp_(max=size - 1), at - low)
+
+    def part(self, which: slice | Tensor) -> "_Places":
+        return _Places(*(one[which] for one in self))
+
+
+def native_labels(scores: Tensor, geometry: Iterable[float]) -> NDArray[np.uint8]:
+    """Return the class of every pixel of the photograph: ``to_native(scores, geometry).argmax(0)``, but for ties.
+
+    Interpolated scores are means, with the same weights for every class, of those at four corners. Where one class is
+    the largest at all four, it is the largest between them. So only pixels between unlike corners are interpolated,
+    a block of rows at a time: no array of native scores is made.
+
+    Args:
+        scores: ``(C, S, S)``, float32, on the CPU; fewer than 255 classes.
+        geometry: left, top, side, width, height in native pixels.
+
+    Returns:
+        ``(height, width)``, 0 outside of the square.
+    """
+    crop, size = Crop.of(geometry), scores.shape[-1]
+    rows, columns = crop.visible
+    labels = np.zeros((crop.height, crop.width), np.uint8)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return labels
+    y = _Places.of(size, crop.side, range(rows.start - crop.top, rows.stop - crop.top))
+    x = _Places.of(size, crop.side, range(columns.start - crop.left, columns.stop - crop.left))
+    settled = _settled(_largest(scores))[:, x.low]  # (S, columns)
+    inside = torch.from_numpy(labels[rows, columns])
+    step = max(1, BLOCK_PX // len(x.low))
+    for start in range(0, len(y.low), step):
+        block = y.part(slice(start, start + step))
+        inside[start : start + step] = _block_labels(scores, settled[block.low], block, x)
+    return labels
+
+
+def _largest(scores: Tensor) -> Tensor:
+    """Return the first of the largest channels, uint8; torch's own argmax over a first axis is ten times as slow."""
+    best, labels = scores[0].clone(), torch.zeros(scores.shape[1:], dtype=torch.uint8)
+    for value, score in enumerate(scores[1:], start=1):
+        labels.masked_fill_(score > best, value)
+        torch.maximum(best, score, out=best)
+    return labels
+
+
+def _settled(labels_SS: Tensor) -> Tensor:
+    """Return the class of each cell between a pixel and the next ones, or ``UNSETTLED``; the last have no next."""
+    settled, own = labels_SS.clone(), labels_SS
+    settled[:, :-1].masked_fill_(own[:, :-1] != own[:, 1:], UNSETTLED)
+    settled[:-1].masked_fill_((own[:-1] != own[1:]) | (settled[1:] == UNSETTLED), UNSETTLED)
+    return settled
+
+
+def _block_labels(scores: Tensor, settled: Tensor, y: _Places, x: _Places) -> Tensor:
+    """Fill in what is not settled in some rows."""
+    open_at = (settled == UNSETTLED).flatten().nonzero()[:, 0]
+    if not len(open_at):
+        return settled
+    if len(open_at) > GATHERED_SHARE_MAX * settled.numel():
+        return _largest(_interpolated_rows(scores, y, x))
+    row, column = open_at // settled.shape[1], open_at % settled.shape[1]
+    settled.view(-1)[open_at] = _largest(_interpolated_pixels(scores, y.part(row), x.part(column)))
+    return settled
+
+
+def _interpolated_rows(scores: Tensor, y: _Places, x: _Places) -> Tensor:
+    """Return ``(C, rows, columns)``."""
+    upright = torch.lerp(scores[:, y.low], scores[:, y.high], y.weight[:, None])
+    return torch.lerp(upright[:, :, x.low], upright[:, :, x.high], x.weight)
+
+
+def _interpolated_pixels(scores: Tensor, y: _Places, x: _Places) -> Tensor:
+    """Return ``(C, pixels)``."""
+    flat, size = scores.flatten(1), scores.shape[-1]
+    left, right = (
+        torch.lerp(flat[:, y.low * size + column], flat[:, y.high * size + column], y.weight)
+        for column in (x.low, x.high)
+    )
+    return torch.lerp(left, right, x.weight)

@@ -70,6 +70,11 @@ def label_map(masks: Mapping[str, Mask], width_px: int, height_px: int) -> NDArr
 
     Returns:
         ``(height_px, width_px)``.
+
+    Example:
+        >>> masks = {"MA": np.array([[True, False, False]]), "EX": np.array([[True, True, False]])}
+        >>> label_map(masks, width_px=3, height_px=1)  # microaneurysms go before exudates
+        array([[1, 3, 0]], dtype=uint8)
     """
     labels = np.zeros((height_px, width_px), np.uint8)
     for lesion in reversed(LESION_PRIORITY):

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from bundle.images import decode
+from bundle.images import decode, to_rgb
 from bundle.transforms.geometry import Crop
+from bundle.transforms.nifti import is_nifti, read_nifti
 
 
 class Decoded(NamedTuple):
@@ -20,18 +21,26 @@ class Decoded(NamedTuple):
     reduction: int
 
 
-def load_photograph(path: str | os.PathLike, target_px: int) -> Decoded:
-    """Decode a photograph; a JPEG at 1/2, 1/4 or 1/8 where both sides stay at least ``target_px``.
+def load_photograph(path: str | os.PathLike, target_px: int | None = None) -> Decoded:
+    """Decode a photograph as RGB of 8 bits (:func:`bundle.images.to_rgb`), or of a NIfTI (:func:`read_nifti`).
 
     The orientation that a camera may have noted is ignored, because outlines are drawn on the pixels as stored.
 
+    Args:
+        path: of the file.
+        target_px: decode a JPEG at 1/2, 1/4 or 1/8 where both sides stay at least as long; None decodes it whole.
+
     Raises:
-        ValueError: if the file is missing, no image, or cut off.
+        ValueError: if the file is missing, no image, cut off, or of more than 16 bits a channel.
     """
-    image, native_px = decode(path, draft=("RGB", target_px))
-    return Decoded(
-        np.asarray(image if image.mode == "RGB" else image.convert("RGB")), native_px, round(native_px[0] / image.width)
-    )
+    if is_nifti(path):
+        pixels = read_nifti(path)
+        return Decoded(pixels, (pixels.shape[1], pixels.shape[0]), 1)
+    image, native_px = decode(path, draft=("RGB", target_px) if target_px else None)
+    try:
+        return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def resize_crop(pixels: NDArray[np.uint8], crop: Crop, image_size: int, reduction: int = 1) -> NDArray[np.uint8]:

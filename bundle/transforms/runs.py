@@ -22,7 +22,12 @@ class Runs(NamedTuple):
 
 
 def runs_of(mask: NDArray[np.bool_]) -> Runs:
-    """List the runs of a mask ``(H, W)``."""
+    """List the runs of a mask ``(H, W)``.
+
+    Example:
+        >>> [part.tolist() for part in runs_of(np.array([[False, True, True], [True, False, False]]))]
+        [[0, 1], [1, 0], [3, 1]]
+    """
     flat = np.ascontiguousarray(mask).reshape(-1).view(np.uint8)
     return _joined(_set_bytes(flat), mask.shape[1])
 
@@ -64,6 +69,11 @@ def components_of(runs: Runs) -> tuple[Indices, int]:
 
     Returns:
         ``(R,)`` number of each run's component, from 0; and how many there are.
+
+    Example:
+        >>> labels, number = components_of(runs_of(np.array([[True, False, True], [False, True, False]])))
+        >>> labels.tolist(), number  # they touch at corners
+        ([0, 0, 0], 1)
     """
     if not len(runs.row):
         return np.zeros(0, np.int32), 0

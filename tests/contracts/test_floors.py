@@ -14,8 +14,8 @@ from bundle import ROOT
 FLOORS = (
     {"labels", "files", "images", "manifest", "hand_over", "provenance", "distributed", "memory"},
     {"datasets", "transforms", "networks", "losses", "hypergradient", "metrics", "attribution", "pseudo_labels"},
-    {"engines", "handlers"},
-    {"reporting", "workflow", "pipeline", "suites", "sweep", "executors"},
+    {"engines", "handlers", "backends", "inferers"},
+    {"reporting", "workflow", "pipeline", "suites", "sweep", "executors", "export", "packaging"},
 )
 LONE_FLOOR = 1
 """Rooms of this floor do not import each other."""

@@ -1,13 +1,25 @@
 """A file appears when it is whole, and a hash tells files apart."""
 
+import io
 import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
+from PIL import Image
 
-from bundle.files import content_sha256, file_sha256, write_text_whole, written_whole
+from bundle.files import (
+    claim,
+    content_sha256,
+    file_sha256,
+    release,
+    write_text_whole,
+    written_at_once,
+    written_whole,
+)
 
 
 def test_what_is_written_whole_leaves_nothing_beside(tmp_path):
@@ -64,3 +76,88 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
     process.join()
     assert process.exitcode == 7
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "old")]
+
+
+def test_a_picture_for_which_there_is_half_the_room_is_an_error_and_leaves_nothing(tmp_path):
+    """Pillow takes no notice of a file that took only a part of a JPEG; the limit stands for the disk."""
+    picture = Image.effect_noise((300, 200), 90)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG")
+
+    def write():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(buffer.getvalue()) // 2, resource.RLIM_INFINITY))
+        try:
+            with written_at_once(tmp_path / "a.jpg") as whole:
+                picture.save(whole, "JPEG")
+        except OSError:
+            os._exit(7)
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=write)
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+CLAIMING = """
+import os, sys, time
+from bundle.files import claim
+claim(sys.argv[1])
+if os.fork() == 0:
+    time.sleep(60)  # a loader process that outlives a run that was killed
+    os._exit(0)
+print("claimed", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that has claimed a folder, with a child of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIMING, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout.readline() == "claimed\n"
+    yield process
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_claimed_folder_is_refused_until_its_process_is_killed(tmp_path, other):
+    with pytest.raises(ValueError, match=r"another run still works in .*: wait for it, or name another --output_dir"):
+        claim(tmp_path)
+    os.kill(other.pid, signal.SIGKILL)  # its child goes on
+    other.wait()
+    claim(tmp_path)
+    release(tmp_path)
+
+
+def test_a_process_may_claim_a_folder_twice_and_let_go_of_what_it_never_claimed(tmp_path):
+    claim(tmp_path / "new")
+    claim(tmp_path / "new")
+    release(tmp_path / "new")
+    release(tmp_path / "never")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_released_folder_is_free_for_another_process(tmp_path):
+    claim(tmp_path)
+    words = [sys.executable, "-c", "import sys; from bundle.files import claim; claim(sys.argv[1])", str(tmp_path)]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 1
+    release(tmp_path)
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def test_a_claim_removes_what_a_killed_run_left_half_written_and_nothing_else(tmp_path, other):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kept = [f".a.{other.pid}.1.pt", ".hidden", ".a.b.c", "model.1.2.pt", "a.pt"]
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    for name in [*kept, f".state.{ended.pid}.140.pt", f"deep/.IDRiD_01.{ended.pid}.140.jpg", f".log.{os.getpid()}.1"]:
+        (tmp_path / "out" / name).touch()
+    claim(tmp_path / "out")
+    release(tmp_path / "out")
+    left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert left == {*kept, ".run.lock"}

@@ -107,6 +107,44 @@ def test_files_and_folders_may_be_listed_together(tmp_path):
     assert [item["id"] for item in file_items([tmp_path / "one.jpg", tmp_path / "deep"])] == ["one.jpg", "two.jpg"]
 
 
+def test_niftis_are_photographs_too_and_what_is_hidden_is_none(tmp_path):
+    for name in ("a.nii", "b.NII.GZ", "c.gz", "._d.jpg", ".trash/e.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [item["id"] for item in file_items(tmp_path)] == ["a.nii", "b.NII.GZ"]
+
+
+def test_two_photographs_of_one_name_are_refused_by_their_paths(tmp_path):
+    for folder in ("left", "right"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"got 'a\.jpg' twice: .*left.a\.jpg and .*right.a\.jpg; give a folder"):
+        file_items([tmp_path / "left", tmp_path / "right"])
+    assert [item["id"] for item in file_items(tmp_path)] == ["left/a.jpg", "right/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("source", "output_dir", "apart"),
+    [
+        ("in", "out", True),
+        ("in", "in", False),
+        ("in", "in/out", False),
+        ("in/a.jpg", "in", True),
+        ("in/a.jpg", "in/out", True),
+        ("in", ".", False),
+        ("in/a.jpg", ".", False),
+    ],
+)
+def test_results_and_photographs_are_kept_apart(tmp_path, source, output_dir, apart):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"")
+    if apart:
+        assert len(file_items(tmp_path / source, tmp_path / output_dir)) == 1
+    else:
+        with pytest.raises(ValueError, match="expected --output_dir apart from --input"):
+            file_items(tmp_path / source, tmp_path / output_dir)
+
+
 def test_lists_of_ids_and_grades_and_a_union_without_repeats():
     rows = photograph("a", grade=3), photograph("b"), photograph("c", grade=0)
     assert ids(rows) == ["a", "b", "c"]

@@ -1,11 +1,13 @@
 """Predictions are made in the photograph's own frame: sizes, counts, areas and heat are in native pixels."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
 
-from bundle.handlers.predictions import PredictionHandler, prediction_row
+from bundle.handlers.predictions import COLUMNS, PredictionHandler, prediction_row, unread_row
 
 SIDE = 30
 GEOMETRY = torch.tensor([15.0, 0.0, 60.0, 90.0, 60.0])
@@ -14,37 +16,61 @@ GEOMETRY = torch.tensor([15.0, 0.0, 60.0, 90.0, 60.0])
 NOTHING = {"MA": 0, "HE": 0, "EX": 0, "SE": 0}
 
 
-class Collected(list):
+FIELD_PX = 2345
+
+
+class Collected:
     """A writer that keeps what it is given, and how much that was when it was told to finish."""
 
-    __call__ = list.append
+    def __init__(self):
+        self.drawn, self.noted, self.started = [], [], False
+
+    def start(self):
+        self.started = True
+
+    def draw(self, prediction):
+        assert self.started
+        self.drawn.append(prediction)
+
+    def note(self, row, path):
+        self.noted.append((row, path))
 
     def finish(self):
-        self.finished_at = len(self)
+        self.finished_at = len(self.noted)
 
 
-def predict(lesions=(), grade=2, heat=0.5, lit_rows=SIDE, min_area_px=1, writers=1):
-    """Predict (lesion class, rows, columns) in the square; return what each writer got."""
+def outputs(lesions=(), grade=2, heat=0.5, map_side=SIDE):
+    """Predict (lesion class, rows, columns) in the square."""
     scores = torch.zeros(1, 5, SIDE, SIDE)
     scores[:, 0] = 1
     for value, rows, columns in lesions:
         scores[0, :, rows, columns] = torch.eye(5)[value].view(5, 1, 1)
     probabilities = torch.full((1, 5), 0.1)
     probabilities[0, grade] = 0.6
-    maps = torch.zeros(1, 5, SIDE, SIDE)
+    maps = torch.zeros(1, 5, map_side, map_side)
     maps[0, grade] = heat
-    image = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
-    image[:, 1, :lit_rows] = 102
+    return {"lesions": scores, "grade": probabilities, "maps": maps}
+
+
+def batch(name="deep/a.jpg", **more):
+    return {"id": [name], "geometry": GEOMETRY[None], "field_px": torch.tensor([FIELD_PX]), **more}
+
+
+def run(writers, batches, output, **settings):
+    paths = {name: f"/in/{name}" for one in batches for name in one["id"]}
+    engine = Engine(lambda engine, batch: output)
+    PredictionHandler(paths, writers, **settings).attach(engine)
+    engine.run(batches)
+
+
+def predict(*arguments, writers=1, settings=None, **more):
     got = [Collected() for _ in range(writers)]
-    handler = PredictionHandler({"deep/a.jpg": "/in/deep/a.jpg"}, got, min_area_px)
-    engine = Engine(lambda engine, batch: {"lesions": scores, "grade": probabilities, "maps": maps})
-    handler.attach(engine)
-    engine.run([{"id": ["deep/a.jpg"], "image": image, "geometry": GEOMETRY[None]}])
+    run(got, [batch()], outputs(*arguments, **more), **settings or {})
     return got
 
 
 def one(*arguments, **settings):
-    return predict(*arguments, **settings)[0][0]
+    return predict(*arguments, **settings)[0].drawn[0]
 
 
 def test_counts_and_areas_are_in_native_pixels():
@@ -57,17 +83,26 @@ def test_counts_and_areas_are_in_native_pixels():
     assert (found.lesions_HW[8:12, 15 + 8 : 15 + 12] == 1).all()
 
 
-def test_the_field_of_view_is_what_is_lit():
-    assert one(lit_rows=SIDE).field_px == 60 * 60
-    assert one(lit_rows=15).field_px == 30 * 60
-
-
 def test_heat_is_that_of_the_predicted_grade_and_none_outside_the_square():
-    heat = one(grade=4, heat=0.5).heat_HW
+    heat = one(grade=4, heat=0.5).heat_hw
     assert heat.shape == (60, 90)
     assert heat[:, 15:75] == pytest.approx(0.5)
     assert (heat[:, :15] == 0).all()
     assert (heat[:, 75:] == 0).all()
+
+
+def test_a_map_of_any_size_covers_the_square():
+    assert one(map_side=2).heat_hw == pytest.approx(one(map_side=SIDE).heat_hw, abs=1e-6)
+
+
+def test_heat_of_a_large_photograph_is_1024_pixels_long():
+    large = {"geometry": torch.tensor([[512.0, -256.0, 2048.0, 4096.0, 1536.0]])}
+    got = Collected()
+    run([got], [batch(**large)], outputs(heat=1.0))
+    heat = got.drawn[0].heat_hw
+    assert heat.shape == (384, 1024)
+    assert np.flatnonzero(heat[200]).tolist() == list(range(128, 640))
+    assert got.drawn[0].lesions_HW.shape == (1536, 4096)
 
 
 @pytest.mark.parametrize(
@@ -81,22 +116,111 @@ def test_a_grade_that_its_own_lesions_do_not_allow_is_a_contradiction(value, gra
 
 def test_a_lesion_below_the_smallest_area_does_not_make_a_grade_infeasible():
     spot = [(3, slice(4, 5), slice(4, 5))]  # 4 native pixels
-    assert one(spot, min_area_px=4).feasible == {2, 3, 4}
-    assert one(spot, min_area_px=5).feasible == {0}
-    assert one(spot, min_area_px=5).counts["EX"] == 1
+    assert one(spot, settings={"min_area_px": 4}).feasible == {2, 3, 4}
+    assert one(spot, settings={"min_area_px": 5}).feasible == {0}
+    assert one(spot, settings={"min_area_px": 5}).counts["EX"] == 1
+
+
+@pytest.mark.parametrize(("abstain_below", "abstained"), [(None, False), (0.6, False), (0.61, True)])
+def test_a_grade_below_the_threshold_abstains_and_keeps_its_probabilities(abstain_below, abstained):
+    found = one(settings={"abstain_below": abstain_below})
+    assert found.abstained is abstained
+    assert max(found.probabilities) == pytest.approx(0.6)
+    assert prediction_row(found)["abstained"] is abstained
 
 
 def test_every_writer_gets_the_prediction():
     first, second = predict(writers=2)
-    assert first == second
+    assert first.drawn == second.drawn
     assert first.finished_at == second.finished_at == 1
-    assert (first[0].name, first[0].path) == ("deep/a.jpg", "/in/deep/a.jpg")
+    assert (first.drawn[0].name, first.drawn[0].path) == ("deep/a.jpg", "/in/deep/a.jpg")
+    assert first.noted == [(prediction_row(first.drawn[0]), "/in/deep/a.jpg")]
+
+
+def test_rows_come_in_the_order_of_the_input_however_long_drawing_takes():
+    class SlowFirst(Collected):
+        second_is_drawn = threading.Event()
+
+        def draw(self, prediction):
+            if prediction.name == "0":
+                assert self.second_is_drawn.wait(30)
+            super().draw(prediction)
+            self.second_is_drawn.set()
+
+    slow = SlowFirst()
+    run([slow], [batch(str(number)) for number in range(9)], outputs(), threads=2)
+    assert [row["file"] for row, _ in slow.noted] == [str(number) for number in range(9)]
+    assert slow.drawn[0].name != "0"
+
+
+def test_no_more_than_two_photographs_a_thread_wait_to_be_written():
+    fifth_is_through, looked_at, looked_at_first_note = threading.Event(), [], []
+
+    class Blocked(Collected):
+        def draw(self, prediction):
+            assert fifth_is_through.wait(30)
+
+        def note(self, row, path):
+            looked_at_first_note.append(len(looked_at))
+
+    def step(engine, batch):
+        looked_at.append(batch["id"])
+        if len(looked_at) == 5:
+            fifth_is_through.set()
+        return outputs()
+
+    engine = Engine(step)
+    PredictionHandler({str(number): "" for number in range(8)}, [Blocked()], threads=2).attach(engine)
+    engine.run([batch(str(number)) for number in range(8)])
+    assert (len(looked_at), looked_at_first_note[0]) == (8, 5)
+
+
+@pytest.mark.parametrize("number", [1, 12])
+def test_an_error_of_a_writer_is_an_error_of_the_run(number):
+    class Full(Collected):
+        def draw(self, prediction):
+            raise OSError("no space left")
+
+    full = Full()
+    with pytest.raises(OSError, match="no space left"):
+        run([full], [batch(str(one)) for one in range(number)], outputs())
+    assert not hasattr(full, "finished_at")
+
+
+def test_what_cannot_be_written_is_refused_before_the_network_runs():
+    class Refusing(Collected):
+        def start(self):
+            raise ValueError("expected an --output_dir")
+
+    engine = Engine(lambda engine, batch: pytest.fail("the network ran"))
+    PredictionHandler({}, [Refusing()]).attach(engine)
+    with pytest.raises(ValueError, match="expected an --output_dir"):
+        engine.run([batch()])
+
+
+def test_a_photograph_that_was_not_read_is_a_row_with_the_reason_and_nothing_is_drawn():
+    got = Collected()
+    run([got], [batch("bad.jpg", error=["cut off"]), batch("good.jpg", error=[""])], outputs())
+    assert [one.name for one in got.drawn] == ["good.jpg"]
+    (bad, _), (good, _) = got.noted
+    assert bad == unread_row("bad.jpg", "cut off")
+    assert (bad["file"], bad["grade"], bad["error"], good["error"]) == ("bad.jpg", None, "cut off", "")
 
 
 def test_a_row_has_every_number_flat():
     row = prediction_row(one([(3, slice(4, 8), slice(4, 8))], grade=1))
     assert (row["file"], row["grade"], row["contradiction"], row["feasible"]) == ("deep/a.jpg", 1, True, "2 3 4")
     assert row["confidence"] == row["probability_1"] == pytest.approx(0.6)
-    assert (row["EX_count"], row["EX_area_px"], row["field_px"]) == (1, 64, 3600)
-    assert row["EX_area_percent"] == pytest.approx(100 * 64 / 3600)
+    assert (row["EX_count"], row["EX_area_px"], row["field_px"]) == (1, 64, FIELD_PX)
+    assert row["EX_area_percent"] == pytest.approx(100 * 64 / FIELD_PX)
     assert not any(isinstance(value, (dict, list, tuple)) for value in row.values())
+
+
+def test_every_row_has_the_same_columns():
+    assert tuple(prediction_row(one())) == tuple(unread_row("a", "b")) == COLUMNS
+
+
+@pytest.mark.parametrize("settings", [{"abstain_below": 1.5}, {"abstain_below": -0.1}, {"threads": 0}])
+def test_refuses_a_threshold_that_is_no_probability_and_no_threads(settings):
+    with pytest.raises(ValueError, match=r"expected (abstain_below to be a probability|one thread or more)"):
+        PredictionHandler({}, [], **settings)

@@ -1,14 +1,24 @@
 """What inference leaves behind can be opened again: masks, overlays, heat maps, a table and a report."""
 
 import csv
+import dataclasses
+import json
+import subprocess
+import sys
+import tracemalloc
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.handlers.predictions import Prediction
+from bundle import ROOT
+from bundle.files import release
+from bundle.handlers.predictions import Prediction, prediction_row, unread_row
 from bundle.labels import LESION_COLOURS
-from bundle.reporting.predictions import PredictionFiles, read_rgb
+from bundle.reporting.overlay import lesion_overlay
+from bundle.reporting.predictions import PredictionFiles, _overlay
+from bundle.transforms import load_photograph
 
 WIDTH, HEIGHT = 90, 60
 
@@ -25,7 +35,7 @@ def prediction(tmp_path, name="deep/a.jpg", grade=2, lesion=(slice(20, 30), slic
         name=name,
         path=str(path),
         lesions_HW=lesions,
-        heat_HW=np.linspace(0, 1, size[0] * size[1], dtype=np.float32).reshape(size[1], size[0]),
+        heat_hw=np.linspace(0, 1, size[0] * size[1], dtype=np.float32).reshape(size[1], size[0]),
         probabilities=tuple(0.6 if one == grade else 0.1 for one in range(5)),
         field_px=size[0] * size[1] // 2,
         counts={"MA": 0, "HE": 0, "EX": 1, "SE": 0},
@@ -34,20 +44,30 @@ def prediction(tmp_path, name="deep/a.jpg", grade=2, lesion=(slice(20, 30), slic
     )
 
 
-def write(tmp_path, *predictions, facts=None):
-    files = PredictionFiles(tmp_path / "out", facts or {})
+def write(tmp_path, *predictions, facts=None, unread=(), **options):
+    files = PredictionFiles(tmp_path / "out", facts or {}, **options)
+    files.start()
     for one in predictions:
-        files(one)
+        files.draw(one)
+        files.note(prediction_row(one), one.path)
+    for name, reason in unread:
+        files.note(unread_row(name, reason), f"/in/{name}")
     files.finish()
     return tmp_path / "out"
+
+
+def rows_of(out):
+    with (out / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_every_photograph_has_a_mask_an_overlay_and_a_heat_map_under_its_name(tmp_path):
     out = write(tmp_path, prediction(tmp_path), prediction(tmp_path, "a.png"))
     found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert found == [
-        "heatmaps/a.png.png", "heatmaps/deep/a.jpg.png", "masks/a.png.png", "masks/deep/a.jpg.png",
-        "overlays/a.png.jpg", "overlays/deep/a.jpg.jpg", "predictions.csv", "report.html",
+        ".run.lock", "heatmaps/a.png.png", "heatmaps/deep/a.jpg.png", "masks/a.png.png", "masks/deep/a.jpg.png",
+        "overlays/a.png.jpg", "overlays/deep/a.jpg.jpg", "predictions.csv", "predictions.jsonl",
+        "report.html",
     ]  # fmt: skip
 
 
@@ -58,23 +78,30 @@ def test_a_mask_has_the_classes_at_the_size_of_the_photograph(tmp_path):
 
 
 def test_an_overlay_has_the_colour_of_the_lesion_and_else_the_photograph(tmp_path):
-    overlay = read_rgb(write(tmp_path, prediction(tmp_path)) / "overlays/deep/a.jpg.jpg").astype(int)
+    written = write(tmp_path, prediction(tmp_path)) / "overlays/deep/a.jpg.jpg"
+    overlay = load_photograph(written).pixels.astype(int)
     inside = 90 + 0.45 * (np.array(LESION_COLOURS["EX"]) - 90)
     assert np.abs(overlay[23:27, 44:51].mean(axis=(0, 1)) - inside).max() < 12  # JPEG
     assert np.abs(overlay[:10, :20] - 90).max() < 4
 
 
-def test_a_heat_map_is_grey_and_at_most_1024_pixels_long(tmp_path):
-    out = write(tmp_path, prediction(tmp_path), prediction(tmp_path, "large.png", size=(2048, 1024)))
-    small, large = (Image.open(out / "heatmaps" / name) for name in ("deep/a.jpg.png", "large.png.png"))
-    assert (small.mode, small.size, small.getextrema()) == ("L", (WIDTH, HEIGHT), (0, 255))
-    assert large.size == (1024, 512)
+def test_an_overlay_in_bands_has_no_seams(tmp_path):
+    one = prediction(tmp_path, "tall.png", lesion=(slice(30, 150), slice(5, 30)), size=(40, 200))
+    one.lesions_HW[63:66, 8:20] = 1
+    one.lesions_HW[127, 10:20] = 0
+    image = load_photograph(one.path).pixels
+    assert np.array_equal(_overlay(one), lesion_overlay(image, one.lesions_HW))
+    assert (image == 90).all()
+
+
+def test_a_heat_map_is_grey(tmp_path):
+    heat = Image.open(write(tmp_path, prediction(tmp_path)) / "heatmaps/deep/a.jpg.png")
+    assert (heat.mode, heat.size, heat.getextrema()) == ("L", (WIDTH, HEIGHT), (0, 255))
 
 
 def test_the_table_has_a_row_of_every_photograph(tmp_path):
     out = write(tmp_path, prediction(tmp_path), prediction(tmp_path, "b.jpg", grade=0))
-    with (out / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(out)
     assert [(row["file"], row["grade"], row["contradiction"]) for row in rows] == [
         ("deep/a.jpg", "2", "False"),
         ("b.jpg", "0", "True"),
@@ -96,7 +123,153 @@ def test_a_lesion_of_one_pixel_on_a_large_photograph_is_in_the_report(tmp_path):
     assert 'data-layer="EX"' in page.split("<article")[1]
 
 
-def test_no_photograph_leaves_an_empty_table_and_report(tmp_path):
+def test_both_tables_say_the_same(tmp_path):
+    out = write(tmp_path, prediction(tmp_path), unread=[("b.jpg", "cut off")])
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    told = [{key: "" if value is None else str(value) for key, value in line.items()} for line in lines]
+    assert told == rows_of(out)
+    assert (lines[0]["grade"], lines[0]["contradiction"], lines[1]["grade"]) == (2, False, None)
+
+
+def test_no_photograph_leaves_a_table_without_rows(tmp_path):
     out = write(tmp_path)
-    assert (out / "predictions.csv").read_text().strip() == ""
-    assert "<article" not in (out / "report.html").read_text(encoding="utf-8")
+    assert rows_of(out) == []
+    assert (out / "predictions.jsonl").read_text() == ""
+
+
+def test_the_report_may_be_left_out(tmp_path):
+    assert not (write(tmp_path, prediction(tmp_path), report=False) / "report.html").exists()
+
+
+def test_a_label_map_is_a_nifti_too_where_that_is_asked_for(tmp_path):
+    one = prediction(tmp_path)
+    image = nibabel.load(write(tmp_path, one, nifti=True) / "nifti/deep/a.jpg.nii.gz")
+    assert image.shape == (WIDTH, HEIGHT, 1)
+    assert np.array_equal(np.asarray(image.dataobj)[..., 0].T, one.lesions_HW)
+    assert np.diag(image.affine).tolist() == [-1, -1, 1, 1]
+
+
+# what could not be read, and what nobody looked at
+
+
+def test_what_could_not_be_read_stands_in_tables_and_report(tmp_path):
+    out = write(tmp_path, prediction(tmp_path), unread=[("b.jpg", "cut off <here>")])
+    assert [(row["file"], row["error"]) for row in rows_of(out)] == [("deep/a.jpg", ""), ("b.jpg", "cut off <here>")]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "b.jpg" in page
+    assert "cut off &lt;here&gt;" in page
+    assert page.count("<article") == 1
+
+
+def test_a_run_that_read_nothing_leaves_its_reasons_and_no_report(tmp_path):
+    out = write(tmp_path, unread=[("b.jpg", "cut off")])
+    assert rows_of(out)[0]["error"] == "cut off"
+    assert not (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(("unread", "code"), [([], None), ([("b.jpg", "cut off")], 3)])
+def test_the_process_ends_with_code_3_if_something_was_not_read(tmp_path, capsys, unread, code):
+    files = PredictionFiles(tmp_path / "out", {})
+    files.start()
+    for name, reason in unread:
+        files.note(unread_row(name, reason), name)
+    files.finish()
+    if code is None:
+        files.exit_if_unread()
+        assert capsys.readouterr().err == ""
+    else:
+        with pytest.raises(SystemExit) as ended:
+            files.exit_if_unread()
+        assert ended.value.code == code
+        assert "could not read 1 of 1 photographs: b.jpg: cut off" in capsys.readouterr().err
+
+
+def test_the_card_of_a_grade_that_was_abstained_from_says_so(tmp_path):
+    page = (write(tmp_path, dataclasses.replace(prediction(tmp_path), abstained=True)) / "report.html").read_text(
+        encoding="utf-8"
+    )
+    assert "Abstained" in page.split("<article")[1]
+
+
+# the folder
+
+
+def test_a_later_run_replaces_all_of_a_former_one_and_nothing_else(tmp_path):
+    out = write(tmp_path, prediction(tmp_path, "old.jpg"), nifti=True)
+    (out / "notes.txt").write_text("mine")
+    write(tmp_path, prediction(tmp_path, "new.jpg"))
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert [name for name in found if "old" in name] == []
+    assert {"notes.txt", "masks/new.jpg.png"} <= set(found)
+    assert [row["file"] for row in rows_of(out)] == ["new.jpg"]
+
+
+def test_what_a_killed_run_left_is_replaced_too(tmp_path):
+    killed = PredictionFiles(tmp_path / "out", {})
+    killed.start()
+    killed.draw(prediction(tmp_path, "old.jpg"))
+    release(tmp_path / "out")  # as the system does when a process ends
+    assert list((write(tmp_path, prediction(tmp_path, "new.jpg")) / "masks").iterdir()) == [
+        tmp_path / "out" / "masks" / "new.jpg.png"
+    ]
+
+
+def test_files_of_unknown_origin_are_neither_removed_nor_mixed_with(tmp_path):
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"expected an --output_dir without 'masks', or one of a former inference"):
+        PredictionFiles(tmp_path / "out", {}).start()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["masks"]
+
+
+def test_a_second_run_in_one_folder_is_refused_and_a_killed_one_does_not_block(tmp_path):
+    hold = (
+        "import sys; from bundle.reporting.predictions import PredictionFiles\n"
+        "files = PredictionFiles(sys.argv[1], {}); files.start(); print('held', flush=True); sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "out")], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert first.stdout.readline() == "held\n"
+        second = PredictionFiles(tmp_path / "out", {})
+        with pytest.raises(ValueError, match=r"another run still works in .*out: wait for it, or name another"):
+            second.start()
+    finally:
+        first.kill()
+        first.communicate()
+    second.start()
+    second.finish()
+
+
+@pytest.mark.parametrize("blocker", ["out", "out/.run.lock/in_the_way"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, blocker):
+    (tmp_path / blocker).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / blocker).write_text("a file")
+    with pytest.raises(ValueError, match=r"expected an --output_dir that can be written, got .*out: "):
+        PredictionFiles(tmp_path / "out", {}).start()
+
+
+def test_no_table_is_left_by_a_run_that_broke_off(tmp_path):
+    files = PredictionFiles(tmp_path / "out", {})
+    files.start()
+    files.note(unread_row("b.jpg", "cut off"), "b.jpg")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".run.lock"]
+    release(tmp_path / "out")
+    files.rows.close()
+
+
+def test_memory_does_not_grow_with_the_photographs(tmp_path):
+    """10,000 rows take some 8 MB as text; the table comes to 5 MB, and neither is ever in memory."""
+    files = PredictionFiles(tmp_path / "out", {}, report=False)
+    row = prediction_row(prediction(tmp_path))
+    files.start()
+    tracemalloc.start()
+    for number in range(10_000):
+        files.note({**row, "file": f"{number}.jpg"}, f"/in/{number}.jpg")
+    files.finish()
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(1 for _ in (tmp_path / "out" / "predictions.csv").open()) == 10_001
+    assert (tmp_path / "out" / "predictions.jsonl").stat().st_size > 4_000_000
+    assert peak_bytes < 500_000

@@ -1,0 +1,60 @@
+"""Photographs that nobody has looked at before: one that cannot be read becomes a reason, and the others go on."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import Dataset
+from torch import Tensor
+
+LISTED = ("id", "error", "detail")
+"""What a batch holds as lists: details differ in size."""
+
+
+class PhotographDataset(Dataset):
+    """Items through transforms; where these refuse an item with ValueError, its reason stands under ``error``.
+
+    Such an item has a black image in its place, so that batches stay whole; what the network says of that is nobody's
+    result. ``error`` is empty for all others.
+
+    Args:
+        data: items of :func:`bundle.datasets.items.file_items`.
+        transform: makes ``image`` uint8 ``(3, S, S)``, ``geometry``, ``field_px`` and, for windows, ``detail``.
+        image_size: ``S``.
+    """
+
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable, image_size: int) -> None:
+        super().__init__(data, transform)
+        self.image_size = image_size
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        try:
+            return {**super()._transform(index), "error": ""}
+        except (ValueError, RuntimeError) as error:
+            reason = next((str(cause) for cause in _causes(error) if isinstance(cause, ValueError)), None)
+            if reason is None:
+                raise
+            return {"id": self.data[index]["id"], "error": reason, **_nothing_to_see(self.image_size)}
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """MONAI's Compose raises RuntimeError from the error of a transform."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _nothing_to_see(image_size: int) -> dict[str, Tensor]:
+    return {
+        "image": torch.zeros(3, image_size, image_size, dtype=torch.uint8),
+        "geometry": torch.tensor([0.0, 0.0, image_size, image_size, image_size]),
+        "field_px": torch.tensor(1),
+        "detail": torch.zeros(3, 1, 1, dtype=torch.uint8),
+    }
+
+
+def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Make a batch of what all its items have: tensors stacked, names, reasons and details listed."""
+    shared = [key for key in items[0] if all(key in item for item in items)]
+    listed = {key: [item[key] for item in items] for key in shared}
+    return {key: values if key in LISTED else torch.stack(values) for key, values in listed.items()}

@@ -1,0 +1,89 @@
+"""Other ways to look at a photograph than once and whole: flipped as well, or through windows."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from monai.inferers import SlidingWindowInferer
+from torch import Tensor
+
+from bundle.engines import to_device
+
+Step = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+"""An engine and a batch to probabilities ``lesions (N, 5, H, W)`` and ``grade (N, 5)``, and whatever else."""
+
+FLIPS = ((-1,), (-2,), (-2, -1))
+"""Axes, beside the photograph as it is."""
+
+WINDOW_MULTIPLE = 32
+OVERLAP = 0.25
+
+
+def looking(step: Step, flips: bool = False, window_px: int | None = None, lesion_size: int | None = None) -> Step:
+    """Return the step, or the step with flips, windows or both around it.
+
+    Args:
+        step: such as :class:`bundle.engines.ExplainedStep`.
+        flips: look at the four flips.
+        window_px: side of the windows through which lesions are looked for; None looks at the whole.
+        lesion_size: side that the eye is seen at through windows; it has no other effect.
+
+    Raises:
+        ValueError: if ``window_px`` is no multiple of 32, or there is a ``lesion_size`` without windows.
+    """
+    if window_px is None and lesion_size is not None:
+        raise ValueError(f"expected window_px with lesion_size {lesion_size}: it is the size that windows are cut from")
+    seen = step if window_px is None else WindowedStep(step, window_px)
+    return FlippedStep(seen) if flips else seen
+
+
+class WindowedStep:
+    """Lesions of a step from overlapping windows of ``batch["detail"]``; grade and heat maps from the whole.
+
+    Probabilities of windows are averaged with a Gaussian weight, by MONAI's ``SlidingWindowInferer``, on the CPU.
+
+    Args:
+        step: looks at the whole, and at each window.
+        window_px: side of a window.
+
+    Raises:
+        ValueError: if ``window_px`` is no multiple of 32.
+    """
+
+    def __init__(self, step: Step, window_px: int) -> None:
+        if window_px < WINDOW_MULTIPLE or window_px % WINDOW_MULTIPLE:
+            raise ValueError(f"expected window_px to be a multiple of {WINDOW_MULTIPLE}, got {window_px}")
+        self.step = step
+        self.windows = SlidingWindowInferer((window_px, window_px), overlap=OVERLAP, mode="gaussian", device="cpu")
+
+    def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+        whole = self.step(engine, batch)
+        return {**whole, "lesions": [self._lesions(engine, detail) for detail in batch["detail"]]}
+
+    def _lesions(self, engine: Any, detail_3LL: Tensor) -> Tensor:  # noqa: ANN401
+        """Return ``(5, L, L)``."""
+        image = to_device({"image": detail_3LL[None]}, engine.state.device)["image"]
+        return self.windows(image, lambda window: self.step(engine, {"image": window})["lesions"])[0]
+
+
+class FlippedStep:
+    """Mean probabilities of a photograph and its three flips; everything else is of the photograph as it is."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+        plain = self.step(engine, batch)
+        lesions, grade = [one.clone() for one in plain["lesions"]], plain["grade"].clone()
+        for axes in FLIPS:
+            seen = self.step(engine, _flipped(batch, axes))
+            grade += seen["grade"]
+            for mean, flipped in zip(lesions, seen["lesions"], strict=True):
+                mean += flipped.flip(axes)
+        looks = 1 + len(FLIPS)
+        return {**plain, "lesions": [one / looks for one in lesions], "grade": grade / looks}
+
+
+def _flipped(batch: Mapping[str, Any], axes: tuple[int, ...]) -> dict[str, Any]:
+    detail = {"detail": [one.flip(axes) for one in batch["detail"]]} if "detail" in batch else {}
+    return {**batch, "image": torch.flip(batch["image"], axes), **detail}

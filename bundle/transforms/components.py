@@ -1,0 +1,68 @@
+"""Connected components of a label map, of all classes at once: how many there are, and how large."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+class Components(NamedTuple):
+    """One entry for each component."""
+
+    classes: NDArray[np.uint8]
+    areas_px: NDArray[np.int64]
+
+
+class _Runs(NamedTuple):
+    """Stretches of one class along a row; places are counted as if every row had two more pixels, of no class."""
+
+    classes: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+def components(labels_HW: NDArray[np.uint8]) -> Components:
+    """Find the components (8 neighbours) of every class but 0.
+
+    The runs of one class along the rows are joined where they touch. Few pixels of a photograph are lesions, so there
+    are few runs, and this is many times as fast as to number all pixels, class by class.
+
+    Example:
+        >>> found = components(np.array([[1, 0, 2], [0, 1, 2]], np.uint8))
+        >>> found.classes.tolist(), found.areas_px.tolist()
+        ([1, 2], [2, 2])
+    """
+    runs = _runs(labels_HW)
+    above, below = _touching(runs, labels_HW.shape[1] + 2)
+    number = len(runs.classes)
+    graph = coo_array((np.ones(len(above), np.int8), (above, below)), shape=(number, number))
+    count, component = connected_components(graph, directed=False)
+    classes = np.zeros(count, np.uint8)
+    classes[component] = runs.classes
+    return Components(classes, np.bincount(component, runs.ends - runs.starts, minlength=count).astype(np.int64))
+
+
+def _runs(labels_HW: NDArray[np.uint8]) -> _Runs:
+    width = labels_HW.shape[1]
+    flat = labels_HW.ravel()
+    ends_here = flat[1:] != flat[:-1]
+    ends_here[width - 1 :: width] = True
+    starts = np.concatenate([[0], np.flatnonzero(ends_here) + 1])
+    ends = np.append(starts[1:], flat.size)
+    lesion = flat[starts] > 0
+    starts, ends = starts[lesion], ends[lesion]
+    moved = 2 * (starts // width)
+    return _Runs(flat[starts], starts + moved, ends + moved)
+
+
+def _touching(runs: _Runs, stride: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pair each run with those of its class that it touches in the next row, corners included."""
+    first = np.searchsorted(runs.ends, runs.starts + stride - 1, side="right")
+    last = np.searchsorted(runs.starts, runs.ends + stride, side="right")
+    count = np.maximum(last - first, 0)
+    above = np.repeat(np.arange(len(first)), count)
+    below = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
+    same = runs.classes[above] == runs.classes[below]
+    return above[same], below[same]

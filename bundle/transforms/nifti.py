@@ -1,0 +1,117 @@
+"""A photograph kept as NIfTI: its pixels, and where it lies in space."""
+
+import gzip
+import io
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+from PIL import Image
+
+from bundle.files import written_whole
+from bundle.images import on_black, upper_bits
+
+SUFFIXES = (".nii", ".nii.gz")
+
+BROKEN = (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
+"""What nibabel raises on files that are missing, cut off or malformed."""
+
+START_MAX_BYTES, NIFTI2_BYTES = 2**20, 540
+"""Of header and remarks, and of the longer of the two headers."""
+
+PIXELS_MAX = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+"""Pillow's limit for a picture, held here too: a header is easily made to declare anything."""
+
+PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Of a picture that is no NIfTI: x to the left and y to the back in RAS, as ITK places a PNG."""
+
+
+def is_nifti(path: str | os.PathLike) -> bool:
+    """Tell by the name."""
+    return str(path).lower().endswith(SUFFIXES)
+
+
+def read_nifti(path: str | os.PathLike) -> NDArray[np.uint8]:
+    """Read a photograph: the first axis runs to the right, the second down.
+
+    It may be RGB in the data type, ``(W, H)`` or ``(W, H, 1)``, or have its channels last, ``(W, H, 3)`` or
+    ``(W, H, 1, 3)``, or be grey. Of 16 bits the upper 8 are kept; other types must hold whole numbers from 0 to 255.
+
+    Returns:
+        ``(H, W, 3)`` RGB.
+
+    Raises:
+        ValueError: if the file is missing, cut off, no NIfTI, a volume, too large, or its values are no such numbers.
+    """
+    image = _open(path)
+    try:
+        channels_WHC = _channels(_flat_shape(image.shape), image)
+    except BROKEN as error:
+        raise ValueError(f"expected a photograph in {path}, got a NIfTI that is none: {error}") from None
+    rgb = on_black(channels_WHC) if channels_WHC.shape[-1] == 4 else channels_WHC
+    return np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3)).swapaxes(0, 1))
+
+
+def affine_of(path: str | os.PathLike) -> NDArray[np.float64]:
+    """Return where voxels lie in space: of a NIfTI what it says, of another picture ``PICTURE_AFFINE``."""
+    return _open(path).affine if is_nifti(path) else PICTURE_AFFINE
+
+
+def write_label_nifti(path: str | os.PathLike, labels: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
+    """Write a label map ``(H, W)`` as ``(W, H, 1)``, uint8, gzipped."""
+    image = nibabel.Nifti1Image(np.ascontiguousarray(labels.T[..., None]), affine)
+    with written_whole(path) as beside:
+        beside.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+
+
+def _open(path: str | os.PathLike) -> Any:  # noqa: ANN401  (nibabel has no types)
+    try:
+        _check_remarks(path)
+        return nibabel.load(Path(path))
+    except BROKEN as error:
+        raise ValueError(f"expected a whole NIfTI in {path}, got one that cannot be read: {error}") from None
+
+
+def _check_remarks(path: str | os.PathLike) -> None:
+    """Raise HeaderDataError unless all before the pixels is short: nibabel reads it whole, be it packed gigabytes."""
+    with ImageOpener(str(path)) as file:
+        start = file.read(START_MAX_BYTES)
+    kind = (
+        nibabel.Nifti2Header if nibabel.Nifti2Header.may_contain_header(start[:NIFTI2_BYTES]) else nibabel.Nifti1Header
+    )
+    kind.from_fileobj(io.BytesIO(start))
+
+
+def _flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return width, height and, where there is such an axis, channels."""
+    flat = (*shape[:2], *(length for length in shape[2:] if length != 1))
+    if len(shape) < 2 or len(flat) > 3 or (len(flat) == 3 and flat[2] not in (3, 4)):
+        raise ValueError(f"a volume of {' x '.join(map(str, shape))}; give one photograph of (W, H) or (W, H, 3)")
+    if math.prod(flat[:2]) > PIXELS_MAX:
+        raise ValueError(f"{flat[0]} x {flat[1]} pixels, above the limit of {PIXELS_MAX:,}")
+    return flat
+
+
+def _channels(shape: tuple[int, ...], image: Any) -> NDArray[np.uint8]:  # noqa: ANN401
+    """Return ``(W, H, C)`` of 1, 3 or 4 channels."""
+    values = np.asanyarray(image.dataobj).reshape(shape)
+    if values.dtype.names:
+        values = np.stack([values[name] for name in values.dtype.names], axis=-1)
+    return _bytes(values if values.ndim == 3 else values[..., None])
+
+
+def _bytes(values: NDArray) -> NDArray[np.uint8]:
+    if values.dtype == np.uint16:
+        return upper_bits(values)
+    if values.dtype.kind not in "uif" or not (values.min() >= 0 and values.max() <= 255 and (values % 1 == 0).all()):
+        raise ValueError(f"{values.dtype} from {values.min()} to {values.max()}, not whole numbers from 0 to 255")
+    return values.astype(np.uint8)

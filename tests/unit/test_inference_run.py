@@ -1,0 +1,189 @@
+"""Inference as a whole, on whatever lies in a folder: what is read is answered, what is not is named."""
+
+import csv
+import pickle
+import warnings
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from PIL import Image, ImageDraw
+
+from bundle import ROOT
+from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.weights import save_weights
+from tests.conftest import eye
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    save_weights(path, MultiTaskUNet(pretrained=False, width=1 / 16), {"image_size": SIZE})
+    return path
+
+
+@pytest.fixture
+def infer(checkpoint, tmp_path):
+    def run(source, **options):
+        settings = {
+            "input": str(source), "output_dir": str(tmp_path / "out"), "checkpoint": str(checkpoint), "width": 1 / 16,
+            "image_size": SIZE, "num_workers": 0, "track": False, "report": False, **options,
+        }  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            workflow = ConfigWorkflow(
+                str(ROOT / "configs/inference.yaml"), workflow_type="infer", logging_file=False, **settings
+            )
+            workflow.initialize()
+            workflow.run()
+        return Path(settings["output_dir"])
+
+    return run
+
+
+def rows_of(out):
+    with (out / "predictions.csv").open(newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def mask_of(out, name):
+    return np.asarray(Image.open(out / "masks" / f"{name}.png"))
+
+
+def fill(folder):
+    """Write one eye in every form, and what is none."""
+    pixels = eye(3, 150, 100)
+    deep = eye(3, 150, 100)[..., 1].astype(np.uint16) * 257
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.fromarray(pixels).save(folder / "plain.png")
+    Image.fromarray(pixels).save(folder / "turned.jpg", exif=rotated, quality=95)
+    Image.fromarray(pixels[..., 1]).save(folder / "grey.tif")
+    Image.fromarray(deep).save(folder / "deep.png")
+    Image.fromarray(pixels).convert("CMYK").save(folder / "cmyk.tif")
+    Image.fromarray(eye(4, 50, 50)).save(folder / "tiny.png")
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(pixels.swapaxes(0, 1)), np.eye(4)), folder / "eye.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.ones((30, 20, 8), np.uint8), np.eye(4)), folder / "volume.nii")
+    (folder / "cut.jpg").write_bytes((folder / "turned.jpg").read_bytes()[:900])
+    Image.new("RGB", (90, 60)).save(folder / "black.png")
+    (folder / "notes.txt").write_text("no photograph")
+
+
+READ = {"plain.png", "turned.jpg", "grey.tif", "deep.png", "cmyk.tif", "tiny.png", "eye.nii.gz"}
+UNREAD = {"volume.nii": "a volume of 30 x 20 x 8", "cut.jpg": "truncated", "black.png": "all but black"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_mixed_folder_is_answered_file_by_file_and_the_process_says_so(infer, tmp_path, capsys, batch_size):
+    (tmp_path / "in").mkdir()
+    fill(tmp_path / "in")
+    with pytest.raises(SystemExit) as ended:
+        infer(tmp_path / "in", nifti=True, batch_size=batch_size)
+    assert ended.value.code == 3
+    assert "could not read 3 of 10 photographs" in capsys.readouterr().err
+    out = tmp_path / "out"
+    rows = rows_of(out)
+    assert set(rows) == READ | set(UNREAD)
+    assert {name for name, row in rows.items() if not row["error"]} == READ
+    assert all(UNREAD[name] in rows[name]["error"] for name in UNREAD)
+    assert sum(float(rows["plain.png"][f"probability_{grade}"]) for grade in range(5)) == pytest.approx(1, abs=1e-5)
+    assert {mask_of(out, name).shape for name in READ - {"tiny.png"}} == {(100, 150)}
+    assert mask_of(out, "tiny.png").shape == (50, 50)
+    assert not any((out / "masks" / f"{name}.png").exists() for name in UNREAD)
+
+
+def test_one_eye_in_many_forms_is_one_eye(infer, tmp_path):
+    (tmp_path / "in").mkdir()
+    fill(tmp_path / "in")
+    for name in UNREAD:
+        (tmp_path / "in" / name).unlink()
+    out = infer(tmp_path / "in", nifti=True)
+    plain = mask_of(out, "plain.png")
+    assert 0 < (plain > 0).mean() < 1
+    assert np.array_equal(mask_of(out, "eye.nii.gz"), plain)
+    assert np.array_equal(mask_of(out, "deep.png"), mask_of(out, "grey.tif"))
+    assert np.array_equal(np.asarray(nibabel.load(out / "nifti/eye.nii.gz.nii.gz").dataobj)[..., 0].T, plain)
+    assert np.allclose(nibabel.load(out / "nifti/eye.nii.gz.nii.gz").affine, np.eye(4))
+    assert (mask_of(out, "turned.jpg") == plain).mean() > 0.9  # JPEG; in the frame of the stored pixels
+
+
+@pytest.mark.parametrize("options", [{"flips": True}, {"window_px": 64}, {"window_px": 64, "lesion_size": 96}])
+def test_other_ways_to_look_give_other_masks_of_the_same_size(infer, tmp_path, options):
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "a.png")
+    plain = infer(tmp_path / "a.png", output_dir=str(tmp_path / "plain"))
+    other = infer(tmp_path / "a.png", **options)
+    assert mask_of(other, "a.png").shape == (100, 150)
+    assert not np.array_equal(mask_of(other, "a.png"), mask_of(plain, "a.png"))
+    same_grade = rows_of(plain)["a.png"]["confidence"] == rows_of(other)["a.png"]["confidence"]
+    assert same_grade is ("flips" not in options)
+
+
+def test_a_threshold_marks_the_grade_and_keeps_the_probabilities(infer, tmp_path):
+    Image.fromarray(eye(3)).save(tmp_path / "a.png")
+    row = rows_of(infer(tmp_path / "a.png", abstain_below=0.999))["a.png"]
+    assert row["abstained"] == "True"
+    assert 0.2 <= float(row["confidence"]) < 0.999
+
+
+def test_results_among_the_photographs_are_refused(infer, tmp_path):
+    Image.fromarray(eye(3)).save(tmp_path / "a.png")
+    with pytest.raises((ValueError, RuntimeError)) as refused:
+        infer(tmp_path)
+    assert "expected --output_dir apart from --input" in "".join(map(str, causes(refused.value)))
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_the_network_runs(infer, tmp_path, monkeypatch):
+    Image.fromarray(eye(3)).save(tmp_path / "a.png")
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("bundle.engines.ExplainedStep.__call__", lambda *_: pytest.fail("the network ran"))
+    with pytest.raises((ValueError, RuntimeError)) as refused:
+        infer(tmp_path / "a.png", output_dir=str(tmp_path / "file"))
+    assert "expected an --output_dir that can be written" in "".join(map(str, causes(refused.value)))
+
+
+class Payload:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(infer, tmp_path):
+    Image.fromarray(eye(3)).save(tmp_path / "a.png")
+    mark, trap = tmp_path / "mark", tmp_path / "trap.pt"
+    torch.save({"model": Payload(mark), "network": "MultiTaskUNet", "facts": {}}, trap)
+    with pytest.raises((ValueError, RuntimeError)) as refused:
+        infer(tmp_path / "a.png", checkpoint=str(trap))
+    assert "trap.pt" in "".join(map(str, causes(refused.value)))
+    assert not mark.exists()
+    assert not (tmp_path / "out").exists()
+    pickle.loads(pickle.dumps(Payload(mark)))
+    assert mark.exists()  # so the trap does work
+
+
+def causes(error):
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_photograph_of_108_million_pixels_is_answered_at_its_own_size(infer, tmp_path):
+    picture = Image.new("RGB", (12_000, 9_000))
+    ImageDraw.Draw(picture).ellipse((1_700, 200, 10_300, 8_800), fill=(180, 90, 60))
+    picture.save(tmp_path / "large.jpg")
+    out = infer(tmp_path / "large.jpg", threads=1)
+    assert (
+        Image.open(out / "masks/large.jpg.png").size == Image.open(out / "overlays/large.jpg.jpg").size == picture.size
+    )
+    assert int(rows_of(out)["large.jpg"]["field_px"]) == pytest.approx(np.pi * 4_300**2, rel=0.05)
