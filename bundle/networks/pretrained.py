@@ -1,8 +1,10 @@
 """ImageNet weights: from torchvision or timm, from a file, or none."""
 
+import mmap
 import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +25,7 @@ OLD_DENSENET_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..
 # torch's restricted unpickler promises no one error: a CSV gives IndexError, a cut or altered file any of these.
 UNREADABLE = (
     pickle.UnpicklingError, struct.error, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
-    AssertionError, EOFError, OSError,
+    AssertionError, EOFError, OSError, ArithmeticError, MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def _download(architecture: str) -> Mapping[str, Tensor]:
     try:
         if architecture in TIMM_ARCHITECTURES:
             return load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-        return get_model_weights(architecture).DEFAULT.get_state_dict(progress=True, check_hash=True)
+        return get_model_weights(architecture).DEFAULT.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, OSError) as error:
         raise ValueError(
             f"expected to download ImageNet weights of {architecture} from {url}, got: {error}. Go on without "
@@ -88,9 +90,27 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(f"expected weights at {path}, found no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        bomb = _is_bomb(path)
+        content = None if bomb else torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise ValueError(f"expected weights (a torch state dict) in {path}, got: {type(error).__name__}") from error
+    if bomb:
+        raise ValueError(f"expected weights (a torch state dict) in {path}, got a file made to fill the memory")
     if not isinstance(content, dict):
         raise ValueError(f"expected weights (a torch state dict) in {path}, got: {type(content).__name__}")
     return content
+
+
+def _is_bomb(path: str | Path) -> bool:
+    """Find what torch never writes and still obeys when it reads, so that a small file fills the memory.
+
+    That is a compressed archive, and a pickle that asks for a ``bytearray`` of any length.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content[:4] != b"PK\3\4":  # how torch tells its two formats apart
+            return content.find(b"bytearray") >= 0
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        return any(part.compress_type != zipfile.ZIP_STORED for part in parts) or any(
+            b"bytearray" in archive.read(part) for part in parts if part.filename.endswith(".pkl")
+        )

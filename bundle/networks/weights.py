@@ -1,8 +1,8 @@
 """Weights files of this bundle: they say which network they belong to, and load into no other."""
 
 import copy
-import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,27 @@ import torch
 from torch import nn
 
 from bundle.files import file_sha256, written_whole
+from bundle.networks.bare_weights import read_description
 from bundle.networks.graders import Grader
 from bundle.networks.pretrained import read_weights
 
 
 def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
-    """Write a torch file beside, then rename it."""
-    with written_whole(path) as beside:
-        torch.save(dict(content), beside)
+    """Write a torch file beside, then rename it; the same content has the same bytes.
+
+    Raises:
+        OSError: if it cannot be written, such as on a full disk.
+    """
+    # Given a path, torch would write the name beside into the file, and say nothing of the disk when it is full.
+    with written_whole(path) as beside, beside.open("wb") as file:
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:
+            if not isinstance(error.__context__, OSError):
+                raise
+            raise OSError(
+                f"cannot write {path}: {error.__context__.strerror}; make room there, and run the same command again"
+            ) from error
 
 
 def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -118,7 +131,7 @@ def load_grader(path: str | os.PathLike, expected: Mapping[str, Any] | None = No
 def _temperature(facts: Mapping[str, Any], path: str | os.PathLike) -> float:
     """Return what a file says; one that says nothing was never calibrated."""
     found = facts.get("temperature", 1.0)
-    if not isinstance(found, (int, float)) or not math.isfinite(found) or found <= 0:
+    if not isinstance(found, (int, float)) or not 0 < found <= sys.float_info.max:  # NaN fails as well
         raise ValueError(f"expected a temperature above 0 in {path}, got {found!r}; train this grader anew")
     return float(found)
 
@@ -126,7 +139,13 @@ def _temperature(facts: Mapping[str, Any], path: str | os.PathLike) -> float:
 def _read(path: str | os.PathLike) -> dict[str, Any]:
     content = read_weights(Path(path))
     if not {"model", "network", "facts"} <= set(content):
-        raise ValueError(f"expected weights that this bundle wrote in {path}, got a file without 'model' and 'network'")
+        content = {"model": content, **read_description(path)}
+    state, facts = content["model"], content["facts"]
+    tensors = isinstance(state, dict) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
+    if not tensors or not isinstance(facts, dict) or not all(isinstance(name, str) for name in facts):
+        raise ValueError(
+            f"expected tensors by name in 'model' and facts by name in 'facts' of {path}, got other things"
+        )
     return content
 
 

@@ -35,7 +35,7 @@ def test_true_asks_torchvision_for_its_best_weights_and_checks_their_hash(monkey
     asked = []
     monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, **how: asked.append((self.name, how)) or {})
     assert imagenet_weights("resnext50_32x4d", True) == {}
-    assert asked == [("IMAGENET1K_V2", {"progress": True, "check_hash": True})]
+    assert asked == [("IMAGENET1K_V2", {"progress": True, "check_hash": True, "weights_only": True})]
 
 
 def test_what_torchvision_lacks_is_downloaded_from_the_address_that_timm_knows(monkeypatch):

@@ -1,0 +1,56 @@
+"""A bare state dict, which is all that MONAI's tools read, and beside it a file that says what it belongs to."""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bundle.files import file_sha256, load_json, write_text_whole, written_whole
+
+
+def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: str, facts: Mapping[str, Any]) -> None:
+    """Write a state dict, and ``{"network", "facts", "sha256"}`` to the file of the same name that ends in ``.json``.
+
+    The same tensors give the same bytes. A path among the facts is shortened to its name: what is packaged is
+    handed on.
+    """
+    buffer = io.BytesIO()  # into a file, torch would write that file's name as well
+    torch.save(dict(state), buffer)
+    with written_whole(path) as beside:
+        beside.write_bytes(buffer.getvalue())
+    said = {"network": network, "facts": {name: _name_of(fact) for name, fact in facts.items()}}
+    text = json.dumps({**said, "sha256": file_sha256([path])}, indent=4) + "\n"
+    write_text_whole(_description(path), text)
+
+
+def read_description(path: str | os.PathLike) -> dict[str, Any]:
+    """Return ``{"network", "facts"}`` of a bare state dict.
+
+    Raises:
+        ValueError: if nothing beside it says so, or what is there was written for other weights.
+    """
+    beside = _description(path)
+    if not beside.is_file():
+        raise ValueError(
+            f"expected weights that this bundle wrote in {path}, got a file without 'model' and 'network', and no "
+            f"{beside.name} beside it that says what they are"
+        )
+    said = load_json(beside)
+    if not isinstance(said, dict) or not {"network", "facts", "sha256"} <= set(said):
+        raise ValueError(f"expected 'network', 'facts' and 'sha256' in {beside}, got other things")
+    if said["sha256"] != file_sha256([path]):
+        raise ValueError(f"expected the weights that {beside} was written for in {path}, got others")
+    return {"network": said["network"], "facts": said["facts"]}
+
+
+def _description(path: str | os.PathLike) -> Path:
+    return Path(path).with_suffix(".json")
+
+
+def _name_of(fact: object) -> object:
+    return Path(fact).name if isinstance(fact, str) and os.sep in fact else fact

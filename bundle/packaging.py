@@ -1,0 +1,255 @@
+"""The bundle as one zip that the MONAI Model Zoo takes: code, configs that fit the weights, and the weights."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from monai.bundle.config_parser import ConfigParser
+
+from bundle import ROOT
+from bundle.files import load_json, written_whole
+from bundle.networks.bare_weights import write_bare
+from bundle.networks.weights import load_weights, provenance, refuse_fused
+from bundle.workflow import running_workflow
+
+NAME = "fundus_dr_multitask"
+HELD = {
+    "bundle": {".py", ".html"},
+    "configs": {".yaml", ".conf", ".json"},
+    "docs": {".md", ".txt", ".csv", ".png", ".jpg"},
+    "scripts": {".py"},
+}
+"""What a package holds of the sources; anything else in these folders is refused, for it may be data of patients."""
+
+METADATA = "configs/metadata.json"
+NETWORK_OPTIONS = ("width", "batch_norm", "decoder_norm", "image_size")
+"""Options of ``configs/inference.yaml`` that must be what they were in training."""
+
+ZOO_LIMIT_BYTES = 25_000_000
+"""The zoo takes no larger file in a pull request; ``large_files.yml`` says where it is instead."""
+
+DEBUG_RECORDS = (".debug_pkl", "/.data/serialization_id")
+
+IMPORT = "- $import bundle.packaging as packaging"
+CHECK_HOME = "$packaging.check_home()"
+RUN = f"run:  # MONAI puts this folder on Python's path only now, after `initialize`\n- {CHECK_HOME}\n"
+
+
+class Package(NamedTuple):
+    """What was made."""
+
+    path: Path
+    large: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.path}, sha256 {hashlib.sha256(self.path.read_bytes()).hexdigest()}"
+
+
+def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | None = None) -> Package:
+    """Write ``fundus_dr_multitask_v<version>.zip``; the same sources and weights give the same bytes.
+
+    Args:
+        checkpoint: weights of ``configs/train.yaml``. Where ``metrics.json`` beside it scores these very weights,
+            its scores become the ``eval_metrics`` of the metadata; without it, these stay empty.
+        out: folder of the zip.
+        weights_url: address of the folder where files above the zoo's limit will be found.
+
+    Raises:
+        ValueError: if there is no such file, it holds no weights of this network, of one fused lesion class, or of
+            other settings than it says, or the sources hold what is no source.
+    """
+    files = _fitted_sources(checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / NAME
+        _lay_out(tree, files)
+        _write_weights(tree, checkpoint)
+        large = _large(tree)
+        if large and weights_url:
+            (tree / "large_files.yml").write_bytes(_large_files(tree, large, weights_url))
+        path = Path(out) / f"{NAME}_v{json.loads(files[METADATA])['version']}.zip"
+        _write_zip(path, tree)
+    return Package(path, large)
+
+
+def _fitted_sources(checkpoint: str | Path) -> dict[str, bytes]:
+    """Return the sources by name, with the configs and the metadata that these weights have."""
+    said = provenance(checkpoint)
+    refuse_fused(checkpoint)
+    files = dict(source_files(ROOT))
+    metadata = {**json.loads(files[METADATA]), "eval_metrics": measured(checkpoint, said["sha256"])}
+    return {**files, **_fitted_configs(files, said), METADATA: _json(metadata)}
+
+
+def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of every file of the sources that a package holds.
+
+    Raises:
+        ValueError: if a part is missing, or a file is there that is no source.
+    """
+    if missing := [part for part in [*HELD, "LICENSE"] if not (root / part).exists()]:
+        raise ValueError(f"expected the bundle's sources in {root}, found no {', '.join(missing)}; run it from there")
+    yield "LICENSE", (root / "LICENSE").read_bytes()
+    for folder, suffixes in HELD.items():
+        for path in sorted((root / folder).rglob("*")):
+            name = path.relative_to(root).as_posix()
+            if path.is_dir() or "__pycache__" in path.parts:
+                continue
+            if path.is_symlink() or path.suffix not in suffixes or _is_other_json(name):
+                raise ValueError(f"expected only {', '.join(sorted(suffixes))} in {folder}/, got {name}; move it away")
+            yield name, path.read_bytes()
+
+
+def _is_other_json(name: str) -> bool:
+    """Tell a manifest or a hand-over file, which name photographs, from the metadata."""
+    return name.endswith(".json") and name != METADATA
+
+
+def fitted_config(text: str, options: Mapping[str, Any]) -> str:
+    """Return the text of ``inference.yaml`` as it stands in a package.
+
+    Options have the values given, comments stay. What stood in ``initialize`` stands at the beginning of ``run``,
+    before which MONAI puts the bundle's folder on Python's path, so that the config runs from any folder.
+
+    Raises:
+        ValueError: if the text is another config, such as one that was packaged before.
+    """
+    fitted = text
+    for name, value in options.items():
+        line = rf"^{name}:[ \t]+[^#\n]*?(?P<gap>[ \t]*)(?=#|$)"
+        fitted = re.sub(line, partial(_line, f"{name}: {json.dumps(value)}"), fitted, count=1, flags=re.MULTILINE)
+    fitted = re.sub(r"^run:\n", "", fitted, count=1, flags=re.MULTILINE)
+    fitted = re.sub(r"^initialize:\n", RUN, fitted, count=1, flags=re.MULTILINE)
+    fitted = re.sub(r"^imports:\n", f"imports:\n{IMPORT}\n", fitted, count=1, flags=re.MULTILINE)
+    if yaml.safe_load(fitted) != _expected(yaml.safe_load(text), options):
+        raise ValueError(f"expected a config with imports, initialize, run and flat {list(options)}, got {text[:60]!r}")
+    return fitted
+
+
+def _line(new: str, old: re.Match[str]) -> str:
+    """Keep the comment where it stands, or at least off the value."""
+    return new.ljust(len(old[0]) - 2) + "  " if old["gap"] else new
+
+
+def _expected(config: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not {"imports", "initialize", "run", *options} <= set(config):
+        return None
+    first, then = config.pop("initialize"), config["run"]
+    imports = [IMPORT.removeprefix("- "), *config["imports"]]
+    return {**config, **options, "imports": imports, "run": [CHECK_HOME, *first, *then]}
+
+
+def _fitted_configs(files: Mapping[str, bytes], facts: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return ``inference.yaml``, and the same as JSON: ``monai.bundle.load`` looks for no other."""
+    options = {name: facts[name] for name in NETWORK_OPTIONS if name in facts}
+    text = fitted_config(files["configs/inference.yaml"].decode(), options)
+    return {"configs/inference.yaml": text.encode(), "configs/inference.json": _json(yaml.safe_load(text))}
+
+
+def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:
+    """Return the scores and the subset that ``metrics.json`` beside a checkpoint has for it, or nothing."""
+    path = Path(checkpoint).with_name("metrics.json")
+    found = load_json(path) if path.is_file() else {}
+    if found.get("weights", {}).get("sha256") != sha256:
+        return {}
+    return {**found["scores"], "subset": found["subset"], "counts": found["counts"]}
+
+
+def _write_weights(tree: Path, checkpoint: str | Path) -> None:
+    """Write ``model.pt`` as MONAI's tools read it, and ``model.ts``, by the network that the packaged config builds."""
+    config = ConfigParser.load_config_file(tree / "configs" / "inference.yaml")
+    network = ConfigParser(config).get_parsed_content("network_def")
+    facts = load_weights(network, checkpoint, {"image_size": config["image_size"]})
+    write_bare(tree / "models" / "model.pt", network.state_dict(), type(network).__name__, facts)
+    _export_torchscript(tree)
+    _without_debug_records(tree / "models" / "model.ts")
+
+
+def _export_torchscript(tree: Path) -> None:
+    """Run the command that the zoo checks a bundle with, on the tree alone.
+
+    In a process of its own, with fixed hashes: TorchScript numbers the modules of a process, and writes the constants
+    of a module in the order of a set.
+    """
+    words = ["-m", "monai.bundle", "ckpt_export", "--config_file", "configs/inference.yaml"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run([sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)} failed: {done.stderr[-2000:]}")
+
+
+def _without_debug_records(path: Path) -> None:
+    """Leave out of a TorchScript file where the sources of its lines lay on this machine, and a hash of that."""
+    with zipfile.ZipFile(path) as archive:
+        kept = {name: archive.read(name) for name in archive.namelist() if not name.endswith(DEBUG_RECORDS)}
+    path.write_bytes(_zipped(kept))
+
+
+def _large(tree: Path) -> list[str]:
+    """Name the files that are above the zoo's limit."""
+    paths = sorted(path for path in tree.rglob("*") if path.is_file() and path.stat().st_size > ZOO_LIMIT_BYTES)
+    return [path.relative_to(tree).as_posix() for path in paths]
+
+
+def _large_files(tree: Path, names: list[str], url: str) -> bytes:
+    listed = [
+        {
+            "path": name,
+            "url": f"{url.rstrip('/')}/{Path(name).name}",
+            "hash_val": hashlib.sha256((tree / name).read_bytes()).hexdigest(),
+            "hash_type": "sha256",
+        }
+        for name in names
+    ]
+    return yaml.safe_dump({"large_files": listed}, sort_keys=False).encode()
+
+
+def _lay_out(tree: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(content)
+
+
+def _write_zip(path: Path, tree: Path) -> None:
+    files = {p.relative_to(tree.parent).as_posix(): p.read_bytes() for p in sorted(tree.rglob("*")) if p.is_file()}
+    with written_whole(path) as beside:
+        beside.write_bytes(_zipped(files))
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    """Pack without compression, dates and owners: none of them would be the same everywhere."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name)  # of 1980-01-01
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, indent=4) + "\n").encode()
+
+
+def check_home() -> None:
+    """Refuse to run a packaged config with the code, and so the weights, of another copy of this package.
+
+    Raises:
+        ValueError: naming both folders.
+    """
+    home = Path(running_workflow().config_root_path).resolve().parent
+    if home != ROOT:
+        raise ValueError(
+            f"expected the Python package `bundle` of these configs, in {home}, got the one in {ROOT}; leave that "
+            f"folder, or say `PYTHONPATH={home}`"
+        )

@@ -1,0 +1,32 @@
+"""Pack code, configs and weights into the zip of a MONAI bundle, as the Model Zoo and the Hugging Face Hub take it.
+
+python -m scripts.package --checkpoint outputs/train/model.pt --out dist
+"""
+
+from bundle.packaging import ZOO_LIMIT_BYTES, write_package
+from scripts.cli import main
+
+
+def package(checkpoint: str, out: str = "dist", weights_url: str | None = None) -> None:
+    """Write a zip whose configs build the network of its weights without any option.
+
+    Args:
+        checkpoint: weights of a training, such as outputs/train/model.pt; metrics.json beside it, where it scores
+            these weights, goes into the metadata.
+        out: folder of the zip.
+        weights_url: address of the folder where the large files will be found, for large_files.yml.
+    """
+    made = write_package(checkpoint, out, weights_url)
+    print(made)
+    if made.large and not weights_url:
+        print(
+            f"{', '.join(made.large)}: above the {ZOO_LIMIT_BYTES // 10**6} MB that the zoo takes in a pull request. "
+            f"The zip is whole as it is; for a pull request put these files where all can fetch them, and package "
+            f"again with --weights_url ADDRESS_OF_THEIR_FOLDER, which writes large_files.yml"
+        )
+    elif weights_url and not made.large:
+        print(f"no file is above {ZOO_LIMIT_BYTES // 10**6} MB: there is no large_files.yml, for none is needed")
+
+
+if __name__ == "__main__":
+    main(package)
