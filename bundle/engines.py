@@ -9,11 +9,13 @@ from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bundle.attribution import grade_maps
+from bundle.attribution import NonFiniteLogits, grade_maps
 from bundle.losses import CategoricalFocalLoss
 from bundle.memory import says_what_to_lower
+from bundle.networks.explained import ExplainedNetwork, resized_maps
 from bundle.networks.graders import Grader
 from bundle.networks.label_update import LabelUpdateNetwork
+from bundle.networks.multitask_unet import BothTasks
 
 Batch = Mapping[str, Any]
 
@@ -165,18 +167,32 @@ class EvaluationStep:
 
 
 class ExplainedStep:
-    """As :class:`EvaluationStep` for the multi-task network, and the Grad-CAM of all five grades."""
+    """As :class:`EvaluationStep` for the multi-task network, and the Grad-CAM of all five grades, from the same pass.
+
+    The engine's network is a :class:`bundle.networks.explained.ExplainedNetwork`, a backend
+    (:func:`bundle.backends.load`), or the :class:`BothTasks` of training, which is explained here. Maps come out in
+    float32 at the size of the images.
+
+    Raises:
+        NonFiniteLogits: if a logit of a grade is not finite.
+    """
 
     def __init__(self, amp: bool = False) -> None:
-        self.evaluate = EvaluationStep(amp)
+        self.amp = amp
 
     @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
-        tasks = self.evaluate(engine, batch)
-        network = engine.network.network
-        with eval_mode(network):
-            maps = grade_maps(network, to_device(batch, engine.state.device)["image"]).maps
-        return {**tasks, "maps": maps}
+        image = to_device(batch, engine.state.device)["image"]
+        network = engine.network
+        explained = ExplainedNetwork(network.network) if isinstance(network, BothTasks) else network
+        with eval_mode(explained), mixed_precision(image.device, self.amp):
+            found = {name: value.float() for name, value in explained(image).items()}
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        if broken := (~found["grade"].isfinite().all(dim=1)).nonzero().flatten().tolist():
+            raise NonFiniteLogits(network, broken)
+        tasks = {task: found[task].softmax(dim=1) for task in ("lesions", "grade")}
+        return {**tasks, "maps": resized_maps(found["maps"], image.shape[-2:])}
 
 
 class ProposalStep:

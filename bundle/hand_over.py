@@ -1,13 +1,12 @@
 """What stage 1 hands to stage 2: the initial label of every lesion image, and where it came from."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.files import write_json_whole
+from bundle.files import load_json, write_json_whole
 from bundle.labels import GRADES
 from bundle.manifest import Manifest
 
@@ -31,6 +30,8 @@ class InitialLabel:
     def __post_init__(self) -> None:
         if len(self.soft) != len(GRADES) or len(self.feasible) != len(GRADES):
             raise ValueError(f"expected {len(GRADES)} grades, got {len(self.soft)} and {len(self.feasible)}")
+        if any(not isinstance(allowed, bool) for allowed in self.feasible):
+            raise ValueError(f"expected true or false for each grade, got {self.feasible}")
         if not (min(self.soft) >= 0 and abs(sum(self.soft) - 1) <= 1e-4):  # NaN fails as well
             raise ValueError(f"expected a soft label that sums to 1, got {self.soft}")
         if any(share > 0 and not allowed for share, allowed in zip(self.soft, self.feasible, strict=True)):
@@ -61,10 +62,10 @@ def load_pseudo_labels(path: str | os.PathLike | None, manifest: Manifest) -> di
     if not path.is_file():
         raise ValueError(f"expected pseudo-labels at {path}, found no such file; run configs/pseudo_label.yaml first")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        made_from, rows = content["manifest_sha256"], content["rows"]
+        content = load_json(path)
+        made_from, rows = str(content["manifest_sha256"]), content["rows"]
         labels = {row["id"]: _initial(row) for row in rows}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"expected pseudo-labels (JSON of stage 1) in {path}, got: {error!r}") from None
     if made_from != manifest.sha256:
         raise ValueError(

@@ -41,6 +41,11 @@ def loss_gradients(loss: Tensor, parameters: Parameters, average: Average = list
         loss: ``()``, with a graph.
         parameters: to differentiate by.
         average: of gradients over the processes of a distributed training, where each has a part of the batch.
+
+    Example:
+        >>> parameters = {"a": torch.tensor(3.0, requires_grad=True), "b": torch.tensor(1.0, requires_grad=True)}
+        >>> loss_gradients(parameters["a"] ** 2, parameters)
+        {'a': tensor(6.), 'b': tensor(0.)}
     """
     found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     pairs = zip(found, parameters.values(), strict=True)
@@ -51,7 +56,13 @@ def loss_gradients(loss: Tensor, parameters: Parameters, average: Average = list
 def virtual_step(
     gradients: Parameters, parameters: Parameters, virtual_lr: float, learned: Collection[str]
 ) -> dict[str, Tensor]:
-    """Return ``theta - virtual_lr * gradient`` as fresh leaves; only those named in ``learned`` ask for a gradient."""
+    """Return ``theta - virtual_lr * gradient`` as fresh leaves; only those named in ``learned`` ask for a gradient.
+
+    Example:
+        >>> step = virtual_step({"a": torch.tensor(6.0)}, {"a": torch.tensor(3.0)}, virtual_lr=0.5, learned=["a"])
+        >>> step["a"]
+        tensor(0., requires_grad=True)
+    """
     return {
         name: (value.detach() - virtual_lr * gradients[name]).requires_grad_(name in learned)
         for name, value in parameters.items()

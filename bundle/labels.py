@@ -21,7 +21,12 @@ GRADE_NAMES = ("no DR", "mild", "moderate", "severe", "proliferative")
 
 
 class Feasible(NamedTuple):
-    """The grades that a set of annotated lesions allows, and the rule that says so."""
+    """The grades that a set of annotated lesions allows, and the rule that says so.
+
+    Example:
+        >>> feasible_grades(set())
+        Feasible(grades=frozenset({0}), rule='R0')
+    """
 
     grades: frozenset[int]
     rule: str

@@ -13,6 +13,10 @@ def focal_terms(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tens
     Shape:
         - logits: ``(N, C, ...)``.
         - output: as ``logits``.
+
+    Example:
+        >>> focal_terms(torch.zeros(1, 2), alpha=1.0, gamma=2.0)  # (1 - 1/2)^2 log 2
+        tensor([[0.1733, 0.1733]])
     """
     log_p = F.log_softmax(logits, dim=1)
     return -alpha * (1 - log_p.exp()) ** gamma * log_p
@@ -74,7 +78,12 @@ class CategoricalFocalLoss(nn.Module):
 
 
 def class_terms(loss: CategoricalFocalLoss, logits: Tensor) -> Tensor:
-    """Return ``l_nc`` of a loss for grade logits ``(N, C)``, in the precision of the logits."""
+    """Return ``l_nc`` of a loss for grade logits ``(N, C)``, in the precision of the logits.
+
+    Example:
+        >>> class_terms(CategoricalFocalLoss(alpha=1.0, gamma=0.0), torch.zeros(1, 2))  # log 2
+        tensor([[0.6931, 0.6931]])
+    """
     return focal_terms(logits, loss.alpha, loss.gamma)
 
 

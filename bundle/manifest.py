@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from bundle.labels import GRADES, LESIONS
 SCHEMA = 2
 SPLITS = ("train", "test")
 HEXADECIMAL = re.compile("[0-9a-f]{64}")
+PIXELS_MAX = 178_956_970
+"""Of a photograph, as Pillow refuses: a manifest that declares more is not believed, for maps are made of this size."""
+
+UNSAFE_PART = re.compile(r"\.{0,2}|[A-Za-z]:.*")
+"""A part of a path that leads elsewhere than down, here or on another system."""
+
+UNSAFE_CHARACTER = re.compile("[\0\ud800-\udfff]")
+"""No file name holds a NUL, and no file in UTF-8 half a surrogate pair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +91,7 @@ class Photograph:
 def _check(row: Photograph) -> None:
     """Raise ValueError, naming the row, for every value that no data set can have."""
     where = f"photograph {row.id!r}"
+    _check_types(row, where)
     if row.split not in SPLITS:
         raise ValueError(f"{where}: expected split in {list(SPLITS)}, got {row.split!r}")
     if row.grade is not None and (isinstance(row.grade, bool) or row.grade not in GRADES):
@@ -90,18 +100,39 @@ def _check(row: Photograph) -> None:
         raise ValueError(
             f"{where}: expected masks of annotated lesions out of {list(LESIONS)}, got {sorted(row.masks)}"
         )
-    if row.width_px < 1 or row.height_px < 1:
-        raise ValueError(f"{where}: expected a size of at least 1x1 px, got {row.width_px}x{row.height_px}")
+    if row.width_px < 1 or row.height_px < 1 or row.width_px * row.height_px > PIXELS_MAX:
+        raise ValueError(
+            f"{where}: expected a size of at least 1x1 px and at most {PIXELS_MAX} pixels, got "
+            f"{row.width_px}x{row.height_px}"
+        )
     if set(row.areas_px) != set(row.masks):
         raise ValueError(f"{where}: expected an area for each of the masks {sorted(row.masks)}, got {row.areas_px}")
     for name in ("sha256", "perceptual_hash"):
         if not HEXADECIMAL.fullmatch(getattr(row, name)):
             raise ValueError(f"{where}: expected {name} as 64 hexadecimal digits, got {getattr(row, name)!r}")
     for path in row.files().values():
-        if path.startswith(("/", "\\")) or ":" in path.split("/")[0] or ".." in path.split("/"):
+        if not _leads_down(path):
             raise ValueError(f"{where}: expected a path below the data set's root, got {path!r}")
     if row.fold is not None and (row.fold < 0 or row.split == "test" or row.left_out):
         raise ValueError(f"{where}: a fold belongs to training photographs, got fold {row.fold}")
+
+
+def _check_types(row: Photograph, where: str) -> None:
+    """Raise ValueError for what JSON can hold and a row cannot."""
+    whole = {"width_px": row.width_px, "height_px": row.height_px, "fold": row.fold or 0, **row.areas_px}
+    wrong = [name for name, value in whole.items() if isinstance(value, bool) or not isinstance(value, int)]
+    text = {"id": row.id, "group": row.group, "left_out": row.left_out or "", **row.files()}
+    wrong += [name for name, value in text.items() if not isinstance(value, str) or UNSAFE_CHARACTER.search(value)]
+    if wrong:
+        raise ValueError(
+            f"{where}: expected sizes, areas and folds as whole numbers, names and paths as text, without NUL; "
+            f"{wrong} are not"
+        )
+
+
+def _leads_down(path: str) -> bool:
+    """Whether a path stays below where it begins, on every system."""
+    return not any(map(UNSAFE_PART.fullmatch, re.split(r"[/\\]", path)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +158,7 @@ class Manifest:
     sha256: str = ""
 
     def __post_init__(self) -> None:
+        _check_head(self)
         twice = [name for name, count in Counter(row.id for row in self.photographs).items() if count > 1]
         if twice:
             raise ValueError(f"manifest {self.name!r}: expected unique ids, got {len(twice)} twice: {twice[:3]}")
@@ -134,7 +166,7 @@ class Manifest:
         for row in self.photographs:
             if row.fold is not None:
                 folds_of_group[row.group].add(row.fold)
-        lost = [row.id for row in self.photographs if row.image.split("/")[0] not in self.roots]
+        lost = [row.id for row in self.photographs if not _roots_of(row) <= self.roots.keys()]
         if lost:
             raise ValueError(
                 f"manifest {self.name!r}: expected paths that begin with one of {sorted(self.roots)}, {len(lost)} "
@@ -145,7 +177,11 @@ class Manifest:
             raise ValueError(f"manifest {self.name!r}: copies of one photograph lie in two folds: {parted[:3]}")
 
     def path(self, relative: str) -> Path:
-        """Return the absolute path of a file that a row names."""
+        """Return the absolute path of a file that a row names.
+
+        Raises:
+            ValueError: as :func:`resolve`.
+        """
         return resolve(self.roots, relative)
 
     @property
@@ -166,10 +202,44 @@ class Manifest:
         return {group: next(iter(found)) for group, found in grades.items() if len(found) == 1}
 
 
+def _check_head(manifest: Manifest) -> None:
+    """Raise ValueError for what JSON can hold and a manifest cannot."""
+    head = {"folds": manifest.folds, "seed": manifest.seed}
+    wrong = [name for name, value in head.items() if isinstance(value, bool) or not isinstance(value, int)]
+    text = {"name": manifest.name, **{f"note {number}": note for number, note in enumerate(manifest.notes)}}
+    wrong += [name for name, value in text.items() if not isinstance(value, str)]
+    if wrong:
+        raise ValueError(
+            f"manifest {manifest.name!r}: expected folds and seed as whole numbers, name and notes as text; {wrong} "
+            f"are not"
+        )
+
+
+def _roots_of(row: Photograph) -> set[str]:
+    return {path.split("/")[0] for path in row.files().values()}
+
+
 def resolve(roots: Mapping[str, Path], relative: str) -> Path:
-    """Turn a path that begins with the name of a root into an absolute one."""
+    """Turn a path that begins with the name of a root into an absolute one.
+
+    Raises:
+        ValueError: if a symbolic link leads out of the root: what is there is no part of the data set.
+    """
     root, _, below = relative.partition("/")
-    return roots[root] / below
+    path = roots[root] / below
+    real = Path(os.path.realpath(path)) if os.path.islink(path) else _real(path.parent) / path.name
+    if not real.is_relative_to(_real(roots[root])):
+        raise ValueError(
+            f"expected {relative} below {roots[root]}, found a symbolic link to {real}; put the file there, or prepare "
+            f"the data set from a folder that holds both"
+        )
+    return path
+
+
+@lru_cache
+def _real(folder: Path) -> Path:
+    """Follow the links of a folder once: a data set has few folders and many files."""
+    return Path(os.path.realpath(folder))
 
 
 def load_manifest(path: str | os.PathLike | None) -> Manifest:
@@ -188,7 +258,7 @@ def load_manifest(path: str | os.PathLike | None) -> Manifest:
     text = path.read_bytes()
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and endless brackets
         raise ValueError(f"expected a manifest (JSON) in {path}, got a file that does not parse: {error}") from None
     return _from_content(content, path, hashlib.sha256(text).hexdigest())
 
@@ -201,7 +271,7 @@ def _from_content(content: object, path: Path, sha256: str) -> Manifest:
         )
     try:
         rows = tuple(_row(entry) for entry in content["photographs"])
-        roots = {name: (path.parent / root).resolve() for name, root in content["roots"].items()}
+        roots = {name: _root(path.parent, root) for name, root in content["roots"].items()}
         return Manifest(
             name=content["name"],
             roots=roots,
@@ -213,6 +283,12 @@ def _from_content(content: object, path: Path, sha256: str) -> Manifest:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"manifest {path}: a key is missing, unknown or of the wrong type: {error}") from None
+
+
+def _root(folder: Path, root: str) -> Path:
+    if UNSAFE_CHARACTER.search(root):
+        raise ValueError(f"expected the roots of a manifest as folders, got {root!r}")
+    return Path(os.path.realpath(folder / root))  # unlike Path.resolve, it raises nothing on links in a circle
 
 
 def _row(entry: dict[str, Any]) -> Photograph:

@@ -160,6 +160,10 @@ def present_lesions(label_map_HW: np.ndarray, min_area_px: int = 1) -> tuple[str
 
     Raises:
         ValueError: if the label map is not two-dimensional or holds a value that is no class.
+
+    Example:
+        >>> present_lesions(np.array([[0, 1, 0, 3, 3]])), present_lesions(np.array([[0, 1, 0, 3, 3]]), min_area_px=2)
+        (('MA', 'EX'), ('EX',))
     """
     label_map = np.asarray(label_map_HW)
     if label_map.ndim != 2 or label_map.min() < 0 or label_map.max() > len(LESIONS):
@@ -299,6 +303,13 @@ def decide(
 
     Raises:
         ValueError: if the probabilities are not five numbers, finite and not negative, that sum to 1.
+
+    Example:
+        >>> from bundle.labels import feasible_grades
+        >>> opinion = np.array([0.5, 0.1, 0.3, 0.05, 0.05])
+        >>> found = decide(opinion, feasible_grades({"EX"}), [], Thresholds(), present=["EX"])
+        >>> found.proposed, found.decided, found.action, round(found.weight, 2)
+        (0, 2, 'move', 0.4)
     """
     p = _distribution(probabilities)
     allowed = np.isin(GRADES, list(feasible.grades))

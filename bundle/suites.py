@@ -143,6 +143,10 @@ def suite_named(name: str) -> Suite:
 
     Raises:
         ValueError: if there is no such suite.
+
+    Example:
+        >>> [row.name for row in suite_named("table3").rows]
+        ['segmentation_only', 'fixed_labels', 'unit_weight', 'pldmlt']
     """
     if name not in SUITES:
         raise ValueError(f"expected --suite out of {sorted(SUITES)}, got {name!r}")
@@ -150,7 +154,12 @@ def suite_named(name: str) -> Suite:
 
 
 def homes(name: str) -> dict[str, set[str]]:
-    """Map each row of a suite to the suites that have the very same row: its runs count in all of them."""
+    """Map each row of a suite to the suites that have the very same row: its runs count in all of them.
+
+    Example:
+        >>> sorted(homes("table3")["pldmlt"])
+        ['generality', 'table1', 'table3']
+    """
     return {row.name: {other for other, suite in SUITES.items() if row in suite.rows} for row in suite_named(name).rows}
 
 

@@ -1,18 +1,59 @@
-"""Configs from Python: which options a run was given, what they resolved to, and whether each has an effect."""
+"""Configs from Python: which options a run was given, what they resolved to, and whether each has an effect.
+
+Example:
+    A photograph and weights, here drawn at random, and a run in five lines:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from bundle import ROOT
+    >>> from bundle.networks.multitask_unet import MultiTaskUNet
+    >>> from bundle.networks.weights import save_weights
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Image.effect_noise((96, 64), 90).convert("RGB").save(folder / "eye.png")
+    >>> save_weights(folder / "model.pt", MultiTaskUNet(pretrained=False, width=0.0625), {"image_size": 64})
+    >>> files = {"input": str(folder / "eye.png"), "checkpoint": str(folder / "model.pt"), "output_dir": str(folder)}
+    >>> small = {"width": 0.0625, "image_size": 64, "num_workers": 0, "track": False}
+
+    >>> from monai.bundle import ConfigWorkflow
+    >>> config = str(ROOT / "configs" / "inference.yaml")
+    >>> workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **files, **small)
+    >>> _ = workflow.initialize()
+    >>> _ = workflow.run()
+
+    The run has left its files, and what the config names is at hand.
+
+    >>> (folder / "report.html").is_file()
+    True
+    >>> workflow.network_def.__class__.__name__
+    'MultiTaskUNet'
+"""
 
 import difflib
 import inspect
+import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-# `from monai import bundle` would hide this package; the class is imported by its own path.
+# `from monai import bundle` would hide this package; these are imported by their own paths.
+from monai.bundle.config_parser import ConfigParser
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from monai.bundle.workflows import ConfigWorkflow
 
-MONAI_IDS = frozenset({"imports", "initialize", "run", "finalize", "bundle_root", "dataset_dir", "_meta_"})
-"""Ids that MONAI or its tools read by name, so that no ``@`` needs to point at them."""
+from bundle.handlers.tracking import default_uri
+
+MONAI_IDS = frozenset(
+    {"imports", "initialize", "run", "finalize", "bundle_root", "dataset_dir", "_meta_", "save_execute_config"}
+)
+"""Ids that MONAI or its tools read or write by name, so that no ``@`` needs to point at them."""
+
+TRACKING_IDS = frozenset({"experiment_name", "run_name", "save_execute_config", "is_not_rank0"})
+"""Ids that MONAI's ``--tracking`` adds to a config; they are no settings of it."""
 
 PASSING_IDS = MONAI_IDS | {
     "manifest", "pseudo_labels", "output_dir", "cache_dir", "device", "num_workers", "max_epochs", "val_interval",
@@ -21,6 +62,8 @@ PASSING_IDS = MONAI_IDS | {
 """Options that may change when a run goes on: places, speed and length. Files are compared by their hashes."""
 
 REFERENCE = re.compile(r"[@%](\w+)")
+
+logger = logging.getLogger(__name__)
 
 
 def running_workflow() -> ConfigWorkflow:
@@ -42,18 +85,62 @@ def running_workflow() -> ConfigWorkflow:
 
 
 def check_options() -> None:
-    """Refuse an option that nothing in the config refers to: MONAI would ignore it without a word.
+    """Begin a run: refuse an option without effect, and let one recorder write to MLflow (:func:`settle_tracking`).
+
+    MONAI would ignore an option that nothing in the config refers to, without a word.
 
     Raises:
         ValueError: naming the option and the nearest one that exists.
     """
-    config = running_workflow().parser.get()
+    parser = running_workflow().parser
+    config = parser.get()
     used = {name for text in _strings(config) for name in REFERENCE.findall(text)}
     for name, value in config.items():
         if name not in used | MONAI_IDS and not _is_section(value):
             near = difflib.get_close_matches(name, sorted(used & set(config)), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(used & set(config)))}"
             raise ValueError(f"unknown option {name!r}: {hint}")
+    settle_tracking(parser)
+
+
+def settle_tracking(parser: ConfigParser) -> None:
+    """Make of MONAI's ``--tracking mlflow`` one clean run (docs/decisions/0012).
+
+    With ``track``, :class:`bundle.handlers.tracking.RunTracker` records the run, and the handlers that MONAI added are
+    taken out. Without it, they are the recorder, and get what MONAI 1.6 leaves open: the store of ``tracking_uri``, a
+    name that no other run has, so that none is continued, the options as parameters, the config as an artifact, and an
+    end where the engine of ``run`` ends. Handlers of a user's own ``--tracking FILE`` stay as they are.
+    """
+    settings: Mapping[str, Any] = DEFAULT_MLFLOW_SETTINGS
+    for kind, ids in settings["handlers_id"].items():
+        added = settings["configs"][kind]
+        handlers = parser.get(ids["handlers"], [])
+        if added in handlers:
+            kept = [one for one in handlers if one != added]
+            if parser.get_parsed_content("track"):
+                logger.info("--tracking mlflow: this run is recorded by track; --track False leaves it to MONAI")
+            else:
+                calls = [text.replace("::", "#") for text in _strings(parser.get("run"))]
+                kept.append({**added, **_clean_run(parser, any(f"@{ids['id']}.run(" in text for text in calls))})
+            parser[ids["handlers"]] = kept
+            parser.parse()
+
+
+def _clean_run(parser: ConfigParser, is_main: bool) -> dict[str, Any]:
+    """Return what MONAI's handler lacks; the one of a validation inside a training finds its run by the name."""
+    output_dir = Path(parser.get_parsed_content("output_dir")).resolve()
+    if parser.get("run_name") is None:
+        parser["run_name"] = f"{output_dir.name}-{time.time_ns()}"
+    saved = parser.get("save_execute_config")
+    name = re.search(r"config_\d+_\d+\.json", str(saved))
+    return {
+        "tracking_uri": parser.get_parsed_content("tracking_uri") or default_uri(output_dir.parent),
+        "close_on_complete": is_main,
+        "output_transform": "$lambda output: output['loss']",  # MONAI's takes a list; steps here put out a dict
+        "experiment_param": "$workflow.lasting_settings()" if is_main else None,
+        # MONAI glues a plain output_dir and the name to one word, which names no file.
+        "artifacts": (str(output_dir / name[0]) if name else saved) if is_main else None,
+    }
 
 
 def run_settings() -> dict[str, Any]:
@@ -61,7 +148,7 @@ def run_settings() -> dict[str, Any]:
     parser = running_workflow().parser
     settings = {}
     for name, value in parser.get().items():
-        if name in ("initialize", "run", "finalize", "_meta_"):
+        if name in TRACKING_IDS | {"initialize", "run", "finalize", "_meta_"}:
             continue
         if not _is_section(value) and name != "imports":
             value = parser.get_parsed_content(name)

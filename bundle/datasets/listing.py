@@ -31,7 +31,12 @@ def _check_name(path: Path) -> None:
 
 
 def names(found: Iterable[str], count: int = 3) -> str:
-    """List the first few names, or ``nothing``."""
+    """List the first few names, or ``nothing``.
+
+    Example:
+        >>> names(["d", "a", "c", "b"]), names([])
+        ('a, b, c, ...', 'nothing')
+    """
     ordered = sorted(found)
     return ", ".join(ordered[:count]) + (", ..." if len(ordered) > count else "") if ordered else "nothing"
 

@@ -1,5 +1,6 @@
 """The data sets that can be read, and the options that each has."""
 
+import importlib
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -23,12 +24,15 @@ READERS: Mapping[str, Callable[..., Reading]] = {
 def read(dataset: str, root: str | os.PathLike, **options: Any) -> Reading:  # noqa: ANN401  (of each reader)
     """Read a data set with the options that were given; None stands for one that was not.
 
+    Args:
+        dataset: one of ``READERS``, or the dotted name of any other reader, such as ``my_clinic.read_clinic``.
+        root: its folder.
+        options: of the reader.
+
     Raises:
         ValueError: if the data set is unknown, an option is none of its reader's, or as the reader.
     """
-    if dataset not in READERS:
-        raise ValueError(f"expected --dataset out of {', '.join(READERS)}, joined, got {dataset!r}")
-    reader = READERS[dataset]
+    reader = READERS[dataset] if dataset in READERS else _imported(dataset)
     known = [name for name in inspect.signature(reader).parameters if name != "root"]
     given = {name: value for name, value in options.items() if value is not None}
     foreign = [name for name in given if name not in known]
@@ -37,3 +41,17 @@ def read(dataset: str, root: str | os.PathLike, **options: Any) -> Reading:  # n
             f"--{foreign[0]} is no option of --dataset {dataset}, which has {', '.join(f'--{name}' for name in known)}"
         )
     return reader(root, **given)
+
+
+def _imported(dataset: str) -> Callable[..., Reading]:
+    """Find a reader by its dotted name, as configs find their components."""
+    module, _, name = dataset.rpartition(".")
+    if not module:
+        raise ValueError(f"expected --dataset out of {', '.join(READERS)}, joined, got {dataset!r}")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"expected --dataset out of {', '.join(READERS)}, joined, or the dotted name of a function that Python "
+            f"finds, got {dataset!r}: {error}"
+        ) from error

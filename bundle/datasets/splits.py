@@ -29,6 +29,10 @@ def stratified_folds(
     Raises:
         ValueError: if there are fewer than 2 folds, or fewer groups than folds.
 
+    Example:
+        >>> stratified_folds(groups=["a", "a", "b", "c"], strata=[[0], [0], [0], [1]], folds=2, seed=0)
+        [1, 1, 0, 0]
+
     Source:
         Sechidis et al., "On the Stratification of Multi-label Data", ECML PKDD 2011.
     """

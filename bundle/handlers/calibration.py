@@ -98,14 +98,11 @@ class SaveGrader(SaveWeights):
         path: the weights file.
         network: what is saved.
         facts: what else a reader must know.
-        state_path: the training state that is not needed any more.
         fitted: the temperature.
     """
 
-    def __init__(
-        self, path: str, network: nn.Module, facts: Mapping[str, Any], state_path: str, fitted: FitTemperature
-    ) -> None:
-        super().__init__(path, network, facts, state_path)
+    def __init__(self, path: str, network: nn.Module, facts: Mapping[str, Any], fitted: FitTemperature) -> None:
+        super().__init__(path, network, facts)
         self.fitted = fitted
 
     def __call__(self, engine: Engine) -> None:

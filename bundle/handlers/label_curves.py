@@ -18,6 +18,12 @@ def label_curves(batch: Batch, labels_NC: Tensor, meta_loss: Tensor) -> dict[str
     """Describe each label of a batch: how far it moved (total variation), its entropy in nats, and its top grade.
 
     Accuracy is NaN where the true grade is not known.
+
+    Example:
+        >>> batch = {"initial": torch.tensor([[1.0, 0.0]]), "grade": torch.tensor([1])}
+        >>> curves = label_curves(batch, torch.tensor([[0.25, 0.75]]), torch.tensor(2.0))
+        >>> curves["movement"], curves["changed"], curves["correct"]
+        (tensor([0.7500]), tensor([1.]), tensor([1.]))
     """
     initial, top, known = batch["initial"], labels_NC.argmax(dim=1), batch["grade"] >= 0
     return {

@@ -178,7 +178,12 @@ class MetaStep:
 
 
 def divergence(initial: Tensor, labels: Tensor) -> Tensor:
-    """Mean ``KL(initial || labels)`` over the images; grades without initial mass do not count."""
+    """Mean ``KL(initial || labels)`` over the images; grades without initial mass do not count.
+
+    Example:
+        >>> divergence(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]]))  # log 2
+        tensor(0.6931)
+    """
     tiny = torch.finfo(labels.dtype).tiny
     return (torch.xlogy(initial, initial) - initial * labels.clamp(min=tiny).log()).sum(dim=1).mean()
 

@@ -1,5 +1,6 @@
 """Every run in MLflow: settings, curves, files, and how it ended."""
 
+import fcntl
 import json
 import math
 import sys
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 from ignite.engine import Engine, Events
 
 from bundle.distributed import is_main
-from bundle.files import write_json_whole
+from bundle.files import write_json_whole, written_whole
 from bundle.provenance import commit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 EXPERIMENT = "fundus_dr_multitask"
+METRICS_MAX = 1000
+"""Of one message to MLflow."""
 
 
 class RunTracker:
@@ -28,7 +32,11 @@ class RunTracker:
     older one. A run of the same output folder that is still open when this one starts was killed, and is marked so.
     Metrics are named ``<split>/<task>/<metric>``. MLflow is imported when the engine starts, not before.
 
-    Attach it last: what other handlers write at the end is then there to be logged.
+    Attach it after what writes files: what other handlers write at the end is then there to be logged.
+
+    A store that cannot be reached when the run starts is an error. One that is lost on the way stops no training: the
+    curves are held back, which is said once, and sent at the end, together with the rest. A store that is still lost
+    then is an error; the files of the run are whole before.
 
     Args:
         stage: ``pretrain``, ``pseudo_label``, ``train``, ``evaluate`` or ``inference``.
@@ -40,6 +48,10 @@ class RunTracker:
         tracking_uri: of the store; None takes ``MLFLOW_TRACKING_URI`` or the default.
         facts: where the run's input came from, such as the manifest's hash; logged as ``facts.<name>``.
         tags: of the run, besides its stage, folder, commit and command; a sweep says here which row it is.
+
+    Raises:
+        ValueError: when the engine starts, if the store cannot be reached or written.
+        ConnectionError: when the engine has finished, then.
     """
 
     def __init__(
@@ -60,6 +72,8 @@ class RunTracker:
         self.facts = {f"facts.{name}": value for name, value in (facts or {}).items()}
         self.tags = {name: str(value) for name, value in (tags or {}).items()}
         self.run_id = ""
+        self.held: list[Metric] = []
+        self.is_lost = False
 
     def attach(self, engine: Engine) -> None:
         if not is_main():
@@ -73,6 +87,16 @@ class RunTracker:
 
     def start(self, engine: Engine) -> None:
         """Open the run and log what is known before the first step."""
+        try:
+            self._open(engine)
+        except _failures() as error:
+            self.is_lost = True
+            raise ValueError(
+                f"expected an MLflow store that can be written, {_first_line(error)}; start its server, name another "
+                f"--tracking_uri, or record nothing with --track False"
+            ) from None
+
+    def _open(self, engine: Engine) -> None:
         self.client = open_store(self.tracking_uri, self.output_dir.parent)
         experiment_id = find_experiment(self.client)
         self._close_killed(experiment_id)
@@ -90,12 +114,36 @@ class RunTracker:
         now_ms, step = int(time.time() * 1000), self.engine.state.epoch
         found = {f"{_split_of(name, split)}/{name}": value for name, value in engine.state.metrics.items()}
         numbers = {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
-        metrics = [Metric(name, value, now_ms, step) for name, value in numbers.items()]
-        self.client.log_batch(self.run_id, metrics=metrics)
+        self.held += [Metric(name, value, now_ms, step) for name, value in numbers.items()]
+        if self.is_lost:  # MLflow would try for minutes, at every epoch
+            return
+        try:
+            self._send()
+        except _failures() as error:
+            self.is_lost = True
+            engine.logger.warning(
+                f"lost the MLflow store, {_first_line(error)}; the run goes on, and its curves are sent at the end"
+            )
+
+    def _send(self) -> None:
+        while self.held:
+            self.client.log_batch(self.run_id, metrics=self.held[:METRICS_MAX])
+            del self.held[:METRICS_MAX]
 
     def finish(self, engine: Engine) -> None:
         """Log what the last handlers found, and the files, and close the run."""
         self.log_metrics(engine, self.split)
+        try:
+            self._close()
+        except _failures() as error:
+            self.is_lost = True
+            raise ConnectionError(
+                f"the files in {self.output_dir} are whole, but their record in MLflow is not, {_first_line(error)}; "
+                f"run the same command again when the store can be reached: a training repeats its last epoch alone"
+            ) from None
+
+    def _close(self) -> None:
+        self._send()
         for name in self.artifacts:
             path = self.output_dir / name
             if path.is_dir():
@@ -106,9 +154,12 @@ class RunTracker:
 
     def fail(self, engine: Engine, error: BaseException) -> None:
         """Mark the run failed, say why, and let the error go on."""
-        if self.run_id:
-            self.client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:5000])
-            self.client.set_terminated(self.run_id, status="FAILED")
+        if self.run_id and not self.is_lost:
+            try:
+                self.client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:5000])
+                self.client.set_terminated(self.run_id, status="FAILED")
+            except _failures() as lost:
+                engine.logger.warning(f"lost the MLflow store, {_first_line(lost)}; the run stays open there")
         raise error
 
     def _tags(self) -> dict[str, str]:
@@ -138,6 +189,18 @@ def _split_of(metric: str, split: str | Mapping[str, str]) -> str:
     return split if isinstance(split, str) else split[metric.split("/")[0]]
 
 
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what a store raises that cannot be reached, or written."""
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException, OSError
+
+
+def _first_line(error: BaseException) -> str:
+    first, _, _ = str(error).strip().partition("\n")
+    return f"got {type(error).__name__}: {first}"
+
+
 def default_uri(folder: Path) -> str:
     """Return the SQLite store of a folder of runs."""
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
@@ -150,7 +213,22 @@ def open_store(tracking_uri: str | None, folder: Path) -> "MlflowClient":
     folder.mkdir(parents=True, exist_ok=True)
     # is_tracking_uri_set: MLFLOW_TRACKING_URI or a store that the caller's program chose before.
     chosen = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else default_uri(folder)
+    _, local, path = (tracking_uri or chosen).partition("sqlite:///")
+    if local:
+        _make_store(Path(path).absolute())
     return mlflow.MlflowClient(tracking_uri or chosen)
+
+
+def _make_store(path: Path) -> None:
+    """Make a SQLite store whole or not at all: MLflow refuses one whose tables a kill left half made."""
+    import mlflow
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            with written_whole(path) as beside:
+                mlflow.MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)
 
 
 def find_experiment(client: "MlflowClient") -> str:

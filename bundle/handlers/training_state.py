@@ -39,7 +39,7 @@ class SeedEpochs:
 class TrainingState:
     """Keep the state of every epoch but the last in one file, and go on from it.
 
-    The state of the last epoch is the weights file itself, so a run is either finished or can continue.
+    The state of the last epoch is the weights file itself; :class:`DropState` removes the state when all is written.
 
     Args:
         path: the state file.
@@ -104,7 +104,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 class SaveWeights:
-    """Write the weights file when training has finished, then drop the training state.
+    """Write the weights file when training has finished.
 
     The weights are those of the last epoch: nothing is selected on a validation or test score.
 
@@ -112,20 +112,34 @@ class SaveWeights:
         path: the weights file.
         network: what is saved.
         facts: what a reader must know to build the network again.
-        state_path: the training state that is not needed any more; None where another file is still to be written.
     """
 
-    def __init__(
-        self, path: str, network: torch.nn.Module, facts: Mapping[str, Any], state_path: str | None = None
-    ) -> None:
-        self.path, self.network, self.facts, self.state_path = path, network, dict(facts), state_path
+    def __init__(self, path: str, network: torch.nn.Module, facts: Mapping[str, Any]) -> None:
+        self.path, self.network, self.facts = path, network, dict(facts)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if not is_main():
-            return
-        save_weights(self.path, self.network, {**self.facts, "epochs": engine.state.epoch})
-        if self.state_path is not None:
-            Path(self.state_path).unlink(missing_ok=True)
+        if is_main():
+            save_weights(self.path, self.network, {**self.facts, "epochs": engine.state.epoch})
+
+
+class DropState:
+    """Remove the training state when training has finished.
+
+    Attach it last, after the record of the run too: where that fails, only the last epoch is to be repeated.
+
+    Args:
+        path: the state file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if is_main():
+            self.path.unlink(missing_ok=True)

@@ -42,6 +42,11 @@ class Grader(nn.Module):
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1].
         - output: grade logits ``(N, 5)``.
+
+    Example:
+        >>> import torch
+        >>> Grader("resnext50_32x4d", pretrained=False)(torch.rand(1, 3, 64, 96)).shape
+        torch.Size([1, 5])
     """
 
     def __init__(self, architecture: str = "resnext50_32x4d", pretrained: bool | str = True) -> None:
@@ -76,7 +81,13 @@ class Grader(nn.Module):
 
 
 class Symmetric(nn.Module):
-    """Bring RGB in [0, 1] to [-1, 1], as NASNet's ImageNet weights were trained (timm: mean and deviation 0.5)."""
+    """Bring RGB in [0, 1] to [-1, 1], as NASNet's ImageNet weights were trained (timm: mean and deviation 0.5).
+
+    Example:
+        >>> import torch
+        >>> Symmetric()(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([-1.,  0.,  1.])
+    """
 
     def forward(self, image: Tensor) -> Tensor:
         return 2 * image - 1

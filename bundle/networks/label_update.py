@@ -24,6 +24,10 @@ def mask_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
     Shape:
         - logits, mask (boolean), output: ``(N, C)``.
+
+    Example:
+        >>> mask_softmax(torch.zeros(1, 3), torch.tensor([[False, True, True]]))
+        tensor([[0.0000, 0.5000, 0.5000]])
     """
     if not bool(mask.any(dim=1).all()):
         raise ValueError("expected at least one feasible grade for every image, got an image without any")
@@ -52,6 +56,12 @@ class LabelUpdateNetwork(nn.Module):
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1]; initial: ``(N, 5)``, rows sum to 1; feasible: ``(N, 5)`` boolean.
         - output: ``(N, 5)``, rows sum to 1.
+
+    Example:
+        >>> update = LabelUpdateNetwork(pretrained=False, width=0.0625)
+        >>> initial = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.25]])
+        >>> update(torch.rand(1, 3, 64, 96), initial, initial > 0)  # before training, the initial label
+        tensor([[0.0000, 0.0000, 0.5000, 0.2500, 0.2500]], grad_fn=<SoftmaxBackward0>)
     """
 
     def __init__(

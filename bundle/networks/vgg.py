@@ -14,7 +14,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """Bring RGB in [0, 1] to ImageNet's mean and deviation, inside the network, so that all consumers feed it alike."""
+    """Bring RGB in [0, 1] to ImageNet's mean and deviation, inside the network, so that all consumers feed it alike.
+
+    Example:
+        >>> Normalise()(torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)).flatten()
+        tensor([0., 0., 0.])
+    """
 
     mean: Tensor
     std: Tensor
@@ -43,6 +48,11 @@ class VGG16Encoder(nn.Module):
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1], sides multiples of 32.
         - output: six tensors, ``(N, 64w, H, W)`` to ``(N, 512w, H/16, W/16)``, and the last one pooled, at H/32.
+
+    Example:
+        >>> encoder = VGG16Encoder(pretrained=False, width=0.125)
+        >>> [tuple(features.shape[1:]) for features in encoder(torch.rand(1, 3, 64, 96))][::5]
+        [(8, 64, 96), (64, 2, 3)]
     """
 
     def __init__(self, pretrained: bool | str = True, width: float = 1.0, batch_norm: bool = False) -> None:

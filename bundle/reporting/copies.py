@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bundle.datasets.audit import HASH_SIZE, unpack
 from bundle.datasets.near_hashes import near_pairs
-from bundle.files import write_csv_whole, written_whole
+from bundle.files import write_csv_whole, written_at_once
 from bundle.labels import GRADE_NAMES
 from bundle.manifest import Manifest, Photograph
 from bundle.transforms import field_of_view, load_photograph
@@ -83,8 +83,8 @@ def write_copies(manifest: Manifest, stem: str | os.PathLike) -> tuple[Path, ...
             stale.unlink(missing_ok=True)
         return ()
     write_csv_whole(table, rows)
-    with written_whole(sheet) as beside:
-        contact_sheet(manifest, rows).save(beside, quality=88)
+    with written_at_once(sheet) as buffer:
+        contact_sheet(manifest, rows).save(buffer, "JPEG", quality=88)
     return table, sheet
 
 

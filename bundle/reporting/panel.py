@@ -3,6 +3,7 @@
 import os
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from bundle.files import written_whole
+from bundle.files import written_at_once
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.reporting.overlay import LESION_HEX, heat_overlay, lesion_overlay, shrink_lesions
 from bundle.reporting.tables import MISSING
@@ -47,8 +48,8 @@ def write_panel(
     if missing:
         raise ValueError(f"expected an audit row, got one without {sorted(missing)}")
     figure = _figure(photograph, lesions, maps, row)
-    with written_whole(path) as beside:
-        figure.savefig(beside, dpi=DPI, pil_kwargs={"quality": 85})
+    with written_at_once(path) as buffer:
+        figure.savefig(buffer, dpi=DPI, format=Path(path).suffix[1:], pil_kwargs={"quality": 85})
 
 
 def _figure(photograph: NDArray[np.uint8], lesions: NDArray[Any], maps: NDArray[Any], row: Mapping[str, Any]) -> Figure:

@@ -170,9 +170,14 @@ def _evaluated(run: "MlflowRun", training: "MlflowRun | None") -> Evaluated:
 
 
 def _split_names(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:
-    """Part ``<subset>/<task>/<score>`` into scores by ``<task>/<score>``, and the subset of each task."""
+    """Part ``<subset>/<task>/<score>`` into scores by ``<task>/<score>``, and the subset of each task.
+
+    What another program logged under names of another form is passed over.
+    """
     scores, subsets = {}, {}
     for name, value in metrics.items():
+        if name.count("/") < 2:
+            continue
         subset, task, score = name.split("/", 2)
         scores[f"{task}/{score}"], subsets[task] = value, subset
     return scores, subsets
@@ -205,4 +210,4 @@ def _duration_s(run: "MlflowRun") -> float:
 
 
 def _integer(text: str | None) -> int:
-    return int(text) if text and re.fullmatch(r"\d+", text) else -1
+    return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else -1

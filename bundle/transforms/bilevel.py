@@ -36,7 +36,7 @@ def read_bilevel(path: str | os.PathLike) -> Bilevel | None:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             height_px, width_px = page.shape[:2]
-            if not _is_plain(page) or height_px * width_px > PIXELS_MAX:
+            if not _is_plain(page) or not 0 < height_px * width_px <= PIXELS_MAX:
                 return None
             rows = _strips(file, page, height_px * (-(-width_px // 8)))
     except BROKEN:

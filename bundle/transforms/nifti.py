@@ -22,7 +22,10 @@ from bundle.images import on_black, upper_bits
 
 SUFFIXES = (".nii", ".nii.gz")
 
-BROKEN = (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
+BROKEN = (
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, zlib.error, ImageFileError,
+    HeaderDataError, WrapStructError,
+)  # fmt: skip
 """What nibabel raises on files that are missing, cut off or malformed."""
 
 START_MAX_BYTES, NIFTI2_BYTES = 2**20, 540

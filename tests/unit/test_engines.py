@@ -9,6 +9,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from bundle.attribution import NonFiniteLogits, grade_maps
 from bundle.engines import (
     EvaluationStep,
     ExplainedStep,
@@ -19,6 +20,7 @@ from bundle.engines import (
     to_device,
 )
 from bundle.losses import CategoricalFocalLoss
+from bundle.networks.explained import ExplainedNetwork
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 
@@ -230,6 +232,30 @@ def test_an_explained_step_adds_a_heat_map_of_every_grade_to_the_same_probabilit
     assert explained["maps"].min() >= 0
     assert explained["maps"].max() <= 1
     assert all(module.training for module in small_unet.modules())
+
+
+def test_an_explained_step_takes_the_maps_of_a_network_that_is_explained_already(batch, small_unet):
+    engines = [engine(network) for network in (small_unet, ExplainedNetwork(small_unet.network))]
+    ours, theirs = (ExplainedStep()(one, batch) for one in engines)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ("lesions", "grade", "maps"))
+    assert engines[0].fired == engines[1].fired == [IterationEvents.FORWARD_COMPLETED, IterationEvents.MODEL_COMPLETED]
+
+
+def test_the_maps_of_an_explained_step_are_those_of_grad_cam(batch, small_unet):
+    found = ExplainedStep()(engine(small_unet), batch)["maps"]
+    assert (found - grade_maps(small_unet.network, batch["image"]).maps).abs().max() < 1e-5
+
+
+def test_an_explained_step_in_bfloat16_comes_close_and_returns_float32(batch, small_unet):
+    exact, rounded = (ExplainedStep(amp)(engine(small_unet), batch) for amp in (False, True))
+    assert all(value.dtype == torch.float32 for value in rounded.values())
+    assert 0 < max((rounded[task] - exact[task]).abs().max() for task in ("lesions", "grade")) < 0.05
+
+
+def test_an_explained_step_refuses_a_grade_that_is_not_finite(batch, small_unet):
+    batch["image"][1, 0, 0, 0] = torch.nan
+    with pytest.raises(NonFiniteLogits, match=r"expected finite logits, got NaN or infinity for image \[1\]"):
+        ExplainedStep()(engine(small_unet), batch)
 
 
 def test_a_proposal_has_the_word_of_every_grader_and_leaves_them_as_they_were(batch):

@@ -50,7 +50,7 @@ def train(folder, ids=IDS, lr=0.0, epochs=3, val_interval=1):
                 fitted, str(folder), confusion=lambda *given: drawn.append(given),
                 reliability=lambda *given: drawn.append(given),
             ),
-            SaveGrader(str(folder / "model.pt"), network, {"seed": 7}, str(folder / "state.pt"), fitted),
+            SaveGrader(str(folder / "model.pt"), network, {"seed": 7}, fitted),
         ],
     )  # fmt: skip
     trainer.run()

@@ -173,3 +173,84 @@ def test_the_store_that_a_program_has_chosen_stays_as_it_is(runs):
     before = mlflow.get_tracking_uri(), mlflow.active_run()
     run(runs / "quiet", epochs=1)
     assert (mlflow.get_tracking_uri(), mlflow.active_run()) == before
+
+
+def test_a_store_that_is_half_made_has_no_final_name(tmp_path, monkeypatch):
+    def killed(engine):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlflow.store.db.utils._upgrade_db", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "half")
+    assert not (tmp_path / "mlflow.db").exists()
+    assert not list(tmp_path.glob(".mlflow.*.db"))
+
+
+class Lost:
+    """A server that is gone between two moments of a run: at an epoch's end, or at the run's."""
+
+    def __init__(self, tracker, monkeypatch, *names):
+        self.client, self.names, self.monkeypatch = tracker.client, names, monkeypatch
+        for name in names:
+            monkeypatch.setattr(self.client, name, self.refuse)
+
+    @staticmethod
+    def refuse(*args, **options):
+        raise mlflow.MlflowException("the server is gone\nand a long story")
+
+    def return_(self):
+        self.monkeypatch.undo()
+
+
+def trained_while_lost(folder, monkeypatch, returns):
+    """Train three epochs; the store is lost after the first, and comes back before the end or not."""
+    tracker, lost = RunTracker("train", str(folder), {}), []
+    engine = Engine(lambda engine, loss: engine.state.metrics.update({"both/loss": engine.state.epoch}))
+
+    @engine.on(Events.EPOCH_STARTED(once=2))
+    def lose():
+        lost.append(Lost(tracker, monkeypatch, "log_batch", "log_artifact", "set_terminated", "set_tag"))
+
+    @engine.on(Events.COMPLETED)
+    def come_back():
+        if returns:
+            lost[0].return_()
+
+    tracker.attach(engine)
+    engine.run([0], max_epochs=3)
+    return tracker
+
+
+def test_a_store_that_was_lost_for_a_while_has_the_whole_curve_at_the_end(runs, monkeypatch, caplog):
+    tracker = trained_while_lost(runs / "lost a while", monkeypatch, returns=True)
+    points = client(runs).get_metric_history(tracker.run_id, "train/both/loss")
+    assert sorted({(point.step, point.value) for point in points}) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert of(runs, runs / "lost a while")[0].info.status == "FINISHED"
+    warnings = [record.message for record in caplog.records if "lost the MLflow store" in record.message]
+    assert warnings == [
+        "lost the MLflow store, got MlflowException: the server is gone; the run goes on, and its curves are sent at "
+        "the end"
+    ]
+
+
+def test_a_store_that_stays_lost_is_an_error_when_all_is_written(runs, monkeypatch):
+    with pytest.raises(ConnectionError, match=r"files in .*stays lost are whole, but .* run the same command again"):
+        trained_while_lost(runs / "stays lost", monkeypatch, returns=False)
+
+
+def test_a_store_that_is_not_there_stops_a_run_before_it_begins(tmp_path, monkeypatch):
+    for name in ("MAX_RETRIES", "BACKOFF_FACTOR"):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "0")
+    with pytest.raises(
+        ValueError, match=r"expected an MLflow store that can be written, got Mlflow.*: .*--track False"
+    ):
+        run(tmp_path / "out", losses=[RuntimeError("it began")], tracking_uri="http://127.0.0.1:9")
+
+
+def test_an_error_of_the_run_is_not_hidden_by_a_store_that_is_lost(runs, monkeypatch):
+    tracker = RunTracker("train", str(runs / "both"), {})
+    engine = Engine(lambda engine, batch: 1 / 0)
+    engine.add_event_handler(Events.EPOCH_STARTED, lambda engine: Lost(tracker, monkeypatch, "set_tag") and None)
+    tracker.attach(engine)
+    with pytest.raises(ZeroDivisionError):
+        engine.run([0])

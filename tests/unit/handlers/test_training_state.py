@@ -9,7 +9,7 @@ from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 from torch import nn
 
 from bundle.engines import GradingStep
-from bundle.handlers.training_state import SaveWeights, SeedEpochs, TrainingState
+from bundle.handlers.training_state import DropState, SaveWeights, SeedEpochs, TrainingState
 from bundle.networks.weights import load_weights
 
 EPOCHS = 3
@@ -32,12 +32,23 @@ class KillAfter:
                 raise Killed
 
 
+class RecordsNothing:
+    """A record of the run that fails when the training has finished, such as a server that is gone."""
+
+    def attach(self, engine):
+        @engine.on(Events.COMPLETED)
+        def fail(engine):
+            raise Killed
+
+
 def network():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Flatten(), nn.Linear(24, 5))
 
 
-def train(folder, settings=None, resume=True, kill_after=None, max_epochs=EPOCHS, num_workers=0, seed=7):
+def train(
+    folder, settings=None, resume=True, kill_after=None, max_epochs=EPOCHS, num_workers=0, seed=7, recorder_fails=False
+):
     """Train on random flips and noise, with dropout, a shuffled loader and Adam; return network and epochs run."""
     learner = network()
     items = [{"image": torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(i)), "grade": i} for i in range(5)]
@@ -58,7 +69,9 @@ def train(folder, settings=None, resume=True, kill_after=None, max_epochs=EPOCHS
             SeedEpochs(seed, data_set),
             TrainingState(state, {"network": learner, "optimizer": optimizer}, settings, resume),
             *([KillAfter(kill_after)] if kill_after else []),
-            SaveWeights(str(folder / "model.pt"), learner, settings, state),
+            SaveWeights(str(folder / "model.pt"), learner, settings),
+            *([RecordsNothing()] if recorder_fails else []),
+            DropState(state),
         ],
     )
     first = trainer.state.epoch
@@ -119,6 +132,18 @@ def test_a_finished_training_leaves_its_weights_and_no_state(tmp_path):
     facts = load_weights(other, tmp_path / "model.pt")
     assert facts == {"manifest_sha256": "a", "seed": 7, "epochs": EPOCHS}
     assert same(other, learner)
+
+
+def test_a_training_whose_record_fails_at_the_end_repeats_its_last_epoch_alone(tmp_path, undisturbed):
+    folder = tmp_path / "again"
+    folder.mkdir()
+    with pytest.raises(Killed):
+        train(folder, recorder_fails=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.pt", "state.pt"]
+    again, epochs = train(folder)
+    assert epochs == 1
+    assert same(again, undisturbed)
+    assert [path.name for path in folder.iterdir()] == ["model.pt"]
 
 
 def test_a_training_that_was_cut_off_leaves_its_state_and_no_weights(tmp_path):

@@ -62,5 +62,5 @@ def test_other_weights_under_the_description_are_refused(bare):
 
 def test_a_description_of_something_else_is_refused(bare):
     bare.with_suffix(".json").write_text("[1, 2]")
-    with pytest.raises(ValueError, match=r"expected 'network', 'facts' and 'sha256' in .*model\.json, got other things"):
+    with pytest.raises(ValueError, match=r"expected 'network', 'facts' and 'sha256' in .*model\.json, got other"):
         load_weights(unet(1), bare)

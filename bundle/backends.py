@@ -1,0 +1,128 @@
+"""What runs the network at inference: PyTorch, OpenVINO or ONNX Runtime, made in memory from the loaded network."""
+
+from typing import Protocol
+
+import torch
+from monai.networks.utils import eval_mode
+from torch import Tensor, nn
+
+from bundle.engines import mixed_precision
+from bundle.networks.converted import Run, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
+from bundle.networks.explained import OUTPUTS, ExplainedNetwork
+from bundle.networks.graded_network import GradedNetwork
+
+CPU = torch.device("cpu")
+PACKAGES = {"torch": ("torch",), "openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
+"""Our names, and the packages that each needs."""
+
+BACKENDS = tuple(PACKAGES)
+
+
+class Build(Protocol):
+    """Turn a network into a function of images to the arrays of ``OUTPUTS``."""
+
+    def __call__(self, network: ExplainedNetwork, image: Tensor, *, amp: bool, threads: int) -> Run:
+        """Build for images like this one, of any number."""
+
+
+class Backend(nn.Module):
+    """A network as inference calls it.
+
+    Shape:
+        - image: ``(N, 3, H, W)``, RGB in [0, 1], any ``N``.
+        - output: as :class:`ExplainedNetwork`, in float32.
+    """
+
+    def __init__(self, network_def: GradedNetwork) -> None:
+        super().__init__()
+        self.explained = ExplainedNetwork(network_def)
+        self.training = network_def.training
+
+
+class TorchBackend(Backend):
+    """The network itself, channels last, in bfloat16 where that is asked for."""
+
+    def __init__(self, network_def: GradedNetwork, device: torch.device, amp: bool) -> None:
+        super().__init__(network_def)
+        self.amp = amp
+        self.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode(), eval_mode(self.explained), mixed_precision(image.device, self.amp):
+            found = self.explained(image.contiguous(memory_format=torch.channels_last))
+        return {name: value.float() for name, value in found.items()}
+
+
+class CompiledBackend(Backend):
+    """Another runtime, which is handed the network at the first image: the weights are those that it has then.
+
+    It is built once for each size of images. Weights that change later stay unnoticed.
+    """
+
+    def __init__(self, network_def: GradedNetwork, build: Build, amp: bool, threads: int) -> None:
+        super().__init__(network_def)
+        self.build, self.amp, self.threads = build, amp, threads
+        self._runs: dict[torch.Size, Run] = {}
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        image = image.as_subclass(Tensor).float().contiguous()
+        size = image.shape[1:]
+        if size not in self._runs:
+            self._runs[size] = self._built(image)
+        return dict(zip(OUTPUTS, map(torch.from_numpy, self._runs[size](image.numpy())), strict=True))
+
+    def _built(self, image: Tensor) -> Run:
+        """Build outside of what the caller computes in, or the casts of autocast would be built in."""
+        plain = torch.autocast(image.device.type, enabled=False)
+        with torch.inference_mode(False), plain, eval_mode(self.explained):
+            return self.build(self.explained, image.clone(), amp=self.amp, threads=self.threads)
+
+
+def load(
+    backend: str, network_def: GradedNetwork, device: torch.device = CPU, amp: bool = False, threads: int | None = None
+) -> Backend:
+    """Return what runs a network: a callable of images ``(N, 3, H, W)`` to the named outputs, in float32.
+
+    Args:
+        backend: one of ``BACKENDS``.
+        network_def: whose weights are used; they may be loaded after this call, but before the first image. The torch
+            backend lays it out channels last on the device.
+        device: of the images; ``openvino`` and ``onnxruntime`` run on a CPU.
+        amp: bfloat16, as a hint for ``openvino``. ``onnxruntime`` has no bfloat16 on a CPU and refuses it.
+        threads: of ``openvino`` and ``onnxruntime``; None takes as many as torch does.
+
+    Raises:
+        ValueError: if the name is unknown, a package that it needs is missing, or device or ``amp`` are not for it.
+    """
+    check_backend(backend, device, amp)
+    if backend == "torch":
+        return TorchBackend(network_def, device, amp)
+    return CompiledBackend(network_def, _BUILDS[backend], amp, threads or torch.get_num_threads())
+
+
+def check_backend(backend: str, device: torch.device, amp: bool) -> None:
+    """Refuse what cannot run before anything is read.
+
+    Raises:
+        ValueError: as :func:`load`.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"expected backend in {list(BACKENDS)}, got {backend!r}")
+    if backend != "torch" and device.type != "cpu":
+        raise ValueError(f"expected device cpu for backend {backend}, got {device}; take backend torch there")
+    if backend == "onnxruntime" and amp:
+        raise ValueError("expected amp false for backend onnxruntime, which computes in float32 on a CPU, got true")
+    for package in PACKAGES[backend]:
+        import_deploy(package)
+
+
+def _build_openvino(network: ExplainedNetwork, image: Tensor, *, amp: bool, threads: int) -> Run:
+    return openvino_runner(openvino_model(network, image), amp=amp, threads=threads)
+
+
+def _build_onnxruntime(network: ExplainedNetwork, image: Tensor, *, amp: bool, threads: int) -> Run:
+    assert not amp
+    return onnx_runner(onnx_program(network, image).model_proto.SerializeToString(), threads=threads)
+
+
+_BUILDS: dict[str, Build] = {"openvino": _build_openvino, "onnxruntime": _build_onnxruntime}

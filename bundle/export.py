@@ -1,0 +1,236 @@
+"""The trained network as one file for another runtime, which appears only if it says what the network says."""
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bundle.datasets.phantom_drawing import draw_photograph
+from bundle.files import written_whole
+from bundle.networks.converted import Ordered, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
+from bundle.networks.explained import OUTPUTS, ExplainedNetwork
+from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.weights import check_facts, load_weights, provenance
+from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
+
+SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
+"""Our names of the formats, and how their files end; OpenVINO keeps its weights in a second file, ``.bin``."""
+
+DIFFERENCE_MOST, DICE_LEAST = 1e-3, 0.999
+"""How far an export may be from the network, in logits and in lesion pixels; the grade must be the same."""
+
+PHANTOM_PX = (1440, 1024)
+"""Width and height of the photograph that is drawn where none is given."""
+
+
+class Agreement(NamedTuple):
+    """How close two outputs for the same photograph are."""
+
+    difference: float
+    dice: float
+    same_grade: bool
+
+    @property
+    def met(self) -> bool:
+        """Whether the one may stand for the other; NaN may not."""
+        return self.difference <= DIFFERENCE_MOST and self.dice >= DICE_LEAST and self.same_grade
+
+    def __str__(self) -> str:
+        return (
+            f"largest difference of logits {self.difference:.1e} (at most {DIFFERENCE_MOST:g}), Dice of lesion pixels "
+            f"{self.dice:.4f} (at least {DICE_LEAST}), {'same' if self.same_grade else 'another'} grade"
+        )
+
+
+class Export(NamedTuple):
+    """What was written, and how close it comes to the network."""
+
+    path: Path
+    agreement: Agreement
+
+    def __str__(self) -> str:
+        return f"wrote {self.path}\nbeside the network in PyTorch, float32: {self.agreement}"
+
+
+def export(
+    checkpoint: str | os.PathLike,
+    form: str,
+    out: str | os.PathLike | None = None,
+    photograph: str | os.PathLike | None = None,
+    image_size: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Export:
+    """Write a trained network in another format, and compare what is in the file with the network on a photograph.
+
+    All take RGB in [0, 1] of any number of photographs. Outputs are the logits ``lesions`` and ``grade``, and ``maps``
+    (:class:`ExplainedNetwork`). TorchScript's ``forward`` returns the lesions alone, as tools expect that take one
+    tensor; its method ``explained`` returns all three in this order. ONNX and ``.pt2`` are for photographs of
+    ``image_size``; TorchScript and OpenVINO for any multiples of 32.
+
+    Args:
+        checkpoint: weights of ``configs/train.yaml``; nothing else in the file is ever executed.
+        form: one of ``SUFFIXES``.
+        out: file to write; without it, beside the checkpoint.
+        photograph: to compare on; without it, one is drawn.
+        image_size: side of the photograph in the network; without it, as in training.
+        settings: ``width``, ``batch_norm`` and ``decoder_norm``, for weights that do not say them.
+
+    Raises:
+        ValueError: if the format is unknown, ``out`` ends otherwise, the weights are not of such a network or say
+            other settings, a package is missing, the photograph cannot be read, or the file does not agree.
+    """
+    path = _out(checkpoint, form, out)
+    network, facts = trained_network(checkpoint, settings or {})
+    image = _image(photograph, image_size or facts["image_size"])
+    with torch.no_grad():
+        expected = ExplainedNetwork(network)(image)
+    with ExitStack() as stack:
+        beside = stack.enter_context(written_whole(path))
+        if form == "openvino":  # the weights come to their name first: the model is no model without them
+            stack.enter_context(written_whole(path.with_suffix(".bin")))
+        _WRITERS[form](network, image, beside)
+        agreement = agree(_READERS[form](beside, image), expected)
+        if not agreement.met:
+            raise ValueError(f"expected {form} to say what the network says, got: {agreement}; nothing was written")
+    return Export(path, agreement)
+
+
+def trained_network(checkpoint: str | os.PathLike, settings: Mapping[str, Any]) -> tuple[MultiTaskUNet, dict[str, Any]]:
+    """Build the network that a weights file belongs to, in evaluation mode, and return it with what the file says.
+
+    Args:
+        checkpoint: weights of ``configs/train.yaml``.
+        settings: as in :func:`export`; those that are None count as not given.
+
+    Raises:
+        ValueError: if these are not weights of a :class:`MultiTaskUNet`, or a setting is neither in the file nor
+            given, or both and different.
+    """
+    said = provenance(checkpoint)
+    if said["network"] != MultiTaskUNet.__name__:
+        raise ValueError(f"expected weights of MultiTaskUNet in {checkpoint}, got weights of {said['network']}")
+    given = {name: value for name, value in settings.items() if value is not None}
+    check_facts(checkpoint, said, {name: value for name, value in given.items() if name in said})
+    known = {**given, **said}
+    if missing := [name for name in ("width", "batch_norm", "decoder_norm", "image_size") if name not in known]:
+        raise ValueError(f"expected {checkpoint} to say its {missing[0]}, found nothing; say --{missing[0]}")
+    classes = {"lesion_classes": 1} if known.get("fuse") else {}
+    network = MultiTaskUNet(False, known["width"], known["batch_norm"], decoder_norm=known["decoder_norm"], **classes)
+    load_weights(network, checkpoint)
+    return network.eval().requires_grad_(False), known
+
+
+def agree(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Agreement:
+    """Compare the logits of both tasks.
+
+    Example:
+        >>> expected = {"lesions": torch.eye(3)[None, :, None], "grade": torch.eye(5)[:1]}
+        >>> agree({**expected, "grade": expected["grade"] - 0.25}, expected)
+        Agreement(difference=0.25, dice=1.0, same_grade=True)
+    """
+    return Agreement(
+        difference=max(float((found[task] - expected[task]).abs().max()) for task in ("lesions", "grade")),
+        dice=lesion_dice(found["lesions"].argmax(dim=1), expected["lesions"].argmax(dim=1)),
+        same_grade=bool((found["grade"].argmax(dim=1) == expected["grade"].argmax(dim=1)).all()),
+    )
+
+
+def lesion_dice(found: Tensor, expected: Tensor) -> float:
+    """Return ``2 |pixels of the same lesion in both| / (|lesion pixels of one| + |of the other|)``; 1 without any.
+
+    Example:
+        >>> lesion_dice(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 0]))  # 2 * 1 / (3 + 2)
+        0.4
+    """
+    lesions = int((found > 0).sum() + (expected > 0).sum())
+    return 2 * int(((found == expected) & (found > 0)).sum()) / lesions if lesions else 1.0
+
+
+def _out(checkpoint: str | os.PathLike, form: str, out: str | os.PathLike | None) -> Path:
+    if form not in SUFFIXES:
+        raise ValueError(f"expected format in {list(SUFFIXES)}, got {form!r}")
+    path = Path(out) if out else Path(checkpoint).with_suffix(SUFFIXES[form])
+    if path.suffix != SUFFIXES[form]:
+        raise ValueError(f"expected --out to end in {SUFFIXES[form]} for {form}, got {path}")
+    return path
+
+
+def _image(photograph: str | os.PathLike | None, image_size: int) -> Tensor:
+    prepare = PrepareFundusd(image_size)
+    if photograph:
+        found = prepare({"image": str(photograph), "masks": {}, "optic_disc": ""})["image"]
+    else:
+        pixels = draw_photograph(3, np.random.default_rng(0), *PHANTOM_PX).image
+        crop = Crop.about(field_of_view(pixels), *PHANTOM_PX)
+        found = torch.from_numpy(resize_crop(pixels, crop, image_size)).permute(2, 0, 1)
+    return found[None].float().div_(255)
+
+
+class Scripted(nn.Module):
+    """What TorchScript holds: lesions by ``forward``, everything by ``explained``, one set of weights."""
+
+    def __init__(self, network: MultiTaskUNet) -> None:
+        super().__init__()
+        self.ordered = Ordered(ExplainedNetwork(network))
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.ordered.explained.network(image)
+
+    def explained(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs in the order of ``OUTPUTS``."""
+        return self.ordered(image)
+
+
+def _write_torchscript(network: MultiTaskUNet, image: Tensor, path: Path) -> None:
+    inputs = {"forward": image, "explained": image}
+    torch.jit.trace_module(Scripted(network), inputs, check_trace=False).save(str(path))
+
+
+def _write_pt2(network: MultiTaskUNet, image: Tensor, path: Path) -> None:
+    batch = torch.cat([image, image])  # an example of one would be taken as the only number
+    shapes = {"image": {0: torch.export.Dim.DYNAMIC}}
+    torch.export.save(torch.export.export(ExplainedNetwork(network), (batch,), dynamic_shapes=shapes), path)
+
+
+def _write_onnx(network: MultiTaskUNet, image: Tensor, path: Path) -> None:
+    onnx_program(ExplainedNetwork(network), image).save(path, external_data=False)
+
+
+def _write_openvino(network: MultiTaskUNet, image: Tensor, path: Path) -> None:
+    model = openvino_model(ExplainedNetwork(network), image)
+    import_deploy("openvino").save_model(model, path, compress_to_fp16=False)
+
+
+def _read_torchscript(path: Path, image: Tensor) -> dict[str, Tensor]:
+    network = torch.jit.load(str(path))
+    return {**_named(network.explained(image)), "lesions": network(image)}
+
+
+def _read_pt2(path: Path, image: Tensor) -> dict[str, Tensor]:
+    return torch.export.load(path).module()(image)
+
+
+def _read_onnx(path: Path, image: Tensor) -> dict[str, Tensor]:
+    found = onnx_runner(str(path), threads=torch.get_num_threads())(image.numpy())
+    return _named(map(torch.from_numpy, found))
+
+
+def _read_openvino(path: Path, image: Tensor) -> dict[str, Tensor]:
+    found = openvino_runner(str(path), amp=False, threads=torch.get_num_threads())(image.numpy())
+    return _named(map(torch.from_numpy, found))
+
+
+def _named(values: Any) -> dict[str, Tensor]:  # noqa: ANN401  (a tuple, or a generator of tensors)
+    return dict(zip(OUTPUTS, values, strict=True))
+
+
+_WRITERS = {
+    "torchscript": _write_torchscript, "pt2": _write_pt2, "onnx": _write_onnx, "openvino": _write_openvino,
+}  # fmt: skip
+_READERS = {"torchscript": _read_torchscript, "pt2": _read_pt2, "onnx": _read_onnx, "openvino": _read_openvino}

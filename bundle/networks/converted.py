@@ -1,0 +1,98 @@
+"""The explained network as other runtimes have it: an OpenVINO or ONNX model in memory, and what runs one."""
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bundle.networks.explained import OUTPUTS, ExplainedNetwork
+
+Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
+"""From images to the arrays of ``OUTPUTS``."""
+
+
+def import_deploy(package: str) -> ModuleType:
+    """Return a package of the extra ``deploy``, or a part of it.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"expected the package {package.partition('.')[0]}, found none; say "
+            f"`pip install 'fundus-dr-multitask[deploy]'`, or `pip install -e '.[deploy]'` in this bundle's folder"
+        ) from error
+
+
+class Ordered(nn.Module):
+    """An explained network whose outputs are a tuple in the order of ``OUTPUTS``: what exporters name one by one."""
+
+    def __init__(self, explained: ExplainedNetwork) -> None:
+        super().__init__()
+        self.explained = explained
+        self.training = explained.training
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        found = self.explained(image)
+        return tuple(found[name] for name in OUTPUTS)
+
+
+def openvino_model(explained: ExplainedNetwork, image: Tensor) -> Any:  # noqa: ANN401  (openvino.Model)
+    """Convert a network in evaluation mode to an OpenVINO model of any number of images of any size.
+
+    Its input is called ``image``, its outputs as ``OUTPUTS``.
+    """
+    # openvino.convert_model does the same, and reports its use over the network unless that is switched off.
+    decoders = import_deploy("openvino.frontend.pytorch.ts_decoder")
+    frontend = import_deploy("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
+    with torch.no_grad():
+        decoder = decoders.TorchScriptPythonDecoder(Ordered(explained), example_input=(image.as_subclass(Tensor),))
+        model = frontend.convert(frontend.load(decoder))
+    model.inputs[0].get_tensor().set_names({"image"})
+    for output, name in zip(model.outputs, OUTPUTS, strict=True):
+        output.get_tensor().set_names({name})
+    model.reshape([-1, 3, -1, -1])
+    return model
+
+
+def openvino_runner(model: Any, *, amp: bool, threads: int) -> Run:  # noqa: ANN401  (openvino.Model, or its file)
+    """Compile an OpenVINO model for the CPU: one request at a time, on all threads."""
+    openvino = import_deploy("openvino")
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    compiled = openvino.Core().compile_model(model, "CPU", hints)
+    # Its results are views of memory that the next request writes to.
+    return lambda image: [compiled([image])[name].copy() for name in OUTPUTS]
+
+
+def onnx_program(explained: ExplainedNetwork, image: Tensor) -> torch.onnx.ONNXProgram:
+    """Export a network in evaluation mode to ONNX, for any number of images of this size."""
+    for package in ("onnx", "onnxscript"):
+        import_deploy(package)
+    batch = torch.cat([image, image])[:2]  # an example of one would be taken as the only number
+    with torch.no_grad():
+        program = torch.onnx.export(
+            Ordered(explained), (batch.as_subclass(Tensor),), dynamo=True, input_names=["image"],
+            output_names=list(OUTPUTS), dynamic_shapes=({0: "batch"},), external_data=False, verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    return program
+
+
+def onnx_runner(model: str | bytes, *, threads: int) -> Run:
+    """Open an ONNX model, from a file or from its bytes, for the CPU."""
+    onnxruntime = import_deploy("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda image: session.run(list(OUTPUTS), {"image": image})

@@ -1,0 +1,84 @@
+"""What the network says of a photograph and where it looks for each grade, from one pass and without gradients."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bundle.networks.graded_network import GradedNetwork
+
+OUTPUTS = ("lesions", "grade", "maps")
+"""What :class:`ExplainedNetwork` returns, in this order wherever names are lost."""
+
+SMALLEST_RANGE = 1e-7
+"""Added to the largest value of a map before it is divided by it, as pytorch-grad-cam does."""
+
+
+class ExplainedNetwork(nn.Module):
+    """Both tasks of a network and the Grad-CAM of all five grades.
+
+    Grad-CAM weighs each channel by the mean gradient of a grade's logit. Behind global average pooling and one linear
+    layer that is known without a backward pass: ``mean_hw(d logit_c / d A_k) = W_ck / (h w)``. So
+    ``CAM_c = relu(sum_k W_ck A_k / (h w))``, in float32 under autocast too; then each map is scaled to [0, 1].
+
+    Args:
+        network: is run as it is, in its own mode, and shares its weights with this module.
+
+    Shape:
+        - image: ``(N, 3, H, W)``, RGB in [0, 1].
+        - output: logits ``lesions (N, C, H, W)`` and ``grade (N, 5)``, and ``maps (N, 5, h, w)`` in [0, 1] at the size
+          of the deepest features. :func:`resized_maps` brings maps to the size of the photograph.
+
+    Example:
+        >>> from bundle.networks.multitask_unet import MultiTaskUNet
+        >>> explained = ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16))
+        >>> {name: tuple(value.shape) for name, value in explained(torch.rand(1, 3, 64, 96)).items()}
+        {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 2, 3)}
+
+    Reference:
+        Selvaraju et al., "Grad-CAM", ICCV 2017, and Zhou et al., "Learning Deep Features for Discriminative
+        Localization", CVPR 2016, which is what it comes to here; scaled as pytorch-grad-cam's ``scale_cam_image``.
+    """
+
+    def __init__(self, network: GradedNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.training = network.training  # or whoever restores this module's mode would change the network's
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        features = self.network._encode(image)
+        deepest_NChw = features[-1]
+        return {
+            "lesions": self.network._decode(features),
+            "grade": self.network.head(deepest_NChw),
+            "maps": self._maps(deepest_NChw),
+        }
+
+    def _maps(self, activations_NChw: Tensor) -> Tensor:
+        height, width = activations_NChw.shape[-2:]
+        with _without_autocast(activations_NChw.device.type):
+            kernel = self.network.grade_head.weight[:, :, None, None] / (height * width)
+            return _scaled(F.conv2d(activations_NChw.float(), kernel).relu())
+
+
+def resized_maps(maps_N5hw: Tensor, size_HW: tuple[int, int]) -> Tensor:
+    """Bring maps to the size of the photograph, bilinearly, and scale them again, as pytorch-grad-cam does.
+
+    Shape:
+        - output: ``(N, 5, H, W)`` in [0, 1].
+    """
+    return _scaled(F.interpolate(maps_N5hw, size_HW, mode="bilinear", align_corners=False))
+
+
+def _scaled(maps_N5hw: Tensor) -> Tensor:
+    above = maps_N5hw - maps_N5hw.amin(dim=(2, 3), keepdim=True)
+    return above / (SMALLEST_RANGE + above.amax(dim=(2, 3), keepdim=True))
+
+
+def _without_autocast(device: str) -> AbstractContextManager[None]:
+    """Leave autocast where it is on; an exporter would have to write down a context that changes nothing."""
+    if torch.is_autocast_enabled(device):
+        return cast(AbstractContextManager[None], torch.autocast(device, enabled=False))
+    return nullcontext()

@@ -1,0 +1,37 @@
+"""Write a trained network for another runtime, checked against the network itself on a photograph.
+
+python -m scripts.export --checkpoint model.pt --format torchscript|pt2|onnx|openvino
+"""
+
+from bundle.export import export as export_network
+from scripts.cli import main
+
+
+def export(
+    checkpoint: str,
+    format: str,
+    out: str | None = None,
+    photograph: str | None = None,
+    image_size: int | None = None,
+    width: float | None = None,
+    batch_norm: bool | None = None,
+    decoder_norm: str | None = None,
+) -> None:
+    """Export a network; the file appears only if it says what the network says. See docs/export.md.
+
+    Args:
+        checkpoint: model.pt of a training.
+        format: torchscript, pt2, onnx or openvino.
+        out: file to write; without it, beside the checkpoint.
+        photograph: to compare on; without it, one is drawn.
+        image_size: side of the photograph in the network; without it, as in training.
+        width: as in training, where the checkpoint does not say it.
+        batch_norm: likewise.
+        decoder_norm: likewise.
+    """
+    settings = {"width": width, "batch_norm": batch_norm, "decoder_norm": decoder_norm}
+    print(export_network(checkpoint, format, out, photograph, image_size, settings))
+
+
+if __name__ == "__main__":
+    main(export)

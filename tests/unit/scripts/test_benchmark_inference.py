@@ -1,0 +1,94 @@
+"""The benchmark of inference counts work, runs its ways in turn, and has a page with every part."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.weights import save_weights
+from scripts.benchmarks import inference as suite
+from scripts.benchmarks.inference import REFERENCE, Way, agreement_table, giga_macs, in_turns
+from scripts.benchmarks.inference_folder import NO_BACKEND, folder_table, plain
+
+FACTS = {"width": 1 / 16, "batch_norm": True, "decoder_norm": "group", "image_size": 64}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "model.pt", MultiTaskUNet(False, 1 / 16, True, decoder_norm="group"), FACTS)
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for seed in (1, 2):
+        pixels = np.random.default_rng(seed).integers(60, 255, (70, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"eye{seed}.png")
+    return folder
+
+
+def test_every_way_runs_on_every_case_in_turn_and_the_first_case_does_not_count():
+    ran = []
+    ways = {name: lambda case, name=name: ran.append((name, case)) for name in "ab"}
+    found = in_turns(ways, [1, 2, 3])
+    assert ran == [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 3), ("b", 3)]
+    assert {name: len(times) for name, times in found.items()} == {"a": 2, "b": 2}
+
+
+def test_work_is_counted_in_multiplications():
+    assert giga_macs(nn.Conv2d(2, 3, 1, bias=False), torch.rand(1, 2, 40, 50)) == pytest.approx(2 * 3 * 40 * 50 / 1e9)
+
+
+def test_a_ratio_is_the_median_of_the_turns_own_and_a_share_is_of_the_same_precision():
+    row = suite._row("x", ours_s=[0.1, 0.2, 0.1], peer_s=[0.4, 1.0, 0.4], work=1.0, peak=40.0)
+    assert row == ["x", "100 ms", "4.0", "20", "50 %", "yes"]  # two operations a multiplication, 0.1 s
+
+
+def test_agreement_counts_every_lesion_pixel_and_every_grade(photographs, checkpoint, monkeypatch):
+    monkeypatch.setattr(suite, "WAYS", (REFERENCE, Way("onnxruntime", False)))
+    page = agreement_table(str(photographs), str(checkpoint))
+    assert "2 photographs at 64 px, width 0.0625." in page
+    assert "| onnxruntime, float32 | 1.0000 | 2 of 2 |" in page
+    assert page.endswith("| yes |")
+
+
+def test_the_way_that_strays_is_marked():
+    expected = torch.tensor([[1, 1, 0, 0]]), torch.tensor([2])
+    row = suite._agreement(REFERENCE, (torch.tensor([[1, 0, 0, 0]]), torch.tensor([2])), expected)
+    assert row == ["torch, float32", "0.6667", "1 of 1", "2", "no"]
+
+
+def test_the_page_has_the_processor_and_the_network(monkeypatch, capsys):
+    monkeypatch.setattr(suite, "WAYS", (REFERENCE,))
+    monkeypatch.setattr(suite, "MATRIX", 64)
+    suite.inference(image_size=64, rounds=1, width=1 / 16)
+    page = capsys.readouterr().out
+    assert (
+        "    python -m scripts.benchmark inference --image_size 64 --rounds 1 --folder_size 1024 --width 0.0625" in page
+    )
+    assert all(f"| {name} |" in page for name in ("float32", "int8", "smp U-Net, PyTorch", "torch, float32"))
+
+
+def test_the_plain_way_writes_a_mask_of_every_photograph_at_its_own_size(photographs, checkpoint, tmp_path):
+    plain(str(photographs), str(checkpoint), 64, tmp_path / "plain", NO_BACKEND)
+    masks = sorted((tmp_path / "plain" / "made").rglob("*.png"))
+    assert len(masks) == 2
+    with Image.open(masks[0]) as mask:
+        assert mask.size == (90, 70)
+        assert set(np.unique(np.asarray(mask))) <= {0, 1, 2, 3, 4}
+
+
+def test_a_folder_is_compared_by_time_and_memory(monkeypatch):
+    found = {"ours": (2.0, 900.0), "plain": (8.0, 1500.0)}
+    monkeypatch.setattr(
+        "scripts.benchmarks.inference_folder._process",
+        lambda way, *_: {"images": 4, "duration_s": found[way][0], "memory_mib": found[way][1]},
+    )
+    page = folder_table("photographs", "model.pt", 1024, None)
+    assert "| ours | 2.00 | 900 MiB |\n| plain | 0.50 | 1500 MiB |" in page
+    assert "Ours is 4.0 times as fast; at least 3: yes." in page
