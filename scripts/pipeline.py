@@ -50,7 +50,8 @@ def pipeline(
     data = load_manifest(manifest)
     if input and not Path(input).exists():
         raise ValueError(f"expected photographs at --input, found nothing at {input}")
-    shown = [str(Path(input).resolve())] if input else [str(data.path(row.image)) for row in evaluation(data, fold or 0, "lesions")[1]]
+    tested = [str(data.path(row.image)) for row in evaluation(data, fold or 0, "lesions")[1]]
+    shown = [str(Path(input).resolve())] if input else tested  # whole: MONAI evaluates what begins with a $
     options = {
         "pretrained": pretrained,
         "fold": fold,
