@@ -1,16 +1,17 @@
 """Heat maps: where a grader looks for each of the five grades, by Grad-CAM, from one forward pass."""
 
+# flake8: noqa: N803, N806
+
 import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from bundle.labels import GRADES
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
-
-from bundle.labels import GRADES
 
 
 class GradeMaps(NamedTuple):
@@ -34,7 +35,7 @@ class NonFiniteLogits(ValueError):
         images: their places in the batch.
     """
 
-    def __init__(self, grader: "Grader", images: Sequence[int]) -> None:
+    def __init__(self, grader: "Grader", images: Sequence[int]) -> None:  # noqa: B042  (never pickled)
         super().__init__(
             f"expected finite logits, got NaN or infinity for image {list(images)} of the batch; check the grader"
         )

@@ -3,13 +3,12 @@
 from typing import Protocol
 
 import torch
-from monai.networks.utils import eval_mode
-from torch import Tensor, nn
-
 from bundle.engines import mixed_precision
 from bundle.networks.converted import Run, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graded_network import GradedNetwork
+from monai.networks.utils import eval_mode
+from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 PACKAGES = {"torch": ("torch",), "openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}

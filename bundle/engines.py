@@ -4,11 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.engines.utils import IterationEvents
-from monai.networks.utils import eval_mode
-from torch import Tensor, nn
-from torch.func import functional_call
-
 from bundle.attribution import NonFiniteLogits, grade_maps
 from bundle.losses import CategoricalFocalLoss
 from bundle.memory import says_what_to_lower
@@ -16,6 +11,10 @@ from bundle.networks.explained import ExplainedNetwork, resized_maps
 from bundle.networks.graders import Grader
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks
+from monai.engines.utils import IterationEvents
+from monai.networks.utils import eval_mode
+from torch import Tensor, nn
+from torch.func import functional_call
 
 Batch = Mapping[str, Any]
 

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from bundle.datasets.phantom_drawing import draw_photograph
 from bundle.files import written_whole
 from bundle.networks.converted import Ordered, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
@@ -17,6 +15,7 @@ from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import check_facts, load_weights, provenance
 from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
+from torch import Tensor, nn
 
 SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
 """Our names of the formats, and how their files end; OpenVINO keeps its weights in a second file, ``.bin``."""

@@ -10,6 +10,8 @@ and the inner products are one Jacobian-vector product of the class losses along
 no graph of the step is kept (MAXL, Liu et al., NeurIPS 2019, keeps it and differentiates twice).
 """
 
+# flake8: noqa: N803, N806, N815
+
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 

@@ -1,13 +1,14 @@
 """Other ways to look at a photograph than once and whole: flipped as well, or through windows."""
 
+# flake8: noqa: N803
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from bundle.engines import to_device
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor
-
-from bundle.engines import to_device
 
 Step = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 """An engine and a batch to probabilities ``lesions (N, 5, H, W)`` and ``grade (N, 5)``, and whatever else."""

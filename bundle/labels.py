@@ -6,6 +6,8 @@ from typing import NamedTuple
 LESIONS = ("MA", "HE", "EX", "SE")
 """Microaneurysm, haemorrhage, hard exudate, soft exudate: classes 1 to 4 of a label map; 0 is background."""
 
+LESION_COUNT = len(LESIONS)
+
 LESION_NAMES = {"MA": "microaneurysm", "HE": "haemorrhage", "EX": "hard exudate", "SE": "soft exudate"}
 
 LESION_PRIORITY = ("MA", "SE", "HE", "EX")

@@ -21,9 +21,9 @@ def says_what_to_lower(
     """
 
     @functools.wraps(step)
-    def wrapped(self: Owner, engine: Any, batch: Mapping[str, Any], *args: P.args, **options: P.kwargs) -> R:  # noqa: ANN401
+    def wrapped(self: Owner, engine: Any, batch: Mapping[str, Any], *args: P.args, **kw: P.kwargs) -> R:  # noqa: ANN401
         try:
-            return step(self, engine, batch, *args, **options)
+            return step(self, engine, batch, *args, **kw)
         except torch.OutOfMemoryError as error:
             count, _, height, width = batch["image"].shape
             asked = " ".join(str(error).split("\n")[0].split())

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from monai.bundle.config_parser import ConfigParser
-
 from bundle import ROOT
 from bundle.files import load_json, written_whole
 from bundle.networks.bare_weights import write_bare
 from bundle.networks.weights import load_weights, provenance, refuse_fused
 from bundle.workflow import running_workflow
+from monai.bundle.config_parser import ConfigParser
 
 NAME = "fundus_dr_multitask"
 HELD = {

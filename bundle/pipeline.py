@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
-
 from bundle import ROOT
 from bundle.files import file_sha256, load_json, write_json_whole
 

@@ -1,5 +1,7 @@
 """Decide what to teach as an image's grade: the graders' probabilities, checked against its outlined lesions."""
 
+# flake8: noqa: N803, N806
+
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -7,12 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from bundle.labels import GRADES, LESION_NAMES, LESIONS, Feasible
 from scipy.stats import binomtest
 from skimage.measure import label
 from skimage.morphology import isotropic_dilation
 from sklearn.metrics import cohen_kappa_score
-
-from bundle.labels import GRADES, LESION_NAMES, LESIONS, Feasible
 
 MODES = ("max_confidence", "log_mean")
 

@@ -39,13 +39,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bundle.handlers.tracking import default_uri
 
 # `from monai import bundle` would hide this package; these are imported by their own paths.
 from monai.bundle.config_parser import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from monai.bundle.workflows import ConfigWorkflow
-
-from bundle.handlers.tracking import default_uri
 
 MONAI_IDS = frozenset(
     {"imports", "initialize", "run", "finalize", "bundle_root", "dataset_dir", "_meta_", "save_execute_config"}

@@ -14,13 +14,15 @@ from bundle.pipeline import Settings, StageFailed, run_stages, stages, up_to
 from bundle.reporting.results import write_results
 from scripts.cli import main
 
+ALL_ARCHITECTURES = ",".join(ARCHITECTURES)
+
 
 def pipeline(
     manifest: str,
     output_dir: str = "outputs",
     experiment: str | None = None,
     input: str | None = None,
-    architectures: str = ",".join(ARCHITECTURES),
+    architectures: str = ALL_ARCHITECTURES,
     pretrained: str | None = None,
     fold: int | None = None,
     seed: int | None = None,

@@ -2,12 +2,11 @@
 
 import imagehash
 import numpy as np
+from bundle.datasets.near_hashes import Pairs
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-
-from bundle.datasets.near_hashes import Pairs
 
 HASH_SIZE = 16
 """The perceptual hash has ``HASH_SIZE ** 2`` bits."""

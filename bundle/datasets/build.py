@@ -8,10 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from tqdm import tqdm
-
 from bundle.datasets.audit import perceptual_hash
 from bundle.datasets.deal import deal
 from bundle.datasets.raw import OPTIC_DISC, RawPhotograph
@@ -19,6 +15,9 @@ from bundle.files import content_sha256, written_whole
 from bundle.images import decode
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, resolve
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
 
 HASHED_SIDE_PX = 256
 """Shortest side at which a photograph is decoded for the audit."""

@@ -10,13 +10,12 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
-from defusedxml import ElementTree, EntitiesForbidden
-from numpy.typing import NDArray
-from skimage.draw import ellipse, polygon
-
 from bundle.datasets.listing import Gaps, files, names
 from bundle.datasets.raw import OPTIC_DISC, RawPhotograph, Reading
 from bundle.labels import LESIONS
+from defusedxml import ElementTree, EntitiesForbidden
+from numpy.typing import NDArray
+from skimage.draw import ellipse, polygon
 
 TOP, IMAGES, MARKINGS = "ddb1_v02_01", "images", "groundtruth"
 SPLITS = ("train", "test")
@@ -26,13 +25,7 @@ EXPERTS = ("01", "02", "03", "04")
 OLD_FOLDERS = ("ddb1_fundusimages", "ddb1_groundtruth")
 """Of version 1.1, which has pictures of each lesion and no regions."""
 
-ROLES = {
-    "Red_small_dots": "MA",
-    "Haemorrhages": "HE",
-    "Hard_exudates": "EX",
-    "Soft_exudates": "SE",
-    "Disc": OPTIC_DISC,
-}
+ROLES = {"Red_small_dots": "MA", "Haemorrhages": "HE", "Hard_exudates": "EX", "Soft_exudates": "SE", "Disc": OPTIC_DISC}
 IGNORED_TYPES = ("IRMA", "Neovascularisation", "Fundus_area")
 QUARTERS = {"High": 4, "Medium": 3, "Low": 1}
 """Confidence in quarters, so that sums are exact: High 1, Medium 0.75, Low 0.25."""

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from bundle.datasets.grade_table import read_grades, read_splits
 from bundle.datasets.listing import Gaps, files, names
 from bundle.datasets.raw import OPTIC_DISC, RawPhotograph, Reading
 from bundle.images import decode
 from bundle.labels import LESIONS
+from numpy.typing import NDArray
+from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 MASK_SUFFIXES = (*SUFFIXES, ".bmp", ".gif")

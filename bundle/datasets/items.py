@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import Transform
-
 from bundle.hand_over import InitialLabel
 from bundle.labels import GRADES
 from bundle.manifest import Manifest, Photograph
+from monai.transforms import Transform
 
 UNKNOWN_GRADE = -1
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".nii", ".nii.gz")

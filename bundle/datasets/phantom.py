@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from bundle.datasets.phantom_drawing import Drawing, draw_photograph
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 from tqdm import tqdm
-
-from bundle.datasets.phantom_drawing import Drawing, draw_photograph
 
 GRADE_SHARES = (0.26, 0.14, 0.26, 0.16, 0.18)
 """Of grades 0 to 4 in every part: whoever always says one grade is right for a quarter."""

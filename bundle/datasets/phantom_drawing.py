@@ -6,11 +6,10 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from bundle.labels import GRADES, LESIONS
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
-
-from bundle.labels import GRADES, LESIONS
 
 Points = NDArray[np.floating]
 Plane = NDArray[np.floating]

@@ -11,13 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from bundle.files import content_sha256, written_whole
 from monai.data import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-
-from bundle.files import content_sha256, written_whole
 
 Item = Mapping[str, Any]
 
@@ -32,7 +31,8 @@ class Prepare(Protocol):
     def settings(self) -> str:
         """Names what the result depends on besides the item; part of a folder's name."""
 
-    def __call__(self, data: Item) -> dict[str, Any]: ...
+    def __call__(self, data: Item) -> dict[str, Any]:
+        """Return the item with its tensors."""
 
 
 class PreparedDataset(Dataset):

@@ -5,7 +5,6 @@ from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-
 from bundle.manifest import Manifest, Photograph
 
 

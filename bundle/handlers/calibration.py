@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
-from torch import nn
-
 from bundle.handlers.scores import ScoreGrades
 from bundle.handlers.training_state import SaveWeights
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
 from bundle.metrics.grading import grading_scores
+from ignite.engine import Engine, Events
+from torch import nn
 
 SCORES = ("accuracy", "accuracy_majority", "quadratic_kappa", "auroc")
 

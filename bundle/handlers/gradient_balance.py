@@ -1,14 +1,13 @@
 """Whether the two tasks pull the shared encoder the same way: the paper's motive, as a curve."""
 
 import torch
+from bundle.engines import Batch, called_with, to_device
+from bundle.hypergradient import loss_gradients
+from bundle.losses import CategoricalFocalLoss
 from ignite.engine import Engine, Events
 from monai.networks.utils import train_mode
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-
-from bundle.engines import Batch, called_with, to_device
-from bundle.hypergradient import loss_gradients
-from bundle.losses import CategoricalFocalLoss
 
 
 class GradientBalance:

@@ -1,16 +1,17 @@
 """Score how predicted grades and predicted lesions go together, where the true grade of a photograph is known."""
 
+# flake8: noqa: N806
+
 from collections.abc import Sequence
 
 import torch
-from ignite.engine import Engine, Events
-
 from bundle.datasets.items import UNKNOWN_GRADE
 from bundle.labels import Feasible, feasible_grades
 from bundle.metrics.joint import joint_intervals, joint_scores
 from bundle.metrics.lesions import most_probable_class
 from bundle.pseudo_labels import present_lesions
 from bundle.transforms import to_native
+from ignite.engine import Engine, Events
 
 
 class ScoreJoint:

@@ -1,11 +1,12 @@
 """What happens to the labels while they are updated, as numbers for MLflow."""
 
+# flake8: noqa: N803
+
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 from bundle.engines import Batch
+from torch import Tensor
 
 _NAMES = {
     "meta_loss": "labels/meta_loss", "movement": "labels/movement", "entropy": "labels/entropy",

@@ -3,15 +3,14 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from ignite.engine import Engine, Events
-from monai.engines.utils import IterationEvents
-from torch import Tensor
-
 from bundle.distributed import joined_over_ranks
 from bundle.engines import Batch, to_device
 from bundle.handlers.label_curves import label_curves, pooled
 from bundle.handlers.meta_step import MetaStep
 from bundle.memory import says_what_to_lower
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from torch import Tensor
 
 ALTERNATIONS = ("epoch", "step")
 

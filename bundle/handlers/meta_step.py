@@ -1,17 +1,18 @@
 """One meta step: move the label update network on one batch, by the exact gradient."""
 
+# flake8: noqa: N815
+
 from typing import NamedTuple
 
 import torch
-from monai.networks.utils import train_mode
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from bundle.distributed import mean_over_ranks
 from bundle.engines import Batch, called_with, mixed_precision
 from bundle.hypergradient import Parameters, Tangents, label_objective, label_tangents, loss_gradients
 from bundle.losses import CategoricalFocalLoss, class_terms
 from bundle.networks.multitask_unet import BothTasks, GradeTask
+from monai.networks.utils import train_mode
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 OBJECTIVES = ("segmentation", "initial", "segmentation+initial", "graded", "literal")
 

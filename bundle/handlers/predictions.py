@@ -1,5 +1,7 @@
 """Inference: what the network says of each photograph, in the photograph's own frame, handed to writers."""
 
+# flake8: noqa: N806, N815
+
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
-
 from bundle.labels import GRADES, LESIONS, feasible_grades
 from bundle.transforms import Crop, components, native_labels, to_native
+from ignite.engine import Engine, Events
 
 HEAT_LONG_SIDE_PX = 1024
 """Of a heat map; it comes from a feature map 32 times coarser than the network's input."""

@@ -1,13 +1,13 @@
 """Stage 1's last step: turn what the graders say of each lesion image into an initial label, with its audit."""
 
+# flake8: noqa: N803, N806
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
-
 from bundle.attribution import NonFiniteLogits
 from bundle.files import write_csv_whole, write_json_whole
 from bundle.hand_over import save_pseudo_labels
@@ -24,6 +24,7 @@ from bundle.pseudo_labels import (
     summarise,
 )
 from bundle.transforms import field_mask
+from ignite.engine import Engine, Events
 
 Picture = Callable[[Path, np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]], None]
 Rows = Sequence[Mapping[str, Any]]

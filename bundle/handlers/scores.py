@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from ignite.engine import Engine, Events
-
 from bundle.datasets.items import UNKNOWN_GRADE
 from bundle.files import write_json_whole
 from bundle.labels import LESIONS
@@ -13,6 +11,7 @@ from bundle.manifest import Manifest, Photograph
 from bundle.metrics.grading import grading_intervals, grading_scores
 from bundle.metrics.lesions import LesionScores
 from bundle.transforms import class_names, fuse_outlines, load_masks, to_native
+from ignite.engine import Engine, Events
 
 
 class ScoreLesions:

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ignite.engine import Engine, Events
-
 from bundle.distributed import is_main
 from bundle.files import write_json_whole, written_whole
 from bundle.provenance import commit
+from ignite.engine import Engine, Events
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

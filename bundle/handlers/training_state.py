@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bundle.distributed import is_main, rank
+from bundle.networks.weights import read_weights, save_weights, save_whole
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 from monai.transforms import Randomizable
-
-from bundle.distributed import is_main, rank
-from bundle.networks.weights import read_weights, save_weights, save_whole
 
 
 class SeedEpochs:

@@ -1,5 +1,7 @@
 """Turn the values of each lesion into named scores, where there may be nothing to divide by."""
 
+# flake8: noqa: N803
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,12 +1,13 @@
 """Temperature scaling: one number that makes a grader as sure as it is right."""
 
+# flake8: noqa: N803
+
 from typing import NamedTuple
 
 import numpy as np
+from bundle.metrics.grading import CALIBRATION_BINS, grading_scores
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-
-from bundle.metrics.grading import CALIBRATION_BINS, grading_scores
 
 TEMPERATURES = (0.1, 10.0)
 """Where the temperature is looked for. Where all are graded rightly none is best: the lowest is given."""

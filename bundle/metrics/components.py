@@ -1,5 +1,7 @@
 """How many of the outlined spots of a lesion a predicted mask finds."""
 
+# flake8: noqa: N803, N806
+
 import cv2
 import numpy as np
 

@@ -1,13 +1,14 @@
 """FROC: which share of the outlined spots is found at how many false positives per photograph."""
 
+# flake8: noqa: N803, N806
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from monai.metrics.froc import compute_fp_tp_probs_nd, compute_froc_curve_data, compute_froc_score
-
 from bundle.metrics.components import components
+from monai.metrics.froc import compute_fp_tp_probs_nd, compute_froc_curve_data, compute_froc_score
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives per photograph (Niemeijer et al., IEEE TMI 29(1):185-195, 2010)."""

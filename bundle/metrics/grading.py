@@ -1,14 +1,15 @@
 """How well grades are predicted: agreement, discrimination, calibration and abstention, beside the majority grade."""
 
+# flake8: noqa: N803
+
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import cohen_kappa_score
-
 from bundle.labels import GRADES
 from bundle.metrics.bootstrap import percentile_interval
+from scipy.stats import rankdata
+from sklearn.metrics import cohen_kappa_score
 
 CALIBRATION_BINS = 15
 

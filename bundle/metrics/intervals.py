@@ -1,5 +1,7 @@
 """The 95 % interval of a mean over folds and seeds, whose training sets overlap."""
 
+# flake8: noqa: N806
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,9 +1,10 @@
 """Whether predicted grades and predicted lesions go together, and what the lesions alone would say."""
 
+# flake8: noqa: N803
+
 from collections.abc import Collection, Sequence
 
 import numpy as np
-
 from bundle.labels import GRADES, Feasible
 from bundle.metrics.bootstrap import percentile_interval
 from bundle.metrics.grading import quadratic_kappa

@@ -1,15 +1,16 @@
 """Per-lesion Dice, IoU and average precision, pooled over photographs of any size and of each photograph."""
 
+# flake8: noqa: N803, N806
+
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from bundle.labels import LESION_PRIORITY, LESIONS
 from bundle.metrics.bootstrap import image_weights, percentile_interval
 from bundle.metrics.by_lesion import mean_over_images, named, ratio
 from bundle.metrics.shapes import LesionShapes
+from torch import Tensor
 
 SCORE_BINS = 2**16
 
@@ -302,10 +303,7 @@ def _counts_everywhere(counts: np.ndarray, looked_at_px_NC: np.ndarray) -> tuple
 def _paper_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Return the paper's Dice and IoU, ``(...)``, from the last row of counts ``(..., 3)``."""
     right, wrong, _ = np.moveaxis(counts[..., -1, :], -1, 0)
-    return {
-        "lesions/paper_dice": ratio(right, right + wrong),
-        "lesions/paper_iou": ratio(right, right + 2 * wrong),
-    }
+    return {"lesions/paper_dice": ratio(right, right + wrong), "lesions/paper_iou": ratio(right, right + 2 * wrong)}
 
 
 def _average_precision(positives: np.ndarray, pixels: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """What pixel counts do not tell: components found, FROC of microaneurysms, distance between borders."""
 
+# flake8: noqa: N803
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
 from bundle.metrics.by_lesion import mean_over_images, named, ratio
 from bundle.metrics.components import touched_components
 from bundle.metrics.froc import RATES, Candidates, candidates, sensitivities
@@ -29,10 +30,7 @@ class LesionShapes:
         self._candidates: list[Candidates] = []
 
     def add(
-        self,
-        predicted: Mapping[str, np.ndarray],
-        outlines: Mapping[str, np.ndarray],
-        scores: Mapping[str, np.ndarray],
+        self, predicted: Mapping[str, np.ndarray], outlines: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
     ) -> None:
         """Add one photograph: bool masks, outlines and probabilities ``(H, W)`` of each lesion that was annotated."""
         found = {lesion: touched_components(predicted[lesion], outlines[lesion]) for lesion in outlines}

@@ -1,5 +1,7 @@
 """How far the border of a predicted mask lies from that of the outline."""
 
+# flake8: noqa: N803
+
 import cv2
 import numpy as np
 from monai.metrics.utils import get_surface_distance

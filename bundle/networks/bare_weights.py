@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from bundle.files import file_sha256, load_json, write_text_whole, written_whole
+from torch import Tensor
 
 
 def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: str, facts: Mapping[str, Any]) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
-from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 """From images to the arrays of ``OUTPUTS``."""

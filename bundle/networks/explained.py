@@ -1,13 +1,14 @@
 """What the network says of a photograph and where it looks for each grade, from one pass and without gradients."""
 
+# flake8: noqa: N803, N806
+
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
+from bundle.networks.graded_network import GradedNetwork
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from bundle.networks.graded_network import GradedNetwork
 
 OUTPUTS = ("lesions", "grade", "maps")
 """What :class:`ExplainedNetwork` returns, in this order wherever names are lost."""

@@ -1,10 +1,11 @@
 """What every network of stage 2 is: an encoder and a decoder, and a grade that is read from the deepest features."""
 
+# flake8: noqa: N803
+
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
-
 from bundle.labels import GRADES
+from torch import Tensor, nn
 
 
 class GradedNetwork(nn.Module, ABC):

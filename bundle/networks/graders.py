@@ -1,15 +1,16 @@
 """Stage 1's graders: image classifiers of torchvision and timm with five grades."""
 
+# flake8: noqa: N803
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torchvision
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from bundle.labels import GRADES
 from bundle.networks.pretrained import TIMM_ARCHITECTURES, imagenet_weights, import_timm
 from bundle.networks.vgg import Normalise
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 ARCHITECTURES = ("resnext50_32x4d", "resnext101_32x8d")
 """Those that the pipeline trains: the paper's pseudo-labellers."""

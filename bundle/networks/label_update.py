@@ -1,12 +1,11 @@
 """The label update network: it moves the soft grade of an image, and only to grades that its lesions allow."""
 
 import torch
-from monai.networks.utils import eval_mode
-from torch import Tensor, nn
-
 from bundle.labels import GRADES
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.vgg import VGG16Encoder
+from monai.networks.utils import eval_mode
+from torch import Tensor, nn
 
 MASKS = ("feasible", "all")
 ENCODERS = ("own", "shared")

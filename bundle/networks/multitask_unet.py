@@ -1,11 +1,10 @@
 """One network that outlines lesions and grades the disease."""
 
-from monai.networks.nets.basic_unet import UpCat
-from torch import Tensor, nn
-
-from bundle.labels import LESIONS
+from bundle.labels import LESION_COUNT
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.vgg import VGG16Encoder
+from monai.networks.nets.basic_unet import UpCat
+from torch import Tensor, nn
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 DECODER_NORMS = {"batch": ("batch", {}), "group": ("group", {"num_groups": 8})}
@@ -45,7 +44,7 @@ class MultiTaskUNet(GradedNetwork):
         pretrained: bool | str = True,
         width: float = 1.0,
         batch_norm: bool = False,
-        lesion_classes: int = len(LESIONS),
+        lesion_classes: int = LESION_COUNT,
         decoder_norm: str = "batch",
     ) -> None:
         super().__init__()

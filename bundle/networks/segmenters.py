@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
-
-from bundle.labels import LESIONS
+from bundle.labels import LESION_COUNT
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.pretrained import imagenet_weights
 from bundle.networks.vgg import Normalise
+from torch import Tensor, nn
 
 ARCHITECTURES = {"unet": "Unet", "linknet": "Linknet", "deeplabv3plus": "DeepLabV3Plus", "fpn": "FPN"}
 """Our names and those of the package's classes."""
@@ -63,7 +62,7 @@ class GradedSegmenter(GradedNetwork):
         architecture: str = "linknet",
         encoder_name: str = "resnet18",
         pretrained: bool | str = True,
-        lesion_classes: int = len(LESIONS),
+        lesion_classes: int = LESION_COUNT,
     ) -> None:
         super().__init__()
         _check(architecture, encoder_name, lesion_classes)

@@ -1,11 +1,10 @@
 """The VGG16 encoder of both networks: five blocks, every resolution kept for the skips."""
 
 import torch
+from bundle.networks.pretrained import imagenet_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import make_layers
-
-from bundle.networks.pretrained import imagenet_weights
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 CHANNELS = (64, 128, 256, 512, 512)

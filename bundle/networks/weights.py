@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-
 from bundle.files import file_sha256, written_whole
 from bundle.networks.bare_weights import read_description
 from bundle.networks.graders import Grader
 from bundle.networks.pretrained import read_weights
+from torch import nn
 
 
 def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from bundle.labels import LESION_NAMES
 from bundle.metrics.intervals import resampled_interval
 from bundle.reporting.paper import NAMES, printed

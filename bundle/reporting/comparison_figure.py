@@ -4,15 +4,14 @@ import math
 import os
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
 from bundle.files import written_whole
 from bundle.reporting.comparison import Comparison, Estimate
 from bundle.reporting.grading_figures import BAR, DPI, GRID, INK, QUIET
 from bundle.reporting.tables import BASELINES
 from bundle.suites import Row
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 PANELS = {"lesions/dice_mean": "mean Dice of the lesions", "grade/accuracy": "accuracy of the grades"}
 TRIVIAL_COLOURS = {

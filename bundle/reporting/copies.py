@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from PIL import Image, ImageDraw, ImageFont
-
 from bundle.datasets.audit import HASH_SIZE, unpack
 from bundle.datasets.near_hashes import near_pairs
 from bundle.files import write_csv_whole, written_at_once
 from bundle.labels import GRADE_NAMES
 from bundle.manifest import Manifest, Photograph
 from bundle.transforms import field_of_view, load_photograph
+from PIL import Image, ImageDraw, ImageFont
 
 PHOTOGRAPH_PX = (276, 220)
 """Width and height of the place of one photograph on the sheet."""

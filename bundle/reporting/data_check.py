@@ -9,13 +9,7 @@ from typing import Any
 
 from bundle.labels import GRADES, LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph
-from bundle.reporting.copies import (
-    copy_rows,
-    counted,
-    grades_differ,
-    printable,
-    remarks,
-)
+from bundle.reporting.copies import copy_rows, counted, grades_differ, printable, remarks
 from bundle.reporting.tables import MISSING
 
 SIZES_MAX, NOTES_MAX, PAIRS_MAX = 20, 200, 200

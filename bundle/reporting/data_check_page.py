@@ -10,10 +10,6 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
-
 from bundle.files import write_text_whole
 from bundle.labels import LESION_COLOURS, LESION_NAMES, LESION_PRIORITY, LESIONS
 from bundle.manifest import Manifest, Photograph
@@ -22,6 +18,9 @@ from bundle.reporting.data_check import Table, check_tables, place_of, rest_of
 from bundle.reporting.overlay import LESION_HEX, data_uri
 from bundle.reporting.tables import MISSING
 from bundle.transforms import PrepareFundusd
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
 
 OUTLINED_MAX = 24
 

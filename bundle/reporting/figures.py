@@ -1,5 +1,7 @@
 """The paper's Figures 6 and 7 from the finished runs of a sweep, and a note that says how they were made."""
 
+# flake8: noqa: N806
+
 import datetime
 import os
 from collections.abc import Mapping, Sequence
@@ -9,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
 from bundle import provenance
 from bundle.attribution import grade_maps
 from bundle.datasets.items import items
@@ -32,6 +32,7 @@ from bundle.reporting.trained import Trained, load_trained, repeat_folder
 from bundle.suites import Row, suite_named
 from bundle.sweep import LABELS
 from bundle.transforms import PrepareFundusd, label_map, load_masks, to_native
+from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 

@@ -1,18 +1,19 @@
 """Two pictures of how photographs are graded: which grade is taken for which, and how sure against how right."""
 
+# flake8: noqa: N803, N806
+
 import os
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from bundle.files import written_whole
 from bundle.labels import GRADE_NAMES, GRADES
 from bundle.metrics.calibration import Reliability, as_logits, reliability, scale
 from bundle.metrics.grading import grading_scores
 from bundle.reporting.tables import number
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 DPI = 120
 INK, QUIET, BAR, GRID = "#1c1e21", "#7b8087", "#1f5fa8", "#d5d8dc"

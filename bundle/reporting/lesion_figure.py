@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from bundle.files import written_whole
+from bundle.labels import LESION_NAMES, LESIONS
+from bundle.reporting.overlay import LESION_HEX, lesion_overlay, shrink_lesions
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
-
-from bundle.files import written_whole
-from bundle.labels import LESION_NAMES, LESIONS
-from bundle.reporting.overlay import LESION_HEX, lesion_overlay, shrink_lesions
 
 PICTURE_PX = 460
 """Long side of a photograph in the figure."""

@@ -5,12 +5,11 @@ import io
 import os
 
 import numpy as np
+from bundle.files import written_whole
+from bundle.labels import LESION_COLOURS, LESION_PRIORITY, LESIONS
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
-
-from bundle.files import written_whole
-from bundle.labels import LESION_COLOURS, LESION_PRIORITY, LESIONS
 
 PALETTE = np.array([(0, 0, 0), *(LESION_COLOURS[lesion] for lesion in LESIONS)], dtype=np.uint8)
 """RGB of each class of a label map; the background is black."""

@@ -1,5 +1,7 @@
 """The paper's Figure 6 for one photograph: its lesions, the heat map of every grade, and the decision in words."""
 
+# flake8: noqa: N803
+
 import os
 import textwrap
 from collections.abc import Mapping
@@ -7,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundle.files import written_at_once
+from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
+from bundle.reporting.overlay import LESION_HEX, heat_overlay, lesion_overlay, shrink_lesions
+from bundle.reporting.tables import MISSING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-
-from bundle.files import written_at_once
-from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
-from bundle.reporting.overlay import LESION_HEX, heat_overlay, lesion_overlay, shrink_lesions
-from bundle.reporting.tables import MISSING
 
 PHOTOGRAPH_PX, HEAT_PX = 420, 240
 DPI = 100

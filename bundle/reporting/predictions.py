@@ -11,8 +11,6 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
-from PIL import Image
-
 from bundle.files import CLAIM, claim, release, written_at_once, written_whole
 from bundle.handlers.predictions import COLUMNS, Prediction, Row
 from bundle.labels import GRADES, LESIONS
@@ -20,6 +18,7 @@ from bundle.reporting.overlay import heat_picture, lesion_overlay, shrink_lesion
 from bundle.reporting.report import Card, write_report
 from bundle.transforms import load_photograph
 from bundle.transforms.nifti import affine_of, write_label_nifti
+from PIL import Image
 
 CARD_LONG_SIDE_PX = 640
 

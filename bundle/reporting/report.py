@@ -11,13 +11,12 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from skimage.segmentation import find_boundaries
-
 from bundle.files import written_whole
 from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESIONS
 from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, data_uri, heat_picture, shrink_mask
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.segmentation import find_boundaries
 
 LONG_SIDE_PX = 640
 """Of a photograph in the report: a microaneurysm is still a dot, and 500 photographs are some 50 MB."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai.bundle.config_parser import ConfigParser
-
 from bundle.files import load_json
 from bundle.manifest import Manifest
 from bundle.networks.graded_network import GradedNetwork
@@ -16,6 +14,7 @@ from bundle.networks.weights import load_weights, provenance, refuse_fused
 from bundle.pipeline import CONFIGS
 from bundle.reporting.runs import Repeat
 from bundle.suites import Row
+from monai.bundle.config_parser import ConfigParser
 
 REPEAT_FOLDER = re.compile(r"fold(\d+)_seed(\d+)")
 

@@ -1,5 +1,7 @@
 """Flips, turns, rotation and zoom in one step: every pixel is read once, and bytes stay bytes."""
 
+# flake8: noqa: N803
+
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

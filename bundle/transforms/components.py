@@ -1,5 +1,7 @@
 """Connected components of a label map, of all classes at once: how many there are, and how large."""
 
+# flake8: noqa: N803
+
 from typing import NamedTuple
 
 import numpy as np

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Transform
-from numpy.typing import NDArray
-
 from bundle.transforms.geometry import Crop, field_mask, field_of_view
 from bundle.transforms.lesions import load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
+from monai.transforms import Transform
+from numpy.typing import NDArray
 
 SIDE_MULTIPLE = 32
 VERSION = 3

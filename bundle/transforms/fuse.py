@@ -1,16 +1,17 @@
 """Fuse the lesions of a photograph into one class, as the paper does for its segmentation task."""
 
+# flake8: noqa: N803, N806
+
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from bundle.labels import LESIONS
+from bundle.transforms.lesions import Mask
 from monai.transforms import Transform
 from numpy.typing import NDArray
 from skimage.morphology import closing, disk
-
-from bundle.labels import LESIONS
-from bundle.transforms.lesions import Mask
 
 FUSED_LESION = "lesion"
 """The one class that is left."""

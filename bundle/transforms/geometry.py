@@ -1,17 +1,18 @@
 """Where the eye is in a photograph: its round field, the square cut about it, and the way back to native pixels."""
 
+# flake8: noqa: N803
+
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from bundle.manifest import PIXELS_MAX
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
-
-from bundle.manifest import PIXELS_MAX
 
 SEARCHED_SIDE_PX = 256
 SPECK = np.ones((3, 3), np.uint8)

@@ -4,12 +4,11 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
-
 from bundle.images import decode
 from bundle.labels import LESION_PRIORITY, LESIONS
 from bundle.transforms.bilevel import read_bilevel
 from bundle.transforms.runs import Runs, runs_of, runs_of_bits
+from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 

@@ -1,5 +1,7 @@
 """A photograph kept as NIfTI: its pixels, and where it lies in space."""
 
+# flake8: noqa: N806
+
 import gzip
 import io
 import math
@@ -10,15 +12,14 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from bundle.files import written_whole
+from bundle.images import on_black, upper_bits
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 from PIL import Image
-
-from bundle.files import written_whole
-from bundle.images import on_black, upper_bits
 
 SUFFIXES = (".nii", ".nii.gz")
 

@@ -1,16 +1,17 @@
 """Read a photograph at no more than the size that is needed, and cut a square out of it."""
 
+# flake8: noqa: N806
+
 import os
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.nn import functional as F
-
 from bundle.images import decode, to_rgb
 from bundle.transforms.geometry import Crop
 from bundle.transforms.nifti import is_nifti, read_nifti
+from numpy.typing import NDArray
+from torch.nn import functional as F
 
 
 class Decoded(NamedTuple):

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
-
 from bundle.labels import LESION_PRIORITY, LESIONS
 from bundle.transforms.geometry import Crop
 from bundle.transforms.lesions import Mask
 from bundle.transforms.runs import Indices, Runs, components_of
+from numpy.typing import NDArray
+from scipy import sparse
 
 ROUNDING = 1e-9
 

@@ -1,20 +1,21 @@
 """How fast the heat maps of all five grades are made, beside pytorch-grad-cam called once per grade."""
 
+# flake8: noqa: N803
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from torch import Tensor, nn
-
 from bundle.attribution import grade_maps
 from bundle.labels import GRADES
 from bundle.networks.graders import ARCHITECTURES, Grader
+from numpy.typing import NDArray
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scripts.benchmarks.page import head, publish
 from scripts.benchmarks.timing import in_turn, table
+from torch import Tensor, nn
 
 Maps = Callable[[Tensor], NDArray[np.float32]]
 LARGEST, LEAST = 1e-5, 2.5

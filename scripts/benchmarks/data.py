@@ -12,6 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from bundle.datasets.items import items
+from bundle.datasets.prepared import PreparedDataset
+from bundle.labels import LESIONS
+from bundle.manifest import load_manifest
+from bundle.transforms import Crop, PrepareFundusd, RandFundusAffined, load_masks
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import (
     Compose,
@@ -26,16 +31,10 @@ from monai.transforms import (
 )
 from PIL import Image
 from scipy import ndimage
-from torch.nn import functional as F
-
-from bundle.datasets.items import items
-from bundle.datasets.prepared import PreparedDataset
-from bundle.labels import LESIONS
-from bundle.manifest import load_manifest
-from bundle.transforms import Crop, PrepareFundusd, RandFundusAffined, load_masks
 from scripts.benchmarks.page import head, publish
 from scripts.benchmarks.rows import largest_mib
 from scripts.benchmarks.timing import in_turn, table
+from torch.nn import functional as F
 
 Items = Sequence[dict[str, Any]]
 PREPARED_PX, TRAINED_PX, BATCH, WORKERS, EPOCH = 1024, 512, 2, 2, 64

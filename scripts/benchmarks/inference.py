@@ -7,9 +7,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
 from bundle.backends import Backend, load
 from bundle.datasets.items import file_items
 from bundle.engines import has_bfloat16
@@ -21,6 +18,8 @@ from bundle.transforms import PrepareFundusd
 from scripts.benchmarks.inference_folder import folder_table
 from scripts.benchmarks.page import head, publish
 from scripts.benchmarks.timing import table, timed
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 T = TypeVar("T")
 CPU = torch.device("cpu")

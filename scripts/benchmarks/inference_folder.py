@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle.scripts import run
-from monai.transforms import Compose, LoadImaged, Resize, Resized, SaveImage
-
 from bundle import ROOT
 from bundle.datasets.items import file_items
 from bundle.export import trained_network
 from bundle.networks.weights import save_weights
+from monai.bundle.scripts import run
+from monai.transforms import Compose, LoadImaged, Resize, Resized, SaveImage
 from scripts.benchmarks.rows import largest_mib
 from scripts.benchmarks.timing import table
 

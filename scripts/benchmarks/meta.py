@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-
 from bundle import ROOT
 from scripts.benchmarks.page import head, publish
 from scripts.benchmarks.precision import precision_table

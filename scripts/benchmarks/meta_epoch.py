@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor
-
 from bundle.engines import Batch, MultiTaskStep, called_with, placed
 from bundle.handlers.meta_step import MetaStep
 from bundle.losses import CategoricalFocalLoss
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from scripts.benchmarks.rows import largest_mib
+from torch import Tensor
 
 BETA, VIRTUAL_LR = 0.8, 1e-2
 CPU = torch.device("cpu")

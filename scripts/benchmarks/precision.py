@@ -4,7 +4,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-
 from bundle.engines import Batch, MultiTaskStep, has_bfloat16, placed
 from bundle.losses import CategoricalFocalLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from bundle.datasets.splits import graded_training, lesion_training, stratified_folds
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, load_manifest, save_manifest

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import click
 import pytest
-import yaml
-from monai.bundle import scripts as monai_scripts
-
 import scripts.cli
+import yaml
 from bundle import ROOT
 from bundle.datasets.phantom import write_phantom
 from bundle.suites import SUITES
+from monai.bundle import scripts as monai_scripts
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "models/README.md", "docs/results/README.md")),

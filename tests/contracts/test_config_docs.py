@@ -1,7 +1,6 @@
 """The page of options is that of the configs as they are, and each option is explained."""
 
 import pytest
-
 from bundle import ROOT
 from bundle.reporting.config_tables import PLAIN_NAMES, describe, ids_of, unexplained
 

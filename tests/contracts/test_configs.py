@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from monai.bundle.workflows import ConfigWorkflow
-
 from bundle import ROOT
+from monai.bundle.workflows import ConfigWorkflow
 
 CONFIGS = ROOT / "configs"
 STAGES = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}

@@ -10,11 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from ignite.engine import Engine
-from monai.bundle.workflows import ConfigWorkflow
-from PIL import Image
-from torch import nn
-
 from bundle import ROOT
 from bundle.handlers.training_state import TrainingState
 from bundle.manifest import Manifest, Photograph, load_manifest, save_manifest
@@ -31,6 +26,10 @@ from bundle.networks.weights import (
     refuse_fused,
     save_weights,
 )  # fmt: skip
+from ignite.engine import Engine
+from monai.bundle.workflows import ConfigWorkflow
+from PIL import Image
+from torch import nn
 
 SOURCES = sorted([*(ROOT / "bundle").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")])
 RESTRICTED = {"load", "load_state_dict_from_url", "get_state_dict"}

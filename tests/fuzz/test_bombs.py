@@ -16,8 +16,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
-
 from bundle.datasets.diaretdb1 import DrawConsensus
 from bundle.files import load_json
 from bundle.hand_over import load_pseudo_labels
@@ -27,6 +25,8 @@ from bundle.networks.pretrained import read_weights
 from bundle.transforms import PrepareFundusd, load_mask, load_runs
 from bundle.transforms.bilevel import read_bilevel
 from bundle.transforms.nifti import read_nifti
+from PIL import Image, PngImagePlugin
+
 from tests.fuzz.test_broken_manifests import CONTENT, MANIFEST, ROW
 
 MEMORY_MAX_MIB = 100

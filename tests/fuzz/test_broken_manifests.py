@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
-
 from bundle.datasets.items import initial_labels, items
 from bundle.datasets.splits import evaluation, lesion_training
 from bundle.hand_over import load_pseudo_labels
 from bundle.manifest import Manifest, Photograph, load_manifest
+from hypothesis import strategies as st
+
 from tests.fuzz.broken import PATHS, broken_json, given_files, judged, written
 
 ROW = {

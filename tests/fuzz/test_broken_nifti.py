@@ -5,10 +5,10 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import strategies as st
-
 from bundle.transforms import PrepareFundusd, load_photograph
 from bundle.transforms.nifti import affine_of, read_nifti
+from hypothesis import strategies as st
+
 from tests.conftest import HEIGHT_PX, WIDTH_PX, eye
 from tests.fuzz.broken import broken_bytes, given_files, judged, written
 

@@ -5,12 +5,12 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import strategies as st
-from PIL import Image
-
 from bundle.images import decode
 from bundle.transforms import PrepareFundusd, load_mask, load_runs, runs_of
 from bundle.transforms.bilevel import read_bilevel
+from hypothesis import strategies as st
+from PIL import Image
+
 from tests.conftest import HEIGHT_PX, WIDTH_PX, disc, eye, spot
 from tests.fuzz.broken import broken_bytes, given_files, judged, written
 

@@ -4,12 +4,12 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import strategies as st
-from monai.bundle.workflows import ConfigWorkflow
-
 from bundle.files import load_json
 from bundle.reporting import runs
 from bundle.reporting.runs import Repeat, read_runs
+from hypothesis import strategies as st
+from monai.bundle.workflows import ConfigWorkflow
+
 from tests.fuzz.broken import broken_json, broken_tree, given_files, judged, junk, written
 
 METRICS = {"lesions": {"dice_mean": 0.5, "dice_mean_interval": [0.4, None]}, "counts": {"lesions": 7}, "weights": {}}

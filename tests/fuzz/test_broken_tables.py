@@ -1,11 +1,11 @@
 """A broken table, list or marking of a data set is refused in one sentence that names it."""
 
 import pytest
-from hypothesis import strategies as st
-
 from bundle.datasets.diaretdb1 import DrawConsensus, read_diaretdb1
 from bundle.datasets.grade_table import read_grades, read_splits
 from bundle.labels import GRADES
+from hypothesis import strategies as st
+
 from tests.conftest import HEIGHT_PX, WIDTH_PX
 from tests.fuzz.broken import EXPRESSIONS, PATHS, broken_bytes, given_files, judged, written
 

@@ -5,12 +5,12 @@ import io
 import pytest
 import torch
 import torchvision
-from hypothesis import strategies as st
-from torch import nn
-
 from bundle.networks.graders import Grader
 from bundle.networks.pretrained import imagenet_weights, read_weights
 from bundle.networks.weights import load_grader, load_teacher, load_weights, provenance, refuse_fused
+from hypothesis import strategies as st
+from torch import nn
+
 from tests.fuzz.broken import broken_bytes, broken_tree, given_files, judged, written
 
 

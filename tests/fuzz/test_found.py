@@ -11,9 +11,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
-
 from bundle.files import load_json
 from bundle.hand_over import InitialLabel, load_pseudo_labels
 from bundle.images import decode
@@ -23,6 +20,9 @@ from bundle.reporting.runs import _integer, _split_names
 from bundle.transforms import Crop
 from bundle.transforms.bilevel import read_bilevel
 from bundle.transforms.nifti import read_nifti
+from PIL import Image
+from torch import nn
+
 from tests.fuzz.test_bombs import one_bit_tiff
 from tests.fuzz.test_broken_manifests import CONTENT, LABEL, LABELS, MANIFEST, OUTLINED
 
@@ -36,8 +36,7 @@ def refused(tmp_path, **changes):
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["made//etc/passwd", "made/C:/x.jpg", "made/..\\x.jpg", "made/\\\\host\\x.jpg", "made/./x.jpg", "made/"],
+    "path", ["made//etc/passwd", "made/C:/x.jpg", "made/..\\x.jpg", "made/\\\\host\\x.jpg", "made/./x.jpg", "made/"]
 )
 def test_a_path_that_leads_out_of_its_root(tmp_path, path):
     """``Path("/data") / "/etc/passwd"`` is ``/etc/passwd``."""

@@ -6,8 +6,6 @@ import json
 
 import pytest
 import torch
-from PIL import Image
-
 from bundle import ROOT
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
@@ -16,6 +14,7 @@ from bundle.datasets.splits import graded_copies, graded_training, graded_valida
 from bundle.files import load_json
 from bundle.manifest import load_manifest, save_manifest
 from bundle.transforms import field_of_view
+from PIL import Image
 
 CONFIGS = ROOT / "configs"
 BASELINES = {

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
-
 from bundle import ROOT
 from bundle.datasets.phantom_drawing import draw_photograph
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
+from PIL import Image
 
 NAME = "fundus_dr_multitask"
 FACTS = {"width": 0.125, "batch_norm": False, "decoder_norm": "batch", "image_size": 64, "fuse": False}

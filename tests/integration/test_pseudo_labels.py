@@ -12,7 +12,6 @@ import time
 
 import pytest
 import torch
-
 from bundle import ROOT
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid

@@ -3,7 +3,6 @@
 import os
 
 import pytest
-
 from bundle.datasets.items import items
 from bundle.manifest import load_manifest
 from bundle.reporting.copies import copy_rows

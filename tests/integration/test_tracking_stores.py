@@ -8,7 +8,6 @@ import time
 import urllib.request
 
 import pytest
-
 from bundle import ROOT
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid

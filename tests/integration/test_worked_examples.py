@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from bundle import ROOT
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from monai.data import MetaTensor
-from torch import nn
-
 from bundle.attribution import NonFiniteLogits, grade_maps
+from monai.data import MetaTensor
 from scripts.benchmarks.attribution import maps_one_by_one
+from torch import nn
 
 
 class SmallGrader(nn.Module):

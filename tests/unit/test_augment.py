@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from bundle.transforms import RandFundusAffined
+from bundle.transforms.augment import QUARTER_TURNS, rotation, warp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms import Compose, Flip, Rotate, Rotate90, Zoom
-
-from bundle.transforms import RandFundusAffined
-from bundle.transforms.augment import QUARTER_TURNS, rotation, warp
 
 IMAGE = torch.arange(2 * 5 * 5, dtype=torch.uint8).reshape(2, 5, 5)
 

@@ -4,11 +4,10 @@ import sys
 
 import pytest
 import torch
-from torch import nn
-
 from bundle.backends import BACKENDS, check_backend, load
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
+from torch import nn
 
 EXACT, ROUNDED = 1e-4, 0.1
 """How far apart logits and maps may lie in float32, and in bfloat16: logits here reach about 3."""

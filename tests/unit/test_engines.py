@@ -5,10 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from monai.engines import SupervisedTrainer
-from monai.engines.utils import IterationEvents
-from torch import nn
-
 from bundle.attribution import NonFiniteLogits, grade_maps
 from bundle.engines import (
     EvaluationStep,
@@ -23,6 +19,9 @@ from bundle.losses import CategoricalFocalLoss
 from bundle.networks.explained import ExplainedNetwork
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from torch import nn
 
 BETA = 0.8
 CPU = torch.device("cpu")

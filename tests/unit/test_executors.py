@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from bundle import ROOT
 from bundle.executors.cluster import run_ray
 from bundle.executors.local import run_local

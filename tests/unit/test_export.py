@@ -3,20 +3,19 @@
 import os
 import sys
 
+import bundle.export
 import numpy as np
 import onnxruntime
 import openvino
 import pytest
 import torch
-from PIL import Image
-
-import bundle.export
 from bundle.export import SUFFIXES, Agreement, agree, export, lesion_dice, trained_network
 from bundle.networks.converted import onnx_runner, openvino_runner
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
+from PIL import Image
 from scripts.export import export as screen
 
 FACTS = {"width": 1 / 16, "batch_norm": True, "decoder_norm": "group", "image_size": 64}

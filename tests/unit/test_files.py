@@ -9,17 +9,8 @@ import subprocess
 import sys
 
 import pytest
+from bundle.files import claim, content_sha256, file_sha256, release, write_text_whole, written_at_once, written_whole
 from PIL import Image
-
-from bundle.files import (
-    claim,
-    content_sha256,
-    file_sha256,
-    release,
-    write_text_whole,
-    written_at_once,
-    written_whole,
-)
 
 
 def test_what_is_written_whole_leaves_nothing_beside(tmp_path):

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from bundle.labels import LESIONS
+from bundle.transforms import FuseLesionsd, class_names, fuse_lesions, fuse_outlines, fused_radius_px
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-from bundle.labels import LESIONS
-from bundle.transforms import FuseLesionsd, class_names, fuse_lesions, fuse_outlines, fused_radius_px
 
 label_maps = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(13, 20)), elements=st.integers(0, 4))
 

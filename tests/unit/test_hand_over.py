@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from bundle.hand_over import InitialLabel, load_pseudo_labels, save_pseudo_labels
 from bundle.manifest import Manifest
+from hypothesis import given
+from hypothesis import strategies as st
 
 R2 = (False, False, True, True, True)
 
@@ -41,10 +40,7 @@ def test_the_file_tells_manifest_settings_and_every_column(saved):
     assert content["rows"][0]["reason"] == "grade 0 was proposed"
 
 
-@given(
-    shares=st.lists(st.floats(0.01, 1), min_size=3, max_size=3),
-    weight=st.floats(0, 1),
-)
+@given(shares=st.lists(st.floats(0.01, 1), min_size=3, max_size=3), weight=st.floats(0, 1))
 def test_every_share_of_the_feasible_grades_survives_the_file(shares, weight, tmp_path_factory):
     soft = (0.0, 0.0, *(share / sum(shares) for share in shares))
     path = tmp_path_factory.getbasetemp() / "any.json"

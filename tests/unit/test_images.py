@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from bundle.images import decode, to_rgb
+from PIL import Image
 
 DEEP = np.array([[0, 255, 256], [0x80FF, 0xFE00, 0xFFFF]], np.uint16)
 """Two rows of three pixels; the upper bytes are 0, 0, 1 and 128, 254, 255."""

@@ -9,12 +9,12 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
-from PIL import Image, ImageDraw
-
 from bundle import ROOT
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
+from monai.bundle import ConfigWorkflow
+from PIL import Image, ImageDraw
+
 from tests.conftest import eye
 
 SIZE = 64

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from bundle.inferers import FlippedStep, WindowedStep, looking
 
 ENGINE = SimpleNamespace(state=SimpleNamespace(device=torch.device("cpu")))

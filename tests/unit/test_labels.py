@@ -3,7 +3,6 @@
 from itertools import chain, combinations
 
 import pytest
-
 from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESION_PRIORITY, LESIONS, feasible_grades
 
 SUBSETS = list(chain.from_iterable(combinations(LESIONS, size) for size in range(5)))

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
+from bundle.losses import CategoricalFocalLoss, class_weights, focal_terms
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bundle.losses import CategoricalFocalLoss, class_weights, focal_terms
 
 
 def test_two_even_classes_cost_a_quarter_of_a_quarter_of_log_two_each():

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, load_manifest, save_manifest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ROW = Photograph(
     id="made/a", image="made/a.jpg", split="train", sha256="0" * 64, perceptual_hash="f" * 64, width_px=60,

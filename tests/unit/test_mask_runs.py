@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import tifffile
+from bundle.transforms import load_mask, load_runs
+from bundle.transforms.bilevel import read_bilevel
+from bundle.transforms.runs import components_of, runs_of, runs_of_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
-
-from bundle.transforms import load_mask, load_runs
-from bundle.transforms.bilevel import read_bilevel
-from bundle.transforms.runs import components_of, runs_of, runs_of_bits
 
 MASK = np.array([[1, 1, 0, 0, 1], [0, 0, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
 

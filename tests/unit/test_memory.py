@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from bundle.memory import says_what_to_lower
 
 ENGINE = SimpleNamespace(state=SimpleNamespace(device=torch.device("cuda", 1)))

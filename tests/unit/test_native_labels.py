@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from bundle.transforms import components, native_labels, to_native
+from bundle.transforms import geometry as module
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label
 from torch.nn import functional as F
-
-from bundle.transforms import components, native_labels, to_native
-from bundle.transforms import geometry as module
 
 ROUNDING = 1e-6
 

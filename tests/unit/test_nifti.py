@@ -3,7 +3,6 @@
 import nibabel
 import numpy as np
 import pytest
-
 from bundle.transforms.nifti import PICTURE_AFFINE, affine_of, is_nifti, read_nifti, write_label_nifti
 
 WIDTH, HEIGHT = 6, 4

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
 from bundle import ROOT, packaging
 from bundle.files import file_sha256, write_json_whole
 from bundle.networks.multitask_unet import MultiTaskUNet

@@ -5,7 +5,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from bundle.pipeline import Settings, run_stages, stages, up_to
 
 

@@ -2,10 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import gmean
-
 from bundle.labels import LESIONS, Feasible, feasible_grades
 from bundle.pseudo_labels import (
     Evidence,
@@ -18,6 +14,9 @@ from bundle.pseudo_labels import (
     present_lesions,
     summarise,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import gmean
 
 R1, R2 = feasible_grades({"MA"}), feasible_grades({"HE", "EX"})
 FIELD = np.ones((10, 20), dtype=bool)
@@ -371,14 +370,7 @@ def row(name, probabilities=(0.1, 0.1, 0.1, 0.6, 0.1), feasible=R2, present=("HE
     found = support(*supported)
     decision = decide(p, feasible, found, Thresholds(), present=present)
     return audit_row(
-        name,
-        decision,
-        found,
-        feasible=feasible,
-        present=present,
-        probabilities=p,
-        graders_GC=graders,
-        winner=winner,
+        name, decision, found, feasible=feasible, present=present, probabilities=p, graders_GC=graders, winner=winner
     )
 
 

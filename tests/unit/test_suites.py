@@ -1,7 +1,6 @@
 """The rows of the tables lead to configs that are there, and a row that two tables share is run once."""
 
 import pytest
-
 from bundle import ROOT
 from bundle.labels import GRADES
 from bundle.suites import GRADERS, SUITES, helper, homes, suite_named

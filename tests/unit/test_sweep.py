@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-
 from bundle import ROOT
 from bundle.files import write_json_whole
 from bundle.manifest import Manifest, save_manifest

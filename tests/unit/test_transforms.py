@@ -5,11 +5,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from scipy import ndimage
-
 from bundle.labels import LESIONS
 from bundle.transforms import (
     Crop,
@@ -25,6 +20,10 @@ from bundle.transforms import (
     runs_of,
     to_native,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
 
 WIDTH, HEIGHT = 600, 400
 CENTRE, RADIUS = (280, 190), 180

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from monai.bundle.workflows import ConfigWorkflow
-
 from bundle.workflow import check_options, lasting_settings, run_settings, running_workflow
+from monai.bundle.workflows import ConfigWorkflow
 
 CONFIG = """
 imports:

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from bundle.datasets.audit import group_copies, perceptual_hash, unpack
+from bundle.datasets.near_hashes import DISTANCE_MAX, near_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-from bundle.datasets.audit import group_copies, perceptual_hash, unpack
-from bundle.datasets.near_hashes import DISTANCE_MAX, near_pairs
 
 
 def picture(seed, size=(90, 60)):

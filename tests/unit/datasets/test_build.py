@@ -7,8 +7,6 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
-
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
 from bundle.datasets.raw import RawPhotograph
@@ -16,6 +14,7 @@ from bundle.datasets.splits import graded_training
 from bundle.files import content_sha256
 from bundle.manifest import load_manifest, save_manifest
 from bundle.transforms import field_of_view, load_mask
+from PIL import Image, ImageOps
 
 
 def build(tree, folds=2, **options):

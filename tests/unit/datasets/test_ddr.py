@@ -6,13 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-
 from bundle.datasets.build import build_manifest
 from bundle.datasets.ddr import read_ddr
 from bundle.transforms import field_of_view
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 LABELS = {"train": "label", "valid": "segmentation label", "test": "label"}
 GRADES = {

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from bundle.datasets.deal import deal, join
 from bundle.datasets.splits import graded_training
 from bundle.manifest import Photograph, load_manifest, save_manifest

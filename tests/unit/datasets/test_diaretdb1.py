@@ -10,13 +10,12 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-
 from bundle.datasets.build import build_manifest
 from bundle.datasets.diaretdb1 import DrawConsensus, read_diaretdb1
 from bundle.transforms import field_of_view
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 WIDTH_PX, HEIGHT_PX = 60, 40
 EXPERTS = ("01", "02", "03", "04")

@@ -6,13 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-
 from bundle.datasets.build import build_manifest
 from bundle.datasets.folder import DrawGrey, DrawIndexed, read_folder
 from bundle.transforms import field_of_view
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 WIDTH_PX, HEIGHT_PX = 60, 40
 FILES = ("007-0004-000.jpg", "b.JPEG", "c.png", "d.tif", "e.TIFF")
@@ -148,10 +147,7 @@ def test_grey_may_be_stored_as_three_equal_channels_or_as_a_bit(root, mode):
     assert draw(60, 40)["EX"].sum() == 16
 
 
-@given(
-    values=st.lists(st.integers(0, 4), min_size=12, max_size=12),
-    order=st.permutations(("MA", "HE", "EX", "SE")),
-)
+@given(values=st.lists(st.integers(0, 4), min_size=12, max_size=12), order=st.permutations(("MA", "HE", "EX", "SE")))
 def test_each_pixel_goes_to_one_lesion_or_to_none(tmp_path_factory, values, order):
     path = tmp_path_factory.getbasetemp() / "indexed.png"
     stored = np.array(values, np.uint8).reshape(3, 4)

@@ -3,10 +3,9 @@
 import csv
 
 import pytest
+from bundle.datasets.grade_table import read_grades, read_splits
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bundle.datasets.grade_table import read_grades, read_splits
 
 
 @pytest.fixture

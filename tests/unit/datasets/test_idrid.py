@@ -4,7 +4,6 @@ import os
 import shutil
 
 import pytest
-
 from bundle.datasets.idrid import read_idrid
 
 
@@ -45,10 +44,9 @@ def test_an_absent_lesion_folder_is_a_lesion_nobody_looked_for(tiny_idrid):
 @pytest.mark.parametrize("absent", ["segmentation", "grading"])
 def test_one_part_is_enough(tiny_idrid, absent):
     shutil.rmtree(getattr(tiny_idrid, absent))
-    assert {row.id.split("/")[0] for row in read_idrid(tiny_idrid.root).photographs} == {
-        "segmentation",
-        "grading",
-    } - {absent}
+    assert {row.id.split("/")[0] for row in read_idrid(tiny_idrid.root).photographs} == {"segmentation", "grading"} - {
+        absent
+    }
 
 
 def test_the_training_half_is_enough(tiny_idrid):

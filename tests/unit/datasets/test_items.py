@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from bundle.datasets.items import (
     AttachById,
     file_items,

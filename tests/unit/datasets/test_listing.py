@@ -4,10 +4,9 @@ import os
 import sys
 
 import pytest
+from bundle.datasets.listing import Gaps, files, names
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bundle.datasets.listing import Gaps, files, names
 
 
 def touch(folder, *file_names):

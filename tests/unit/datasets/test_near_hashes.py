@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from bundle.datasets.near_hashes import CHUNKS, DISTANCE_MAX, near_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from bundle.datasets.near_hashes import CHUNKS, DISTANCE_MAX, near_pairs
 
 
 def listed(bits, distance_max=DISTANCE_MAX):

@@ -5,11 +5,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from scipy import ndimage
-
 from bundle.datasets.phantom import GRADE_SHARES, grades_of_part, macular_edema_risk, write_phantom
 from bundle.datasets.phantom_drawing import (
     SEVERE_PER_QUADRANT,
@@ -21,6 +16,10 @@ from bundle.datasets.phantom_drawing import (
     draw_photograph,
 )
 from bundle.labels import GRADES, LESIONS, feasible_grades
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
 
 SMALL = {"width_px": 288, "height_px": 192}
 COUNTS = {"num_lesion_train": 6, "num_lesion_test": 3, "num_graded_train": 4, "num_graded_test": 3}

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose
-from PIL import Image
-
 from bundle.datasets.items import file_items
 from bundle.datasets.photographs import PhotographDataset, collate
 from bundle.transforms import CutDetaild, MeasureFieldd, PrepareFundusd
+from monai.transforms import Compose
+from PIL import Image
+
 from tests.conftest import eye
 
 SIZE = 64

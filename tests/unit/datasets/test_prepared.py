@@ -13,12 +13,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from bundle import ROOT
 from bundle.datasets.prepared import PreparedDataset, _dense, _sparse
 from bundle.files import content_sha256
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 class Halved:

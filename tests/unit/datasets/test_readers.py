@@ -1,7 +1,6 @@
 """A data set is read by its name, or by the dotted name of a reader that is not among them."""
 
 import pytest
-
 from bundle.datasets.raw import Reading
 from bundle.datasets.readers import read
 

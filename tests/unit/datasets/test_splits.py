@@ -4,9 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from bundle.datasets.splits import (
     evaluation,
     graded_copies,
@@ -18,6 +15,8 @@ from bundle.datasets.splits import (
     stratified_folds,
 )
 from bundle.manifest import Manifest, Photograph
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def row(name, group=None, split="train", grade=None, outlined=False, fold=None, left_out=None):

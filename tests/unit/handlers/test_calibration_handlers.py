@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import ValidationHandler
-from torch import nn
-
 from bundle.engines import EvaluationStep, GradingStep
 from bundle.handlers.calibration import DrawGrades, FitTemperature, SaveGrader
 from bundle.handlers.scores import ScoreGrades
 from bundle.metrics.calibration import fit_temperature
 from bundle.networks.weights import load_weights
+from ignite.engine import Events
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import ValidationHandler
+from torch import nn
 
 CPU = torch.device("cpu")
 IDS = [f"photograph{number}" for number in range(8)]

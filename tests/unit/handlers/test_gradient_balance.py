@@ -4,11 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
-
 from bundle.handlers.gradient_balance import GradientBalance
 from bundle.losses import CategoricalFocalLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from torch import nn
 
 CPU = torch.device("cpu")
 

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from ignite.engine import Engine
-
 from bundle.handlers.joint_scores import ScoreJoint
+from ignite.engine import Engine
 
 GEOMETRY = torch.tensor([2.0, 0.0, 8.0, 12, 8])
 

@@ -5,9 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from monai.engines import SupervisedTrainer
-from torch import nn
-
 from bundle.engines import MultiTaskStep
 from bundle.handlers.label_curves import label_curves, pooled
 from bundle.handlers.label_update import LabelUpdateHandler
@@ -15,6 +12,8 @@ from bundle.handlers.meta_step import MetaStep, Moved
 from bundle.losses import CategoricalFocalLoss
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from monai.engines import SupervisedTrainer
+from torch import nn
 
 BETA = 0.8
 

@@ -1,9 +1,8 @@
 """An epoch's metric is the mean of its iterations, and of no other epoch's."""
 
 import torch
-from ignite.engine import Engine, Events
-
 from bundle.handlers.means import MeanOutputs
+from ignite.engine import Engine, Events
 
 
 def test_each_epoch_has_the_mean_of_its_own_iterations_under_the_given_name():

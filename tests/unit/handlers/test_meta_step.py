@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from torch.func import functional_call
-
 from bundle.handlers.meta_step import OBJECTIVES, MetaStep, divergence
 from bundle.losses import CategoricalFocalLoss
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from torch.func import functional_call
 
 BETA, VIRTUAL_LR = 0.8, 0.05
 

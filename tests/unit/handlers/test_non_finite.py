@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from ignite.engine import Engine
-
 from bundle.handlers.non_finite import FailOnNonFinite
+from ignite.engine import Engine
 
 
 def run(losses, handler):

@@ -5,9 +5,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
-
 from bundle.handlers.predictions import COLUMNS, PredictionHandler, prediction_row, unread_row
+from ignite.engine import Engine
 
 SIDE = 30
 GEOMETRY = torch.tensor([15.0, 0.0, 60.0, 90.0, 60.0])

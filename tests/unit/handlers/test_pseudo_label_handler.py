@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
-
 from bundle.attribution import NonFiniteLogits
 from bundle.hand_over import load_pseudo_labels
 from bundle.handlers.pseudo_label import PseudoLabelHandler
@@ -16,6 +14,7 @@ from bundle.manifest import Manifest, Photograph
 from bundle.pseudo_labels import Thresholds
 from bundle.reporting.decisions import write_decisions
 from bundle.reporting.panel import write_panel
+from ignite.engine import Engine
 
 HEIGHT, WIDTH = 40, 60
 GRADERS = torch.tensor([[0.5, 0.1, 0.1, 0.2, 0.1], [0.6, 0.0, 0.2, 0.1, 0.1]])

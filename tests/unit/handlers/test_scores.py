@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
-from PIL import Image
-
 from bundle.handlers.scores import ScoreGrades, ScoreLesions, WriteScores
 from bundle.manifest import Manifest, Photograph
+from ignite.engine import Engine
+from PIL import Image
 
 WIDTH_PX, HEIGHT_PX = 12, 8
 GEOMETRY = torch.tensor([2.0, 0.0, 8.0, WIDTH_PX, HEIGHT_PX])

@@ -1,7 +1,6 @@
 """A sweep is one run in MLflow, however often it is started; it ends as its tasks do."""
 
 import pytest
-
 from bundle.handlers.sweep_run import sweep_run
 from bundle.handlers.tracking import EXPERIMENT
 

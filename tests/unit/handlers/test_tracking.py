@@ -5,9 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
-from ignite.engine import Engine, Events
-
 from bundle.handlers.tracking import EXPERIMENT, RunTracker
+from ignite.engine import Engine, Events
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -83,10 +82,7 @@ def test_curves_have_one_point_an_epoch_under_split_task_and_metric(runs):
         name: {point.step: point.value for point in client(runs).get_metric_history(tracker.run_id, name)}
         for name in of(runs, runs / "curves")[0].data.metrics
     }
-    assert history == {
-        "train/both/loss": {1: 3.0, 2: 6.0},
-        "validation/grade/accuracy": {1: 0.25, 2: 0.25},
-    }
+    assert history == {"train/both/loss": {1: 3.0, 2: 6.0}, "validation/grade/accuracy": {1: 0.25, 2: 0.25}}
 
 
 def test_tasks_may_be_measured_on_different_splits(runs):

@@ -2,15 +2,14 @@
 
 import pytest
 import torch
+from bundle.engines import GradingStep
+from bundle.handlers.training_state import DropState, SaveWeights, SeedEpochs, TrainingState
+from bundle.networks.weights import load_weights
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 from torch import nn
-
-from bundle.engines import GradingStep
-from bundle.handlers.training_state import DropState, SaveWeights, SeedEpochs, TrainingState
-from bundle.networks.weights import load_weights
 
 EPOCHS = 3
 

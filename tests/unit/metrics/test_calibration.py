@@ -2,18 +2,10 @@
 
 import numpy as np
 import pytest
+from bundle.metrics.calibration import TEMPERATURES, as_logits, calibrate, fit_temperature, reliability, scale
+from bundle.metrics.grading import grading_scores
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bundle.metrics.calibration import (
-    TEMPERATURES,
-    as_logits,
-    calibrate,
-    fit_temperature,
-    reliability,
-    scale,
-)
-from bundle.metrics.grading import grading_scores
 
 RIGHT = np.log([[0.5, 0.125, 0.125, 0.125, 0.125]] * 8)
 """Logits that say 1/2 of grade 0 and 1/8 of each other."""

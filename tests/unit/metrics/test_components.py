@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
+from bundle.metrics.components import components, touched_components
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import label
-
-from bundle.metrics.components import components, touched_components
 
 
 def mask(*rows):

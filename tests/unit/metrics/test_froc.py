@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
+from bundle.metrics.froc import RATES, Candidates, candidates, local_maxima, sensitivities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.feature import peak_local_max
-
-from bundle.metrics.froc import RATES, Candidates, candidates, local_maxima, sensitivities
 
 
 def scores_with(places, shape=(40, 60)):

@@ -2,11 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from bundle.metrics.grading import grading_intervals, grading_scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score, roc_curve
-
-from bundle.metrics.grading import grading_intervals, grading_scores
 
 
 def certain(grades):

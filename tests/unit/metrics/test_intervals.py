@@ -3,10 +3,9 @@
 import math
 
 import pytest
+from bundle.metrics.intervals import resampled_interval
 from hypothesis import given
 from hypothesis import strategies as st
-
-from bundle.metrics.intervals import resampled_interval
 
 
 def test_without_overlap_it_is_students_interval():

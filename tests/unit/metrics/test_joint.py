@@ -2,12 +2,11 @@ import math
 
 import numpy as np
 import pytest
+from bundle.labels import LESIONS, feasible_grades
+from bundle.metrics.joint import joint_intervals, joint_scores, rules_grade
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score
-
-from bundle.labels import LESIONS, feasible_grades
-from bundle.metrics.joint import joint_intervals, joint_scores, rules_grade
 
 NONE, SPOTS, MORE = feasible_grades(set()), feasible_grades({"MA"}), feasible_grades({"MA", "EX"})
 

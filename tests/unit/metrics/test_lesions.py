@@ -3,13 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from bundle.labels import LESIONS
+from bundle.metrics.lesions import LesionScores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from sklearn.metrics import auc, average_precision_score, f1_score, jaccard_score
-
-from bundle.labels import LESIONS
-from bundle.metrics.lesions import LesionScores
 
 
 def certain(classes_HW):

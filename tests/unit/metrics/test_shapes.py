@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-
 from bundle.labels import LESIONS
 from bundle.metrics.shapes import LesionShapes
 

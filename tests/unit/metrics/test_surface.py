@@ -3,14 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from bundle.metrics import surface
+from bundle.metrics.surface import hd95_px
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import compute_hausdorff_distance
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
-
-from bundle.metrics import surface
-from bundle.metrics.surface import hd95_px
 
 
 def mask(*rows):

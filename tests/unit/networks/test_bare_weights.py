@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from bundle.files import load_json
 from bundle.networks.bare_weights import read_description, write_bare
 from bundle.networks.multitask_unet import MultiTaskUNet

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
-
 from bundle.attribution import grade_maps
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork, resized_maps
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
+from torch import nn
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 

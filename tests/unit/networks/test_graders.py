@@ -8,11 +8,10 @@ import pytest
 import timm
 import torch
 import torchvision
-from torch import nn
-
 from bundle.networks import graders
 from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric
 from bundle.networks.vgg import Normalise
+from torch import nn
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 PARAMETERS = {

@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from bundle.networks.label_update import LabelUpdateNetwork, mask_softmax
 from bundle.networks.multitask_unet import MultiTaskUNet
+from hypothesis import given
+from hypothesis import strategies as st
 
 INITIAL = torch.tensor([[0.0, 0.0, 0.5, 0.3, 0.2], [0.0, 1.0, 0.0, 0.0, 0.0]])
 FEASIBLE = INITIAL > 0

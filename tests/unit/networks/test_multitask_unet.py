@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from bundle.networks.multitask_unet import BothTasks, GradeTask, MultiTaskUNet
 from bundle.networks.weights import load_weights, refuse_fused, save_weights
 

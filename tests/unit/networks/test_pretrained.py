@@ -8,13 +8,12 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from bundle.networks import pretrained
+from bundle.networks.pretrained import imagenet_weights, read_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models import densenet201
 from torchvision.models._api import WeightsEnum
-
-from bundle.networks import pretrained
-from bundle.networks.pretrained import imagenet_weights, read_weights
 
 
 class Bomb:

@@ -6,7 +6,6 @@ import resource
 import signal
 
 import torch
-
 from bundle.networks.weights import save_whole
 
 

@@ -7,12 +7,11 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from torch import nn
-
 from bundle.networks.multitask_unet import BothTasks, GradeTask
 from bundle.networks.segmenters import ARCHITECTURES, ENCODERS, GradedSegmenter
 from bundle.networks.vgg import Normalise
 from bundle.networks.weights import load_weights, save_weights
+from torch import nn
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 FAMILIES = {"unet": smp.Unet, "linknet": smp.Linknet, "deeplabv3plus": smp.DeepLabV3Plus, "fpn": smp.FPN}

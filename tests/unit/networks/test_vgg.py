@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torchvision.models.vgg import cfgs, make_layers
-
 from bundle.networks.vgg import Normalise, VGG16Encoder
+from torchvision.models.vgg import cfgs, make_layers
 
 NARROW = 1 / 16
 

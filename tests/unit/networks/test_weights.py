@@ -3,8 +3,6 @@
 import pytest
 import torch
 import torchvision
-from torchvision.models.resnet import BasicBlock, ResNet
-
 from bundle.files import file_sha256
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
@@ -19,6 +17,7 @@ from bundle.networks.weights import (
     save_weights,
     save_whole,
 )
+from torchvision.models.resnet import BasicBlock, ResNet
 
 FACTS = {"width": 1 / 16, "image_size": 64, "seed": 3}
 

@@ -5,8 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from bundle.reporting.comparison import Comparison, csv_rows, difference_table, grade_table, label_table, lesion_table
 from bundle.reporting.comparison import paper_table as in_papers_terms
 from bundle.reporting.comparison_figure import write_comparison_figure
@@ -14,6 +12,7 @@ from bundle.reporting.comparison_page import portable, write_comparison
 from bundle.reporting.paper import NAMES, PAPER
 from bundle.reporting.runs import Evaluated, Found, Repeat
 from bundle.suites import SUITES, Row, Suite
+from PIL import Image
 
 DASH = "\N{EN DASH}"
 SUITE = Suite(

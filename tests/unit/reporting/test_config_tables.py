@@ -1,7 +1,6 @@
 """The page of options tells of each id its default and the comment beside it, and which options have none."""
 
 import pytest
-
 from bundle.reporting.config_tables import Id, describe, ids_of, unexplained
 
 TRAIN = """\

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
 from bundle.datasets.audit import group_copies, unpack
 from bundle.datasets.near_hashes import near_pairs
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting import copies
 from bundle.reporting.copies import contact_sheet, copy_rows, printable, write_copies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 WIDTH_PX, HEIGHT_PX = 90, 60
 RED, GREEN = (200, 60, 60), (60, 200, 60)

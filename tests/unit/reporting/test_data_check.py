@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from bundle.datasets.audit import group_copies, unpack
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
@@ -28,6 +26,7 @@ from bundle.reporting.data_check_page import outlined_shown, write_check
 from bundle.reporting.overlay import LESION_HEX
 from bundle.reporting.tables import MISSING
 from bundle.transforms import field_of_view
+from PIL import Image
 
 HOSTILE = (
     "</td></table><img src=x onerror=\"document.title='broken into'\"><script>document.title='worse'</script>&'$name"

@@ -7,11 +7,10 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from bundle.reporting.decisions import write_decisions
 from bundle.reporting.tables import MISSING
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 HOSTILE = "<img src=x onerror=\"document.title='broken into'\">\"'&.jpg"
 SUMMARY = {

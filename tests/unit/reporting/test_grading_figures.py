@@ -4,9 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from bundle.reporting.grading_figures import confusion, write_confusion, write_reliability
+from PIL import Image
 
 P = np.array([[0.9, 0.1, 0, 0, 0], [0.3, 0.1, 0.6, 0, 0], [0, 0.1, 0.2, 0.5, 0.2]])
 GRADES = np.array([0, 2, 4])

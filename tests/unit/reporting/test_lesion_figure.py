@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from bundle.labels import LESION_COLOURS, LESIONS
 from bundle.reporting.lesion_figure import DPI, PICTURE_PX, Compared, write_lesion_figure
+from PIL import Image
 
 HEIGHT, WIDTH = 800, 1200
 

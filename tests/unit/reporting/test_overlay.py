@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from bundle.labels import LESION_COLOURS
+from bundle.reporting.overlay import heat_overlay, lesion_overlay, shrink_lesions, shrink_mask, write_mask_png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
-
-from bundle.labels import LESION_COLOURS
-from bundle.reporting.overlay import heat_overlay, lesion_overlay, shrink_lesions, shrink_mask, write_mask_png
 
 GREY = np.full((7, 9, 3), 100, dtype=np.uint8)
 

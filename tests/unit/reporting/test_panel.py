@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from bundle.labels import GRADES
 from bundle.reporting.panel import write_panel
+from PIL import Image
 
 HEIGHT, WIDTH = 60, 80
 RNG = np.random.default_rng(7)

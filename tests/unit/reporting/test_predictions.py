@@ -10,8 +10,6 @@ import tracemalloc
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
-
 from bundle import ROOT
 from bundle.files import release
 from bundle.handlers.predictions import Prediction, prediction_row, unread_row
@@ -19,6 +17,7 @@ from bundle.labels import LESION_COLOURS
 from bundle.reporting.overlay import lesion_overlay
 from bundle.reporting.predictions import PredictionFiles, _overlay
 from bundle.transforms import load_photograph
+from PIL import Image
 
 WIDTH, HEIGHT = 90, 60
 

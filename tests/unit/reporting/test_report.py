@@ -8,12 +8,11 @@ import re
 
 import numpy as np
 import pytest
+from bundle.labels import LESION_COLOURS
+from bundle.reporting.report import Card, write_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-from bundle.labels import LESION_COLOURS
-from bundle.reporting.report import Card, write_report
 
 FACTS = {"Model": "model.pt <v1>", "Manifest": "idrid.json"}
 

@@ -5,10 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from bundle.labels import GRADES, LESIONS
 from bundle.reporting.report import Card, write_report
+from PIL import Image
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='broken into'\">\"'&.jpg",

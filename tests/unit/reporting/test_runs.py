@@ -1,7 +1,6 @@
 """Which runs of a store count: the newest finished evaluation of each row, fold and seed, with its training."""
 
 import pytest
-
 from bundle.handlers.tracking import find_experiment
 from bundle.reporting.runs import Repeat, read_runs, store_uri
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-
 from bundle.files import load_json, write_json_whole
 from bundle.manifest import Manifest, load_manifest, save_manifest
 from bundle.networks.multitask_unet import MultiTaskUNet

@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-
 from scripts.cli import main
 
 

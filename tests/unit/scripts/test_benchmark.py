@@ -4,7 +4,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-
 from bundle.datasets.items import items
 from bundle.manifest import load_manifest
 from scripts.benchmarks import timing

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
-
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
+from PIL import Image
 from scripts.benchmarks import inference as suite
 from scripts.benchmarks.inference import REFERENCE, Way, agreement_table, giga_macs, in_turns
 from scripts.benchmarks.inference_folder import NO_BACKEND, folder_table, plain
+from torch import nn
 
 FACTS = {"width": 1 / 16, "batch_norm": True, "decoder_norm": "group", "image_size": 64}
 

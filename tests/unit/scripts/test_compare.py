@@ -1,10 +1,9 @@
 """The command writes a page, a CSV file and a picture from a store, or says in one line what is wrong."""
 
 import pytest
+from bundle.handlers.tracking import default_uri, find_experiment
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
-
-from bundle.handlers.tracking import default_uri, find_experiment
 from scripts import compare as script
 
 

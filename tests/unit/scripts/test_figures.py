@@ -6,10 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-
 from bundle.files import file_sha256, write_json_whole
 from bundle.hand_over import save_pseudo_labels
 from bundle.labels import GRADES
@@ -20,6 +16,9 @@ from bundle.networks.weights import save_weights
 from bundle.pseudo_labels import Thresholds, evidence
 from bundle.reporting.figures import failed_rules, scores_below
 from bundle.sweep import Sweep, lay_out
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from scripts import figures as script
 from scripts import prepare
 

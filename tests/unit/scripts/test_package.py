@@ -4,7 +4,6 @@ import zipfile
 
 import pytest
 import torch
-
 from bundle import packaging
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights

@@ -1,7 +1,6 @@
 """The command writes a whole manifest, or says in one line what is wrong and exits with code 2."""
 
 import pytest
-
 from bundle.manifest import load_manifest
 from scripts import prepare as script
 
