@@ -146,7 +146,7 @@ def test_an_unknown_architecture_is_refused(folder, pretrain, tmp_path):
     done = pretrain(folder, "resnext50", "--architecture", "alexnet", "--track", "False", "--output_dir", tmp_path)
     assert done.returncode == 1
     assert "expected architecture in ['resnext50_32x4d'" in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".run.lock"]
 
 
 def test_a_manifest_without_grades_is_refused_and_what_is_missing_is_said(folder, pretrain, tmp_path):
@@ -156,4 +156,4 @@ def test_a_manifest_without_grades_is_refused_and_what_is_missing_is_said(folder
     done = pretrain(tmp_path, "resnext50", "--track", "False")
     assert done.returncode == 1
     assert "expected graded photographs to train on, without an outlined copy (fold 0 of 3), found none" in done.stderr
-    assert not (tmp_path / "resnext50").exists()
+    assert [path.name for path in (tmp_path / "resnext50").iterdir()] == [".run.lock"]

@@ -104,7 +104,7 @@ def test_a_killed_run_leaves_no_half_of_a_file_and_the_next_one_gives_the_same_b
     undisturbed = {path.name: path.read_bytes() for path in finals(finished / "panels")}
     assert 3 <= len(finals(output / "panels")) < len(undisturbed)
     assert all(path.read_bytes() == undisturbed[path.name] for path in finals(output / "panels"))
-    assert [path.name for path in output.iterdir()] == ["panels"]
+    assert [path.name for path in output.iterdir()] == [".run.lock", "panels"]
     again = typed(*words, cwd=folder)
     assert again.returncode == 0, again.stderr[-3000:]
     for name in ("pseudo_labels.json", "pseudo_labels.csv", "summary.json", "decisions.html"):
