@@ -7,7 +7,7 @@ DEMO := outputs/$(if $(DATA),demo_idrid,demo)
 RESULTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check
+.PHONY: help install demo test check faults
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,3 +38,6 @@ check: install  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: install  ## the whole fault kit: kills, full disks, lost data and servers; about an hour
+	$(BIN)/python -m pytest tests/faults --faults 20 --account faults.json
