@@ -16,6 +16,9 @@ from scripts.cli import main
 
 ALL_ARCHITECTURES = ",".join(ARCHITECTURES)
 
+LOCK_WAIT_S = 10.0
+"""A run that was just killed holds its folder until its loader processes notice."""
+
 
 def pipeline(
     manifest: str,
@@ -68,7 +71,7 @@ def pipeline(
     )  # fmt: skip
     todo = up_to(stages(settings), until)
     try:
-        run_stages(todo, settings.output_dir)
+        run_stages(todo, settings.output_dir, lock_wait_s=LOCK_WAIT_S)
     except StageFailed as error:
         sys.exit(f"error: {error}")
     print(write_results(settings.output_dir, data, todo, results))
