@@ -31,9 +31,11 @@ else
 endif
 	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo $(if $(RESULTS),--results $(RESULTS))
 
-test: install  ## the tests, in two processes at once; those on real photographs run where IDRID_ROOT is set
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/fuzz bundle > .tests.log 2>&1 & others=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/contracts tests/integration tests/faults; ended=$$?; \
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test: install  ## the tests, two processes at a time; those on real photographs run where IDRID_ROOT is set
+	{ $(PYTEST) tests/unit/*/ && $(PYTEST) tests/unit/test_*.py bundle && $(PYTEST) tests/fuzz; } > .tests.log 2>&1 & others=$$!; \
+	$(PYTEST) tests/contracts && $(PYTEST) tests/integration && $(PYTEST) tests/faults; ended=$$?; \
 	wait $$others || ended=1; cat .tests.log; rm .tests.log; exit $$ended
 
 check: install  ## ruff and mypy
