@@ -20,6 +20,9 @@ from torch import Tensor, nn
 SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
 """Our names of the formats, and how their files end; OpenVINO keeps its weights in a second file, ``.bin``."""
 
+NETWORK_OPTIONS = ("width", "batch_norm", "decoder_norm", "image_size")
+"""Options of ``configs/inference.yaml`` that must be what they were in training."""
+
 DIFFERENCE_MOST, DICE_LEAST = 1e-3, 0.999
 """How far an export may be from the network, in logits and in lesion pixels; the grade must be the same."""
 
@@ -116,7 +119,7 @@ def trained_network(checkpoint: str | os.PathLike, settings: Mapping[str, Any]) 
     given = {name: value for name, value in settings.items() if value is not None}
     check_facts(checkpoint, said, {name: value for name, value in given.items() if name in said})
     known = {**given, **said}
-    if missing := [name for name in ("width", "batch_norm", "decoder_norm", "image_size") if name not in known]:
+    if missing := [name for name in NETWORK_OPTIONS if name not in known]:
         raise ValueError(f"expected {checkpoint} to say its {missing[0]}, found nothing; say --{missing[0]}")
     classes = {"lesion_classes": 1} if known.get("fuse") else {}
     network = MultiTaskUNet(False, known["width"], known["batch_norm"], decoder_norm=known["decoder_norm"], **classes)

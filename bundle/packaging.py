@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from bundle import ROOT
+from bundle.export import NETWORK_OPTIONS
 from bundle.files import load_json, written_whole
 from bundle.networks.bare_weights import write_bare
 from bundle.networks.weights import load_weights, provenance, refuse_fused
@@ -32,9 +33,6 @@ HELD = {
 """What a package holds of the sources; anything else in these folders is refused, for it may be data of patients."""
 
 METADATA = "configs/metadata.json"
-NETWORK_OPTIONS = ("width", "batch_norm", "decoder_norm", "image_size")
-"""Options of ``configs/inference.yaml`` that must be what they were in training."""
-
 ZOO_LIMIT_BYTES = 25_000_000
 """The zoo takes no larger file in a pull request; ``large_files.yml`` says where it is instead."""
 

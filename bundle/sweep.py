@@ -161,13 +161,18 @@ class _Cell:
         return Task(name=self._name(row), stages=stages, output_dir=self._folder(row), needs=names)
 
     def _name(self, row: str) -> str:
-        return f"{row}/fold{self.fold}_seed{self.seed}"
+        return task_name(row, self.fold, self.seed)
 
     def _folder(self, row: str) -> Path:
         return self.sweep.output_dir / self._name(row)
 
     def _weights(self, row: str) -> Path:
         return self._folder(row) / "model.pt"
+
+
+def task_name(row: str, fold: int, seed: int) -> str:
+    """Name one repeat of a row; also where its files lie below the sweep's folder."""
+    return f"{row}/fold{fold}_seed{seed}"
 
 
 def _helpers(rows: Sequence[Row]) -> list[Row]:

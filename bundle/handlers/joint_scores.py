@@ -1,20 +1,18 @@
 """Score how predicted grades and predicted lesions go together, where the true grade of a photograph is known."""
 
-# flake8: noqa: N806
-
 from collections.abc import Sequence
 
 import torch
 from bundle.datasets.items import UNKNOWN_GRADE
+from bundle.handlers.scores import Scorer
 from bundle.labels import Feasible, feasible_grades
 from bundle.metrics.joint import joint_intervals, joint_scores
-from bundle.metrics.lesions import most_probable_class
 from bundle.pseudo_labels import present_lesions
-from bundle.transforms import to_native
-from ignite.engine import Engine, Events
+from bundle.transforms import native_labels
+from ignite.engine import Engine
 
 
-class ScoreJoint:
+class ScoreJoint(Scorer):
     """Score grades against the lesions of the same prediction at native size (see :func:`joint_scores`).
 
     As in inference, a lesion is present if one pixel of it is predicted, and all four were looked for.
@@ -27,11 +25,6 @@ class ScoreJoint:
     def __init__(self, ids: Sequence[str], fuse: bool = False) -> None:
         self.ids = set() if fuse else set(ids)
         self.reset()
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.reset)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.compute)
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
@@ -59,5 +52,4 @@ class ScoreJoint:
 
 
 def _allowed(lesions: torch.Tensor, geometry: torch.Tensor) -> Feasible:
-    label_map_HW = most_probable_class(to_native(lesions.cpu(), geometry)).numpy()
-    return feasible_grades(present_lesions(label_map_HW))
+    return feasible_grades(present_lesions(native_labels(lesions.cpu(), geometry)))

@@ -1,7 +1,8 @@
 """Score an evaluation at the photographs' own size and leave the numbers in the engine's metrics."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from bundle.datasets.items import UNKNOWN_GRADE
@@ -14,7 +15,32 @@ from bundle.transforms import class_names, fuse_outlines, load_masks, to_native
 from ignite.engine import Engine, Events
 
 
-class ScoreLesions:
+class Scorer(ABC):
+    """Collects what an evaluation predicts, batch by batch, and puts scores into the engine's metrics at its end."""
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.compute)
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget the images of an earlier evaluation."""
+
+    @abstractmethod
+    def update(self, engine: Engine) -> None:
+        """Add the images of a batch."""
+
+    @abstractmethod
+    def compute(self, engine: Engine) -> None:
+        """Put the scores into ``engine.state.metrics``."""
+
+    @abstractmethod
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return 95 % bootstrap intervals over the images of the last evaluation."""
+
+
+class ScoreLesions(Scorer):
     """Score lesion probabilities against the outlines at native size (see :class:`LesionScores`).
 
     Args:
@@ -31,11 +57,6 @@ class ScoreLesions:
         self.manifest, self.fuse, self.shapes = manifest, fuse, shapes
         self.rows = {row.id: row for row in rows if not fuse or set(row.annotated) == set(LESIONS)}
         self.reset()
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.reset)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.compute)
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
@@ -65,7 +86,7 @@ class ScoreLesions:
         return self.scores.intervals() if self.rows else {}
 
 
-class ScoreGrades:
+class ScoreGrades(Scorer):
     """Score grade probabilities wherever the true grade of a photograph is known.
 
     Args:
@@ -76,11 +97,6 @@ class ScoreGrades:
     def __init__(self, ids: Sequence[str], training_grades: Sequence[int] | None = None) -> None:
         self.ids, self.training_grades = set(ids), training_grades
         self.reset()
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.reset)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.compute)
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
@@ -107,13 +123,6 @@ class ScoreGrades:
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities ``(N, 5)`` and true grades ``(N,)`` of the last evaluation."""
         return np.stack(self.probabilities), np.array(self.grades)
-
-
-class Scorer(Protocol):
-    """Knows the intervals of its scores."""
-
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return 95 % bootstrap intervals over the images of the last evaluation."""
 
 
 class WriteScores:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
+from bundle.label_maps import most_probable_class
 from bundle.labels import LESION_PRIORITY, LESIONS
 from bundle.metrics.bootstrap import image_weights, percentile_interval
 from bundle.metrics.by_lesion import mean_over_images, named, ratio
@@ -237,16 +238,6 @@ def _check(
 def _histogram(scores: Tensor) -> np.ndarray:
     bins = (scores.float().clamp(0, 1) * (SCORE_BINS - 1)).round_().int()
     return torch.bincount(bins.flatten(), minlength=SCORE_BINS).cpu().numpy()
-
-
-def most_probable_class(probabilities_CHW: Tensor) -> Tensor:
-    """Return the argmax over classes as uint8; at native size this is seven times faster than ``Tensor.argmax``."""
-    best = probabilities_CHW[0].clone()
-    winner = torch.zeros_like(best, dtype=torch.uint8)
-    for index, scores in enumerate(probabilities_CHW[1:], start=1):
-        winner.masked_fill_(scores > best, index)
-        torch.maximum(best, scores, out=best)
-    return winner
 
 
 def _on_cpu(

@@ -1,14 +1,13 @@
 """A bare state dict, which is all that MONAI's tools read, and beside it a file that says what it belongs to."""
 
-import io
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from bundle.files import file_sha256, load_json, write_text_whole, written_whole
+from bundle.files import file_sha256, load_json, write_text_whole
+from bundle.networks.torch_file import save_whole
 from torch import Tensor
 
 
@@ -18,10 +17,7 @@ def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: st
     The same tensors give the same bytes. A path among the facts is shortened to its name: what is packaged is
     handed on.
     """
-    buffer = io.BytesIO()  # into a file, torch would write that file's name as well
-    torch.save(dict(state), buffer)
-    with written_whole(path) as beside:
-        beside.write_bytes(buffer.getvalue())
+    save_whole(path, state)
     said = {"network": network, "facts": {name: _name_of(fact) for name, fact in facts.items()}}
     text = json.dumps({**said, "sha256": file_sha256([path])}, indent=4) + "\n"
     write_text_whole(_description(path), text)

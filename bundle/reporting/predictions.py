@@ -168,7 +168,6 @@ class PredictionFiles:
 
 def _take_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(folder)
         claim(folder)
     except OSError as error:

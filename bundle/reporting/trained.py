@@ -14,6 +14,7 @@ from bundle.networks.weights import load_weights, provenance, refuse_fused
 from bundle.pipeline import CONFIGS
 from bundle.reporting.runs import Repeat
 from bundle.suites import Row
+from bundle.sweep import task_name
 from monai.bundle.config_parser import ConfigParser
 
 REPEAT_FOLDER = re.compile(r"fold(\d+)_seed(\d+)")
@@ -42,7 +43,7 @@ class Trained:
 
 def repeat_folder(sweep: Path, name: str, repeat: Repeat) -> Path:
     """Return where a sweep keeps a row's files of one fold and seed (see :mod:`bundle.sweep`)."""
-    return sweep / name / f"fold{repeat.fold}_seed{repeat.seed}"
+    return sweep / task_name(name, repeat.fold, repeat.seed)
 
 
 def load_trained(sweep: Path, row: Row, repeat: Repeat, manifest: Manifest) -> Trained:

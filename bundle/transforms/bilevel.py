@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import tifffile
+from bundle.manifest import PIXELS_MAX
 from numpy.typing import NDArray
-from PIL import Image
 
 STORED = {tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE}
 INDEXED = {tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISBLACK}
-PIXELS_MAX = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-"""As Pillow refuses: a header that declares more is not believed."""
-
 BROKEN = (
     tifffile.TiffFileError, OSError, zlib.error, struct.error, ValueError, LookupError, TypeError, AttributeError,
     ArithmeticError, AssertionError, RuntimeError,

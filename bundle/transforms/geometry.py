@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from bundle.label_maps import most_probable_class
 from bundle.manifest import PIXELS_MAX
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -206,21 +207,12 @@ def native_labels(scores: Tensor, geometry: Iterable[float]) -> NDArray[np.uint8
         return labels
     y = _Places.of(size, crop.side, range(rows.start - crop.top, rows.stop - crop.top))
     x = _Places.of(size, crop.side, range(columns.start - crop.left, columns.stop - crop.left))
-    settled = _settled(_largest(scores))[:, x.low]  # (S, columns)
+    settled = _settled(most_probable_class(scores))[:, x.low]  # (S, columns)
     inside = torch.from_numpy(labels[rows, columns])
     step = max(1, BLOCK_PX // len(x.low))
     for start in range(0, len(y.low), step):
         block = y.part(slice(start, start + step))
         inside[start : start + step] = _block_labels(scores, settled[block.low], block, x)
-    return labels
-
-
-def _largest(scores: Tensor) -> Tensor:
-    """Return the first of the largest channels, uint8; torch's own argmax over a first axis is ten times as slow."""
-    best, labels = scores[0].clone(), torch.zeros(scores.shape[1:], dtype=torch.uint8)
-    for value, score in enumerate(scores[1:], start=1):
-        labels.masked_fill_(score > best, value)
-        torch.maximum(best, score, out=best)
     return labels
 
 
@@ -238,9 +230,9 @@ def _block_labels(scores: Tensor, settled: Tensor, y: _Places, x: _Places) -> Te
     if not len(open_at):
         return settled
     if len(open_at) > GATHERED_SHARE_MAX * settled.numel():
-        return _largest(_interpolated_rows(scores, y, x))
+        return most_probable_class(_interpolated_rows(scores, y, x))
     row, column = open_at // settled.shape[1], open_at % settled.shape[1]
-    settled.view(-1)[open_at] = _largest(_interpolated_pixels(scores, y.part(row), x.part(column)))
+    settled.view(-1)[open_at] = most_probable_class(_interpolated_pixels(scores, y.part(row), x.part(column)))
     return settled
 
 

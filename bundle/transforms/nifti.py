@@ -14,12 +14,12 @@ import nibabel
 import numpy as np
 from bundle.files import written_whole
 from bundle.images import on_black, upper_bits
+from bundle.manifest import PIXELS_MAX
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
-from PIL import Image
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -31,9 +31,6 @@ BROKEN = (
 
 START_MAX_BYTES, NIFTI2_BYTES = 2**20, 540
 """Of header and remarks, and of the longer of the two headers."""
-
-PIXELS_MAX = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-"""Pillow's limit for a picture, held here too: a header is easily made to declare anything."""
 
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Of a picture that is no NIfTI: x to the left and y to the back in RAS, as ITK places a PNG."""

@@ -11,7 +11,7 @@ import pytest
 from bundle import ROOT
 
 FLOORS = (
-    {"labels", "files", "images", "manifest", "hand_over", "provenance", "distributed", "memory"},
+    {"labels", "files", "images", "manifest", "hand_over", "provenance", "distributed", "memory", "label_maps"},
     {"datasets", "transforms", "networks", "losses", "hypergradient", "metrics", "attribution", "pseudo_labels"},
     {"engines", "handlers", "backends", "inferers"},
     {"reporting", "workflow", "pipeline", "suites", "sweep", "executors", "export", "packaging"},

@@ -1,0 +1,26 @@
+"""Files of torch: whole, and with the same bytes for the same content."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from bundle.files import written_whole
+
+
+def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write a torch file beside, then rename it; the same content has the same bytes.
+
+    Raises:
+        OSError: if it cannot be written, such as on a full disk.
+    """
+    # Given a path, torch would write the name beside into the file, and say nothing of the disk when it is full.
+    with written_whole(path) as beside, beside.open("wb") as file:
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:
+            if not isinstance(error.__context__, OSError):
+                raise
+            raise OSError(
+                f"cannot write {path}: {error.__context__.strerror}; make room there, and run the same command again"
+            ) from error
