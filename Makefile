@@ -31,7 +31,7 @@ else
 endif
 	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo $(if $(RESULTS),--results $(RESULTS))
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest
 
 test: install  ## the tests, two processes at a time; those on real photographs run where IDRID_ROOT is set
 	{ $(PYTEST) tests/unit/*/ && $(PYTEST) tests/unit/test_*.py bundle && $(PYTEST) tests/fuzz; } > .tests.log 2>&1 & others=$$!; \

@@ -8,6 +8,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
+from bundle.datasets.build import build_manifest
+from bundle.datasets.idrid import read_idrid
+from bundle.datasets.phantom import write_phantom
+from bundle.manifest import save_manifest
+from bundle.transforms import field_of_view
 from hypothesis import settings
 from PIL import Image
 
@@ -119,3 +124,16 @@ def tiny_idrid(empty_idrid: TinyIdrid) -> TinyIdrid:
     tree.grade("train", {f"IDRiD_{n:03}": g for n, g in enumerate((0, 1, 2, 3, 4, 0), start=1)}, first_seed=10)
     tree.grade("test", {"IDRiD_001": 2, "IDRiD_002": 4}, first_seed=20)
     return tree
+
+
+@pytest.fixture(scope="session")
+def write_phantom_manifest():
+    """Draw a phantom of so many photographs of each kind below a folder, and write its manifest."""
+
+    def write(folder, *, folds=3, name="manifest.json", **numbers):
+        write_phantom(folder / "phantom", width_px=288, height_px=192, seed=3, **numbers)
+        photographs, notes = read_idrid(folder / "phantom")
+        manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=folds, notes=notes)
+        save_manifest(manifest, folder / name)
+
+    return write

@@ -15,11 +15,6 @@ import numpy as np
 import pytest
 import torch
 from bundle import ROOT
-from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import write_phantom
-from bundle.manifest import save_manifest
-from bundle.transforms import field_of_view
 from PIL import Image
 
 SEED = 7
@@ -72,9 +67,13 @@ def account(request):
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory, python):
+def world(tmp_path_factory, python, write_phantom_manifest):
     """The phantom, its manifest, and the undisturbed result of every stage that was asked for."""
-    return World(tmp_path_factory.mktemp("faults"), python)
+    folder = tmp_path_factory.mktemp("faults")
+    write_phantom_manifest(
+        folder / "data", num_lesion_train=6, num_lesion_test=3, num_graded_train=9, num_graded_test=3, folds=2
+    )
+    return World(folder, python)
 
 
 class World:
@@ -83,13 +82,6 @@ class World:
     def __init__(self, folder, python):
         self.folder, self.python, self.undisturbed, self.took_s = folder, python, folder / "undisturbed", {}
         self.data = folder / "data"
-        write_phantom(
-            self.data / "phantom", num_lesion_train=6, num_lesion_test=3, num_graded_train=9, num_graded_test=3,
-            width_px=288, height_px=192, seed=3,
-        )  # fmt: skip
-        photographs, notes = read_idrid(self.data / "phantom")
-        manifest = build_manifest("phantom", photographs, self.data / "phantom", field_of_view, folds=2, notes=notes)
-        save_manifest(manifest, self.data / "manifest.json")
 
     def words(self, stage, out, track=False, data=None):
         """Return what a user types for a stage; what it needs of earlier stages is the undisturbed result."""

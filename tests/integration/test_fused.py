@@ -3,15 +3,11 @@
 import pytest
 import torch
 from bundle import ROOT
-from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import write_phantom
 from bundle.datasets.splits import lesion_labelling
 from bundle.files import load_json
 from bundle.hand_over import save_pseudo_labels
 from bundle.labels import GRADES, feasible_grades
-from bundle.manifest import load_manifest, save_manifest
-from bundle.transforms import field_of_view
+from bundle.manifest import load_manifest
 
 CONFIGS = ROOT / "configs"
 SMOKE = "experiments/smoke/train.yaml"
@@ -41,16 +37,10 @@ def label(row):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_phantom_manifest):
     """A phantom, its manifest, and a pseudo-label for each outlined photograph."""
     folder = tmp_path_factory.mktemp("fused")
-    write_phantom(
-        folder / "phantom", num_lesion_train=6, num_lesion_test=2, num_graded_train=6, num_graded_test=2,
-        width_px=288, height_px=192, seed=3,
-    )  # fmt: skip
-    photographs, notes = read_idrid(folder / "phantom")
-    manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=3, notes=notes)
-    save_manifest(manifest, folder / "manifest.json")
+    write_phantom_manifest(folder, num_lesion_train=6, num_lesion_test=2, num_graded_train=6, num_graded_test=2)
     manifest = load_manifest(folder / "manifest.json")
     save_pseudo_labels(folder / "labels.json", manifest, {}, [label(row) for row in lesion_labelling(manifest)])
     return folder

@@ -7,13 +7,9 @@ import json
 import pytest
 import torch
 from bundle import ROOT
-from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import write_phantom
 from bundle.datasets.splits import graded_copies, graded_training, graded_validation, lesion_labelling
 from bundle.files import load_json
 from bundle.manifest import load_manifest, save_manifest
-from bundle.transforms import field_of_view
 from PIL import Image
 
 CONFIGS = ROOT / "configs"
@@ -50,16 +46,10 @@ def pretrain(run_stage):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_phantom_manifest):
     """A phantom of 6 outlined and 12 graded photographs to train on, and its manifest."""
     folder = tmp_path_factory.mktemp("graders")
-    write_phantom(
-        folder / "phantom", num_lesion_train=6, num_lesion_test=2, num_graded_train=12, num_graded_test=2,
-        width_px=288, height_px=192, seed=3,
-    )  # fmt: skip
-    photographs, notes = read_idrid(folder / "phantom")
-    manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=3, notes=notes)
-    save_manifest(manifest, folder / "manifest.json")
+    write_phantom_manifest(folder, num_lesion_train=6, num_lesion_test=2, num_graded_train=12, num_graded_test=2)
     return folder
 
 

@@ -13,30 +13,22 @@ import time
 import pytest
 import torch
 from bundle import ROOT
-from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import write_phantom
 from bundle.files import load_json
-from bundle.manifest import load_manifest, save_manifest
+from bundle.manifest import load_manifest
 from bundle.networks.graders import Grader
 from bundle.networks.weights import save_weights
-from bundle.transforms import field_of_view
 
 IMAGE_PX = 64
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_phantom_manifest):
     """A phantom, its manifest, a grader with random weights, and one whose weights are broken."""
     folder = tmp_path_factory.mktemp("pseudo labels")
-    write_phantom(
-        folder / "phantom", num_lesion_train=32, num_lesion_test=1, num_graded_train=1, num_graded_test=1,
-        width_px=288, height_px=192, seed=3,
-    )  # fmt: skip
-    photographs, notes = read_idrid(folder / "phantom")
-    manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=2, notes=notes)
-    save_manifest(manifest, folder / "manifest.json")
+    write_phantom_manifest(
+        folder, num_lesion_train=32, num_lesion_test=1, num_graded_train=1, num_graded_test=1, folds=2
+    )
     sha256 = load_manifest(folder / "manifest.json").sha256
     facts = {"architecture": "resnext50_32x4d", "manifest_sha256": sha256, "image_size": IMAGE_PX}
     torch.manual_seed(0)

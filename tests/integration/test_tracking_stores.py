@@ -9,14 +9,9 @@ import urllib.request
 
 import pytest
 from bundle import ROOT
-from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import write_phantom
 from bundle.handlers.tracking import EXPERIMENT
-from bundle.manifest import save_manifest
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
-from bundle.transforms import field_of_view
 
 mlflow = pytest.importorskip("mlflow")
 pytestmark = pytest.mark.timeout(600)
@@ -28,16 +23,10 @@ BY_US, BY_MONAI = ("--tracking", "mlflow"), ("--tracking", "mlflow", "--track", 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_phantom_manifest):
     """A phantom of 6 outlined and 12 graded photographs to train on, its manifest, and weights that nobody trained."""
     folder = tmp_path_factory.mktemp("stores")
-    write_phantom(
-        folder / "phantom", num_lesion_train=6, num_lesion_test=2, num_graded_train=12, num_graded_test=2,
-        width_px=288, height_px=192, seed=3,
-    )  # fmt: skip
-    photographs, notes = read_idrid(folder / "phantom")
-    manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=3, notes=notes)
-    save_manifest(manifest, folder / "manifest.json")
+    write_phantom_manifest(folder, num_lesion_train=6, num_lesion_test=2, num_graded_train=12, num_graded_test=2)
     save_weights(folder / "model.pt", MultiTaskUNet(pretrained=False, width=0.0625), {"image_size": 64})
     return folder
 

@@ -11,13 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from bundle import ROOT
-from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import write_phantom
 from bundle.datasets.splits import lesion_training
 from bundle.files import load_json
-from bundle.manifest import load_manifest, save_manifest
-from bundle.transforms import field_of_view
+from bundle.manifest import load_manifest
 
 STAGES = ("pretrain/resnext50_32x4d", "pseudo_label", "train", "evaluate", "inference")
 EXPERIMENTS = sorted(path.name for path in (ROOT / "configs" / "experiments").iterdir() if path.is_dir())
@@ -47,16 +43,10 @@ def run_pipeline(typed, folder):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_phantom_manifest):
     """A phantom of 20 photographs and its manifest."""
     folder = tmp_path_factory.mktemp("whole way")
-    write_phantom(
-        folder / "phantom", num_lesion_train=10, num_lesion_test=4, num_graded_train=12, num_graded_test=4,
-        width_px=288, height_px=192, seed=3,
-    )  # fmt: skip
-    photographs, notes = read_idrid(folder / "phantom")
-    manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=3, notes=notes)
-    save_manifest(manifest, folder / "manifest.json")
+    write_phantom_manifest(folder, num_lesion_train=10, num_lesion_test=4, num_graded_train=12, num_graded_test=4)
     return folder
 
 

@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from bundle import ROOT
-from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import MASK_FOLDERS, write_phantom
+from bundle.datasets.phantom import MASK_FOLDERS
 from bundle.files import load_json
 from bundle.labels import LESIONS
-from bundle.manifest import load_manifest, save_manifest
-from bundle.transforms import field_of_view
+from bundle.manifest import load_manifest
 
 pytest.importorskip("segmentation_models_pytorch")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -38,7 +35,7 @@ def test_there_is_an_example_of_each_with_one_file_and_one_overlay():
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+def checkout(tmp_path_factory, write_phantom_manifest):
     """A copy of this repository with the files of the examples, a phantom, and a clinic's folder."""
     checkout = tmp_path_factory.mktemp("checkout")
     for name in ("bundle", "configs", "scripts"):
@@ -47,13 +44,9 @@ def checkout(tmp_path_factory):
         assert not (checkout / path).exists()
         (checkout / path).parent.mkdir(parents=True, exist_ok=True)
         (checkout / path).write_text(text, encoding="utf-8")
-    write_phantom(
-        checkout / "phantom", num_lesion_train=10, num_lesion_test=2, num_graded_train=12, num_graded_test=8,
-        width_px=288, height_px=192, seed=3,
-    )  # fmt: skip
-    photographs, notes = read_idrid(checkout / "phantom")
-    manifest = build_manifest("phantom", photographs, checkout / "phantom", field_of_view, folds=3, notes=notes)
-    save_manifest(manifest, checkout / "idrid.json")
+    write_phantom_manifest(
+        checkout, num_lesion_train=10, num_lesion_test=2, num_graded_train=12, num_graded_test=8, name="idrid.json"
+    )
     make_clinic(checkout / "phantom" / "A. Segmentation", checkout / "CLINIC")
     return checkout
 

@@ -49,23 +49,32 @@ def test_a_content_hash_depends_on_which_file_has_which_role(tmp_path):
     assert straight == content_sha256({"HE": tmp_path / "b", "MA": tmp_path / "a"})
 
 
-def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
-    """A limit on the size of files stands for the disk; it is set in a process of its own, for it stays."""
-    write_text_whole(tmp_path / "a.json", "old")
+def fails_with_room_for(size_max, write):
+    """Whether it is an OSError to write where a file may have so many bytes; in a process of its own: that stays."""
 
-    def write():
+    def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_max, resource.RLIM_INFINITY))
         try:
-            write_text_whole(tmp_path / "a.json", "new" * 1000)
+            write()
         except OSError:
             os._exit(7)
         os._exit(0)
 
-    process = multiprocessing.get_context("fork").Process(target=write)
+    process = multiprocessing.get_context("fork").Process(target=limited)
     process.start()
     process.join()
-    assert process.exitcode == 7
+    return process.exitcode == 7
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    write_text_whole(tmp_path / "a.json", "old")
+
+    def write():
+        write_text_whole(tmp_path / "a.json", "new" * 1000)
+
+    assert fails_with_room_for(100, write)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "old")]
 
 
@@ -76,19 +85,10 @@ def test_a_picture_for_which_there_is_half_the_room_is_an_error_and_leaves_nothi
     picture.save(buffer, "JPEG")
 
     def write():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(buffer.getvalue()) // 2, resource.RLIM_INFINITY))
-        try:
-            with written_at_once(tmp_path / "a.jpg") as whole:
-                picture.save(whole, "JPEG")
-        except OSError:
-            os._exit(7)
-        os._exit(0)
+        with written_at_once(tmp_path / "a.jpg") as whole:
+            picture.save(whole, "JPEG")
 
-    process = multiprocessing.get_context("fork").Process(target=write)
-    process.start()
-    process.join()
-    assert process.exitcode == 7
+    assert fails_with_room_for(len(buffer.getvalue()) // 2, write)
     assert list(tmp_path.iterdir()) == []
 
 
