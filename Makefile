@@ -34,8 +34,9 @@ endif
 PYTEST := $(BIN)/python -m pytest
 
 test: install  ## the tests, two processes at a time; those on real photographs run where IDRID_ROOT is set
-	{ $(PYTEST) tests/unit/*/ && $(PYTEST) tests/unit/test_*.py bundle && $(PYTEST) tests/fuzz; } > .tests.log 2>&1 & others=$$!; \
-	$(PYTEST) tests/contracts && $(PYTEST) tests/integration && $(PYTEST) tests/faults; ended=$$?; \
+	{ $(PYTEST) tests/contracts && $(PYTEST) tests/unit/*/ && $(PYTEST) tests/unit/test_*.py bundle && $(PYTEST) tests/fuzz && \
+	$(PYTEST) tests/faults; } > .tests.log 2>&1 & others=$$!; \
+	$(PYTEST) tests/integration; ended=$$?; \
 	wait $$others || ended=1; cat .tests.log; rm .tests.log; exit $$ended
 
 check: install  ## ruff and mypy
