@@ -70,8 +70,13 @@ def openvino_runner(model: Any, *, amp: bool, threads: int) -> Run:  # noqa: ANN
         "INFERENCE_NUM_THREADS": threads,
     }
     compiled = openvino.Core().compile_model(model, "CPU", hints)
-    # Its results are views of memory that the next request writes to.
-    return lambda image: [compiled([image])[name].copy() for name in OUTPUTS]
+
+    def run(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        found = compiled([image])
+        # Views of memory that the next request writes to.
+        return [found[name].copy() for name in OUTPUTS]
+
+    return run
 
 
 def onnx_program(explained: ExplainedNetwork, image: Tensor) -> torch.onnx.ONNXProgram:

@@ -2,6 +2,8 @@
 
 import sys
 
+import onnxruntime
+import openvino
 import pytest
 import torch
 from bundle.backends import BACKENDS, check_backend, load
@@ -84,6 +86,25 @@ def test_an_answer_is_not_overwritten_by_the_next(backend):
     kept = {name: value.clone() for name, value in first.items()}
     run(images(1) * 0.5)
     assert all(torch.equal(first[name], kept[name]) for name in OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "name"),
+    [("openvino", openvino.CompiledModel, "__call__"), ("onnxruntime", onnxruntime.InferenceSession, "run")],
+)
+def test_an_answer_costs_one_run_of_the_network(monkeypatch, backend, kind, name):
+    running = getattr(kind, name)
+    count = []
+
+    def counted(*args, **named):
+        count.append(1)
+        return running(*args, **named)
+
+    monkeypatch.setattr(kind, name, counted)
+    run = load(backend, made())
+    run(images(1))
+    run(images(1))
+    assert len(count) == 2
 
 
 @pytest.mark.parametrize(
