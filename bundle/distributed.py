@@ -61,17 +61,32 @@ def synchronised(network: nn.Module) -> nn.Module:
 
 
 def rank() -> int:
-    """Return this process's number; 0 for a process on its own."""
+    """Return this process's number; 0 for a process on its own.
+
+    Example:
+        >>> rank()
+        0
+    """
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this process is the one that writes files.
+
+    Example:
+        >>> is_main()
+        True
+    """
     return rank() == 0
 
 
 def mean_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Average each tensor over the processes, in one message; on its own, a process gets its tensors back."""
+    """Average each tensor over the processes, in one message; on its own, a process gets its tensors back.
+
+    Example:
+        >>> mean_over_ranks([torch.tensor([1.0, 2.0])])
+        [tensor([1., 2.])]
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return list(tensors)
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -53,6 +53,14 @@ def written_at_once(path: str | os.PathLike) -> Iterator[io.BytesIO]:
     """Yield a buffer; write what is in it as :func:`written_whole` does.
 
     For JPEG pictures: Pillow's encoder passes by Python's files, and takes no notice of a disk that takes only a part.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with written_at_once(Path(folder) / "note.txt") as buffer:
+        ...         _ = buffer.write(b"all of it")
+        ...     (Path(folder) / "note.txt").read_bytes()
+        b'all of it'
     """
     buffer = io.BytesIO()
     yield buffer
@@ -68,6 +76,15 @@ def claim(folder: str | os.PathLike) -> None:
 
     Raises:
         ValueError: if another process has claimed it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / ".model.999999999.1.pt").touch()  # half a file, of a process that runs no more
+        ...     claim(folder)
+        ...     [path.name for path in Path(folder).iterdir()]
+        ...     release(folder)
+        ['.run.lock']
     """
     folder = Path(folder).resolve()
     if folder in _claimed:
@@ -115,12 +132,29 @@ def write_text_whole(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json_whole(path: str | os.PathLike, content: object) -> None:
-    """Write JSON as :func:`write_text_whole` does; what is not a number becomes null, for NaN is not JSON."""
+    """Write JSON as :func:`write_text_whole` does; what is not a number becomes null, for NaN is not JSON.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json_whole(Path(folder) / "metrics.json", {"dice": 0.5, "auroc": math.nan})
+        ...     load_json(Path(folder) / "metrics.json")
+        {'dice': 0.5, 'auroc': None}
+    """
     write_text_whole(path, json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_csv_whole(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as :func:`write_text_whole` does, with every column that one of them has."""
+    """Write rows as :func:`write_text_whole` does, with every column that one of them has.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "rows.csv"
+        ...     write_csv_whole(path, [{"file": "a.jpg", "grade": 2}, {"file": "b.jpg", "error": "empty"}])
+        ...     path.read_text().split()
+        ['file,grade,error', 'a.jpg,2,', 'b.jpg,,empty']
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()
@@ -142,6 +176,13 @@ def load_json(path: str | os.PathLike) -> Any:  # noqa: ANN401  (whatever stands
     Raises:
         ValueError: if the file does not parse: no UTF-8, no JSON, endless brackets, a number of thousands of digits.
         OSError: if it is missing or may not be read.
+
+    Example:
+        >>> load_json("/dev/null")  # doctest: +NORMALIZE_WHITESPACE
+        Traceback (most recent call last):
+            ...
+        ValueError: expected JSON in /dev/null, got a file that does not parse:
+            Expecting value: line 1 column 1 (char 0)
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -150,7 +191,16 @@ def load_json(path: str | os.PathLike) -> Any:  # noqa: ANN401  (whatever stands
 
 
 def file_sha256(paths: Iterable[str | os.PathLike]) -> str:
-    """Hash the content of one or more files, in the order given."""
+    """Hash the content of one or more files, in the order given.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     one, other = Path(folder) / "one.txt", Path(folder) / "other.txt"
+        ...     _ = one.write_text("1"), other.write_text("2")
+        ...     file_sha256([one, other]) == file_sha256([other, one])
+        False
+    """
     digest = hashlib.sha256()
     for path in paths:
         digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
@@ -158,7 +208,17 @@ def file_sha256(paths: Iterable[str | os.PathLike]) -> str:
 
 
 def content_sha256(files: Mapping[str, str | os.PathLike]) -> str:
-    """Hash the content of files, each with its role, so that two that change places are noticed."""
+    """Hash the content of files, each with its role, so that two that change places are noticed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     one, other = Path(folder) / "one.txt", Path(folder) / "other.txt"
+        ...     _ = one.write_text("1"), other.write_text("2")
+        ...     before = content_sha256({"MA": one, "EX": other})
+        ...     before == content_sha256({"EX": other, "MA": one}), before == content_sha256({"MA": other, "EX": one})
+        (True, False)
+    """
     digest = hashlib.sha256()
     for role, path in sorted(files.items()):
         digest.update(hashlib.sha256(role.encode()).digest() + hashlib.sha256(Path(path).read_bytes()).digest())

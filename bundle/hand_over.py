@@ -21,6 +21,12 @@ class InitialLabel:
         soft: probability of each grade; sums to 1 and lies inside ``feasible``.
         feasible: whether the lesions allow each grade.
         weight: factor of the image in the grading loss; 0 where stage 1 abstained.
+
+    Example:
+        >>> InitialLabel(soft=(0.0, 0.5, 0.75, 0.0, 0.0), feasible=(False, True, True, True, True), weight=1.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected a soft label that sums to 1, got (0.0, 0.5, 0.75, 0.0, 0.0)
     """
 
     soft: tuple[float, ...]
@@ -43,7 +49,20 @@ class InitialLabel:
 def save_pseudo_labels(
     path: str | os.PathLike, manifest: Manifest, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write the audit rows together with the manifest's hash and the settings that they came from."""
+    """Write the audit rows together with the manifest's hash and the settings that they came from.
+
+    Example:
+        >>> import tempfile
+        >>> row = {"id": "clinic/train/7", "weight": 0.4}
+        >>> row |= {f"soft_label_{grade}": share for grade, share in enumerate((0.0, 0.0, 0.75, 0.25, 0.0))}
+        >>> row |= {f"feasible_{grade}": grade >= 2 for grade in GRADES}
+        >>> manifest = Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_pseudo_labels(f"{folder}/pseudo_labels.json", manifest, settings={}, rows=[row])
+        ...     label = load_pseudo_labels(f"{folder}/pseudo_labels.json", manifest)["clinic/train/7"]
+        >>> label.soft, label.weight
+        ((0.0, 0.0, 0.75, 0.25, 0.0), 0.4)
+    """
     content = {
         "schema": SCHEMA, "manifest_sha256": manifest.sha256, "settings": dict(settings), "rows": list(rows),
     }  # fmt: skip
@@ -55,6 +74,12 @@ def load_pseudo_labels(path: str | os.PathLike | None, manifest: Manifest) -> di
 
     Raises:
         ValueError: if no file is named, it is missing or broken, or was made from another manifest.
+
+    Example:
+        >>> load_pseudo_labels("nowhere.json", Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=()))
+        Traceback (most recent call last):
+            ...
+        ValueError: expected pseudo-labels at nowhere.json, found no such file; run configs/pseudo_label.yaml first
     """
     if path is None:
         raise ValueError("expected --pseudo_labels FILE: stage 2 trains on what configs/pseudo_label.yaml writes")

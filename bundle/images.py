@@ -36,6 +36,14 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
     Raises:
         ValueError: if the file is missing, cannot be read, is no whole image, or declares more than Pillow's limit
             of 178,956,970 pixels.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (96, 64)).save(f"{folder}/eye.jpg")
+        ...     found = decode(f"{folder}/eye.jpg", draft=("RGB", 16))
+        >>> found.native_px, found.image.size  # at 1/4: at 1/8 one side would be shorter than 16
+        ((96, 64), (24, 16))
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -77,6 +85,10 @@ def upper_bits(grey: NDArray) -> NDArray[np.uint8]:
 
     Raises:
         ValueError: if they are no whole numbers from 0 to 65535.
+
+    Example:
+        >>> upper_bits(np.array([255, 256, 65535], np.uint16)).tolist()
+        [0, 1, 255]
     """
     if grey.dtype.kind not in "ui" or (grey.size and not (grey.min() >= 0 and grey.max() <= np.iinfo(np.uint16).max)):
         raise ValueError(f"expected channels of 8 or 16 bits, got {grey.dtype} from {grey.min()} to {grey.max()}")
@@ -84,7 +96,12 @@ def upper_bits(grey: NDArray) -> NDArray[np.uint8]:
 
 
 def on_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay ``(..., 4)`` on black and return ``(..., 3)``."""
+    """Lay ``(..., 4)`` on black and return ``(..., 3)``.
+
+    Example:
+        >>> on_black(np.array([[200, 100, 0, 128]], np.uint8)).tolist()  # half transparent
+        [[100, 50, 0]]
+    """
     if (rgba[..., 3] == 255).all():
         return np.ascontiguousarray(rgba[..., :3])
     weighted = rgba[..., :3].astype(np.uint16) * rgba[..., 3:]

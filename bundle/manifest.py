@@ -49,6 +49,16 @@ class Photograph:
         group: photographs of one group are copies of one photograph.
         fold: cross-validation fold of a training photograph; None in the test split and where left out.
         left_out: why training must not see this photograph, or None.
+
+    Example:
+        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> one = Photograph(id="clinic/train/7", image="clinic/7.jpg", group="7", grade=2, **known)
+        >>> one.dataset, one.outlined, one.files()
+        ('clinic', False, {'image': 'clinic/7.jpg'})
+        >>> Photograph(id="clinic/train/8", image="../8.jpg", group="8", **known)
+        Traceback (most recent call last):
+            ...
+        ValueError: photograph 'clinic/train/8': expected a path below the data set's root, got '../8.jpg'
     """
 
     id: str
@@ -147,6 +157,19 @@ class Manifest:
         photographs: the rows, in the order of their ids.
         notes: what was found when it was made, one sentence each.
         sha256: of the file it was loaded from; empty for one that was never saved.
+
+    Example:
+        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, grade=grade, **known)
+        ...     for name, group, grade in [("1", "1", 2), ("2", "2", 0), ("3", "2", 1)]
+        ... ]
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
+        >>> manifest.known_grades()  # 2 and 3 are copies of one photograph, and graded differently
+        {'1': 2}
+        >>> manifest.path(rows[0].image).as_posix()
+        '/data/1.jpg'
     """
 
     name: str
@@ -247,6 +270,12 @@ def load_manifest(path: str | os.PathLike | None) -> Manifest:
 
     Raises:
         ValueError: if the file is missing, is no manifest, or holds a value that no data set can have.
+
+    Example:
+        >>> load_manifest("nowhere.json")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected a manifest at nowhere.json, found no such file; make one with `python -m scripts.prepare`
     """
     if path is None:
         raise ValueError("expected --manifest FILE: what `python -m scripts.prepare` writes")
@@ -300,6 +329,14 @@ def save_manifest(manifest: Manifest, path: str | os.PathLike) -> None:
     """Write a manifest; the final name appears only when the file is whole.
 
     A root inside the manifest's own folder is written relative to it, so that the two can move together.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, root = Path(folder).resolve() / "manifest.json", Path(folder).resolve() / "images"
+        ...     save_manifest(Manifest(name="clinic", roots={"clinic": root}, folds=2, seed=0, photographs=()), path)
+        ...     json.loads(path.read_text())["roots"], load_manifest(path).roots["clinic"] == root
+        ({'clinic': 'images'}, True)
     """
     folder = Path(path).resolve().parent
     roots = {name: _relative_to(folder, root) for name, root in manifest.roots.items()}

@@ -18,6 +18,19 @@ def says_what_to_lower(
 
     Raises:
         RuntimeError: in place of ``torch.OutOfMemoryError``, which stays as its cause.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> class Step:
+        ...     @says_what_to_lower
+        ...     def __call__(self, engine, batch):
+        ...         raise torch.OutOfMemoryError("CUDA out of memory.")
+        >>> engine = Some(state=Some(device="cuda:0"))
+        >>> Step()(engine, {"image": torch.zeros(2, 3, 64, 96)})  # doctest: +NORMALIZE_WHITESPACE
+        Traceback (most recent call last):
+            ...
+        RuntimeError: expected cuda:0 to hold a step of 2 photographs of 96x64 px, got: CUDA out of memory.
+            Lower batch_size or image_size, set amp to true, or take a smaller width
     """
 
     @functools.wraps(step)

@@ -21,12 +21,22 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Name processor, cores and system, for example ``AMD EPYC, 2 cores, Linux, Python 3.11.7``."""
+    """Name processor, cores and system, for example ``AMD EPYC, 2 cores, Linux, Python 3.11.7``.
+
+    Example:
+        >>> machine().endswith(f" cores, {platform.system()}, Python {platform.python_version()}")
+        True
+    """
     return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def versions() -> str:
-    """List the versions of the packages that numbers depend on."""
+    """List the versions of the packages that numbers depend on.
+
+    Example:
+        >>> [one.split()[0] for one in versions().split(", ")]
+        ['monai', 'torch', 'torchvision', 'pytorch-ignite', 'grad-cam', 'mlflow', 'numpy']
+    """
     return ", ".join(f"{name} {version(name)}" for name in PACKAGES)
 
 
