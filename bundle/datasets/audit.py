@@ -23,6 +23,14 @@ def perceptual_hash(field_of_view: Image.Image) -> str:
     Returns:
         256 bits as 64 hexadecimal digits.
 
+    Example:
+        >>> grey = np.random.default_rng(0).integers(0, 100, (48, 64), np.uint8)
+        >>> brighter, upside_down = Image.fromarray(2 * grey), Image.fromarray(grey[::-1])
+        >>> perceptual_hash(Image.fromarray(grey)) == perceptual_hash(brighter)
+        True
+        >>> perceptual_hash(Image.fromarray(grey)) == perceptual_hash(upside_down)
+        False
+
     Source:
         ``imagehash.phash``; Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """
@@ -40,6 +48,11 @@ def group_copies(count: int, pairs: Pairs) -> NDArray[np.int64]:
 
     Returns:
         ``(count,)`` index of the first photograph of the group.
+
+    Example:
+        >>> pairs = Pairs(first=np.array([0, 1]), second=np.array([1, 3]), distance_bits=np.array([4, 6]))
+        >>> group_copies(4, pairs).tolist()  # 0 is like 1, and 1 is like 3
+        [0, 0, 2, 0]
     """
     links = sparse.coo_array((np.ones(len(pairs.first), np.int8), (pairs.first, pairs.second)), (count, count))
     _, labels = connected_components(links, directed=False)

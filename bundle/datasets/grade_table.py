@@ -19,6 +19,15 @@ def read_grades(table: Path, name_column: str, grade_column: str) -> dict[str, i
 
     Raises:
         ValueError: if the file is missing, a column is, a grade is none of 0-4, or a photograph stands twice.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.files import write_csv_whole
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = Path(folder, "grades.csv")
+        ...     write_csv_whole(table, [{"photo": "a.jpg", "eye": "left", "level": 2}, {"photo": "b", "level": " 0 "}])
+        ...     read_grades(table, name_column="photo", grade_column="level")
+        {'a': 2, 'b': 0}
     """
     cells = _read_column(table, name_column, grade_column)
     return {name: _grade(text, name, table) for name, text in cells.items()}
@@ -34,6 +43,15 @@ def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, s
 
     Raises:
         ValueError: as :func:`read_grades`, or if a cell names no split.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.files import write_csv_whole
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = Path(folder, "splits.csv")
+        ...     write_csv_whole(table, [{"photo": "a", "part": "Valid"}, {"photo": "b", "part": "test"}])
+        ...     read_splits(table, name_column="photo", split_column="part")
+        {'a': 'train', 'b': 'test'}
     """
     cells = _read_column(table, name_column, split_column)
     return {name: _split(text, name, table) for name, text in cells.items()}

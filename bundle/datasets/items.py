@@ -15,7 +15,19 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".nii", ".nii.gz")
 
 
 def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
-    """Name the files of each photograph; what the cache is keyed by."""
+    """Name the files of each photograph; what the cache is keyed by.
+
+    Example:
+        >>> row = Photograph(
+        ...     id="clinic/train/7", image="clinic/7.jpg", split="train", sha256="0" * 64, perceptual_hash="0" * 64,
+        ...     width_px=6, height_px=4, annotated=("MA",), masks={"MA": "clinic/7_MA.png"}, areas_px={"MA": 2},
+        ...     group="7",
+        ... )
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=(row,))
+        >>> items(manifest, [row])[0]["files"]
+        {'image': '/data/7.jpg', 'MA': '/data/7_MA.png'}
+    """
     return [
         {
             "id": row.id,
@@ -45,6 +57,14 @@ def file_items(
     Raises:
         ValueError: if nothing is named, there is no such file or folder, or no photograph in it, if two would have
             the same name, or if ``output_dir`` is not apart.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt"):
+        ...         Path(folder, name).touch()
+        ...     [item["id"] for item in file_items(folder)]
+        ['a.JPG', 'b.png']
     """
     if not sources:
         raise ValueError("expected --input DIR_OR_FILE: the photographs to look at")
@@ -99,7 +119,19 @@ def _check_apart(source: Path, output_dir: Path) -> None:
 
 
 def true_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
-    """Map each id to its grade, also where only a copy is graded; -1 where no one graded it."""
+    """Map each id to its grade, also where only a copy is graded; -1 where no one graded it.
+
+    Example:
+        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, grade=grade, **known)
+        ...     for name, group, grade in [("1", "1", 3), ("2", "1", None), ("3", "3", None)]
+        ... ]
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
+        >>> true_grades(manifest, rows)  # 2 is a copy of 1
+        {'1': {'grade': 3}, '2': {'grade': 3}, '3': {'grade': -1}}
+    """
     known = manifest.known_grades()
     return {row.id: {"grade": known.get(row.group, UNKNOWN_GRADE)} for row in rows}
 
@@ -129,6 +161,18 @@ def taught_labels(
 
     Raises:
         ValueError: if an outlined photograph has no initial label.
+
+    Example:
+        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> outlined = Photograph(id="1", image="clinic/1.jpg", group="1", annotated=("MA",), **known)
+        >>> graded = Photograph(id="2", image="clinic/2.jpg", group="2", grade=3, **known)
+        >>> roots, rows = {"clinic": Path("/data")}, (outlined, graded)
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=rows)
+        >>> may = (False, False, True, True, True)
+        >>> label = InitialLabel(soft=(0.0, 0.0, 0.75, 0.25, 0.0), feasible=may, weight=0.5)
+        >>> taught = taught_labels(manifest, [outlined], {"1": label}, [graded])
+        >>> taught["1"]["initial"], taught["2"]["initial"], taught["2"]["outlined"]
+        (tensor([0.0000, 0.0000, 0.7500, 0.2500, 0.0000]), tensor([0., 0., 0., 1., 0.]), tensor(False))
     """
     known = manifest.known_grades()
     certain = {row.id: _certain(known[row.group]) for row in graded}
@@ -176,5 +220,12 @@ def grades(rows: Iterable[Photograph]) -> list[int]:
 
 
 def union(*groups: Iterable[Photograph]) -> list[Photograph]:
-    """Join groups of photographs; one that is in several stands once."""
+    """Join groups of photographs; one that is in several stands once.
+
+    Example:
+        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> first, second = (Photograph(id=name, image=f"clinic/{name}.jpg", group=name, **known) for name in "12")
+        >>> ids(union([first, second], [second]))
+        ['1', '2']
+    """
     return list({row.id: row for group in groups for row in group}.values())

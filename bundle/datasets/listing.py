@@ -10,6 +10,14 @@ def files(folder: Path, *suffixes: str) -> dict[str, Path]:
 
     Raises:
         ValueError: if a name is not UTF-8, for no manifest could name it, or two files differ in their suffix alone.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.JPG", "a.png", "._a.png", "notes.txt"):
+        ...         Path(folder, name).touch()
+        ...     {stem: path.name for stem, path in files(Path(folder), ".jpg", ".png").items()}
+        {'a': 'a.png', 'b': 'b.JPG'}
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -47,6 +55,17 @@ class Gaps:
     Args:
         dataset: its name, for the message.
         root: its folder.
+
+    Example:
+        >>> gaps = Gaps("IDRiD", Path("/data"))
+        >>> gaps.add("images without a grade", ["b", "a"])
+        >>> gaps.notes(allow_missing=True)
+        ['left out: 2 images without a grade (a, b)']
+        >>> gaps.notes(allow_missing=False)  # doctest: +NORMALIZE_WHITESPACE
+        Traceback (most recent call last):
+            ...
+        ValueError: IDRiD in /data: 2 images without a grade (a, b); complete the copy, or leave these out:
+            --allow_missing
     """
 
     def __init__(self, dataset: str, root: Path) -> None:

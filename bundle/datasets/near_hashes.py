@@ -44,6 +44,12 @@ def near_pairs(hashes: NDArray[np.uint8], distance_max: int = DISTANCE_MAX) -> P
     Raises:
         ValueError: if the distance is larger.
 
+    Example:
+        >>> hashes = np.zeros((3, 32), np.uint8)
+        >>> hashes[1, 0], hashes[2] = 0b111, 0b11110000
+        >>> [part.tolist() for part in near_pairs(hashes)]  # the third differs from both in more than a hundred bits
+        [[0], [1], [3]]
+
     Source:
         Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012.
     """

@@ -21,6 +21,13 @@ class PhotographDataset(Dataset):
         data: items of :func:`bundle.datasets.items.file_items`.
         transform: makes ``image`` uint8 ``(3, S, S)``, ``geometry``, ``field_px`` and, for windows, ``detail``.
         image_size: ``S``.
+
+    Example:
+        >>> def refuse(item):
+        ...     raise ValueError(f"expected a whole image in {item['id']}")
+        >>> found = PhotographDataset([{"id": "7.jpg"}], refuse, image_size=64)[0]
+        >>> found["error"], found["image"].shape
+        ('expected a whole image in 7.jpg', torch.Size([3, 64, 64]))
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable, image_size: int) -> None:
@@ -54,7 +61,12 @@ def _nothing_to_see(image_size: int) -> dict[str, Tensor]:
 
 
 def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make a batch of what all its items have: tensors stacked, names, reasons and details listed."""
+    """Make a batch of what all its items have: tensors stacked, names, reasons and details listed.
+
+    Example:
+        >>> collate([{"id": "a", "grade": torch.tensor(2), "eye": "left"}, {"id": "b", "grade": torch.tensor(0)}])
+        {'id': ['a', 'b'], 'grade': tensor([2, 0])}
+    """
     shared = [key for key in items[0] if all(key in item for item in items)]
     listed = {key: [item[key] for item in items] for key in shared}
     return {key: values if key in LISTED else torch.stack(values) for key, values in listed.items()}

@@ -31,6 +31,12 @@ def read(dataset: str, root: str | os.PathLike, **options: Any) -> Reading:  # n
 
     Raises:
         ValueError: if the data set is unknown, an option is none of its reader's, or as the reader.
+
+    Example:
+        >>> read("idrid", "/data", masks="MA=masks")
+        Traceback (most recent call last):
+            ...
+        ValueError: --masks is no option of --dataset idrid, which has --allow_missing
     """
     reader = READERS[dataset] if dataset in READERS else _imported(dataset)
     known = [name for name in inspect.signature(reader).parameters if name != "root"]

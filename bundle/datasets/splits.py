@@ -65,12 +65,34 @@ def lesion_training(manifest: Manifest, fold: int | None = None) -> list[Photogr
 
     Raises:
         ValueError: as all selections here, if there is no such fold, or nothing to select.
+
+    Example:
+        >>> from pathlib import Path
+        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=name, fold=fold, annotated=annotated, **known)
+        ...     for name, fold, annotated in [("1", 0, ("MA",)), ("2", 1, ("MA",)), ("3", 0, ())]
+        ... ]
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
+        >>> [row.id for row in lesion_training(manifest)], [row.id for row in lesion_training(manifest, fold=1)]
+        (['1', '2'], ['1'])
     """
     return _outside(manifest, _outlined(manifest), fold, "outlined photographs to train on")
 
 
 def lesion_validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
-    """Select the outlined training photographs of ``fold``; none where nothing is held out."""
+    """Select the outlined training photographs of ``fold``; none where nothing is held out.
+
+    Example:
+        >>> manifest = Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=())
+        >>> lesion_validation(manifest, fold=None)
+        []
+        >>> lesion_validation(manifest, fold=2)
+        Traceback (most recent call last):
+            ...
+        ValueError: manifest 'clinic': expected a fold in 0-1 or none, got 2
+    """
     return _inside(manifest, _outlined(manifest), fold, "outlined photographs to validate on")
 
 
@@ -78,6 +100,20 @@ def graded_training(manifest: Manifest, fold: int | None = None) -> list[Photogr
     """Select the graded training photographs outside ``fold`` of which no copy is outlined.
 
     A grader that had seen a copy would remember its grade, and the pseudo-label would be a memory.
+
+    Example:
+        >>> from pathlib import Path
+        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, grade=2, annotated=annotated, **known)
+        ...     for name, group, annotated in [("1", "1", ("MA",)), ("2", "1", ()), ("3", "3", ())]
+        ... ]
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
+        >>> [row.id for row in graded_training(manifest)]  # 1 is outlined, and 2 is a copy of it
+        ['3']
+        >>> [row.id for row in graded_copies(manifest)]
+        ['1', '2']
     """
     return _outside(manifest, _graded(manifest), fold, "graded photographs to train on, without an outlined copy")
 
@@ -109,6 +145,19 @@ def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "g
 
     Raises:
         ValueError: if the task is unknown, or neither subset has such a photograph.
+
+    Example:
+        >>> from pathlib import Path
+        >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4, "grade": 2}
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, split=split, **known)
+        ...     for name, group, split in [("1", "1", "train"), ("2", "2", "test"), ("3", "2", "test")]
+        ... ]
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
+        >>> subset, found = evaluation(manifest, fold=None, task="grade")
+        >>> subset, [row.id for row in found]  # 3 is a copy of 2
+        ('test', ['2'])
     """
     if task not in ("lesions", "grade"):
         raise ValueError(f"expected task 'lesions' or 'grade', got {task!r}")
