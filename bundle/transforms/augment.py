@@ -34,6 +34,12 @@ class RandFundusAffined(RandomizableTransform, MapTransform):
     Raises:
         ValueError: if a mode is unknown, there are not as many as keys, or a number is out of its range; when called,
             if a value is not square or not of bytes.
+
+    Example:
+        >>> augment = RandFundusAffined(["image"], ["bilinear"], prob=1.0, rotation_max_rad=0.0, zoom_max=1.0)
+        >>> image = torch.tensor([[[10, 20], [30, 40]]], dtype=torch.uint8)
+        >>> sorted(augment({"image": image})["image"].flatten().tolist())  # flips and quarter turns mix no pixels
+        [10, 20, 30, 40]
     """
 
     def __init__(
@@ -72,7 +78,13 @@ class RandFundusAffined(RandomizableTransform, MapTransform):
 
 
 def rotation(angle_rad: float) -> Matrix:
-    """Return the matrix of a rotation about the centre."""
+    """Return the matrix of a rotation about the centre.
+
+    Example:
+        >>> rotation(np.pi / 2).round(3) + 0  # to the right goes down
+        array([[ 0., -1.],
+               [ 1.,  0.]])
+    """
     return np.array([[np.cos(angle_rad), -np.sin(angle_rad)], [np.sin(angle_rad), np.cos(angle_rad)]])
 
 
@@ -90,6 +102,11 @@ def warp(image_CSS: Tensor, matrix: Matrix, mode: str) -> Tensor:
 
     Raises:
         ValueError: if the image is not square or not of bytes.
+
+    Example:
+        >>> image = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
+        >>> warp(image, np.diag([-1.0, 1.0]), "nearest").tolist()  # flipped from left to right
+        [[[2, 1], [4, 3]]]
     """
     if image_CSS.dtype != torch.uint8 or image_CSS.ndim != 3 or image_CSS.shape[1] != image_CSS.shape[2]:
         raise ValueError(f"expected uint8 (C, S, S), got {image_CSS.dtype} {tuple(image_CSS.shape)}")

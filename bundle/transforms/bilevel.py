@@ -28,7 +28,18 @@ class Bilevel(NamedTuple):
 
 
 def read_bilevel(path: str | os.PathLike) -> Bilevel | None:
-    """Read the packed bits of a TIFF file; None if it is none of this kind, or broken: Pillow then says what it is."""
+    """Read the packed bits of a TIFF file; None if it is none of this kind, or broken: Pillow then says what it is.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mask = np.array([[True] + 9 * [False], 10 * [True]])
+        ...     Image.fromarray(mask).save(f"{folder}/mask.tif")
+        ...     found = read_bilevel(f"{folder}/mask.tif")
+        >>> found.rows.tolist(), found.width_px, found.height_px
+        ([[128, 0], [255, 192]], 10, 2)
+    """
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first

@@ -29,6 +29,17 @@ class PrepareFundusd(Transform):
 
     Raises:
         ValueError: if ``S`` is no such multiple; when called, if a file is missing, cut off, or of the wrong size.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image, ImageDraw
+        >>> picture = Image.new("RGB", (96, 64))
+        >>> ImageDraw.Draw(picture).ellipse((20, 8, 67, 55), fill="brown")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     picture.save(f"{folder}/eye.png")
+        ...     item = PrepareFundusd(32)({"image": f"{folder}/eye.png", "masks": {}, "optic_disc": ""})
+        >>> item["image"].shape, item["geometry"].tolist()  # the square about the disc, 48 pixels wide
+        (torch.Size([3, 32, 32]), [20.0, 8.0, 48.0, 96.0, 64.0])
     """
 
     def __init__(self, image_size: int) -> None:
@@ -63,7 +74,15 @@ class PrepareFundusd(Transform):
 
 
 class MeasureFieldd(Transform):
-    """Add ``field_px``: native pixels of the field of view of an item that :class:`PrepareFundusd` made."""
+    """Add ``field_px``: native pixels of the field of view of an item that :class:`PrepareFundusd` made.
+
+    Example:
+        >>> image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+        >>> image[:, 4:28, 8:24] = 200
+        >>> geometry = torch.tensor([0.0, 0.0, 64.0, 96.0, 64.0])  # a pixel covers 2 x 2 native ones
+        >>> MeasureFieldd()({"image": image, "geometry": geometry})["field_px"]  # 24 * 16 * 4
+        tensor(1536)
+    """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         lit = field_mask(data["image"].amax(dim=0).numpy()).sum()
@@ -79,6 +98,16 @@ class CutDetaild(Transform):
 
     Raises:
         ValueError: when called, if ``lesion_size`` is less than that.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> geometry = torch.tensor([16.0, 8.0, 48.0, 96.0, 64.0])
+        >>> item = {"image": torch.zeros(3, 32, 32, dtype=torch.uint8), "geometry": geometry}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (96, 64), "brown").save(f"{folder}/eye.png")
+        ...     CutDetaild()({**item, "path": f"{folder}/eye.png"})["detail"].shape
+        torch.Size([3, 48, 48])
     """
 
     def __init__(self, lesion_size: int | None = None) -> None:

@@ -88,6 +88,10 @@ class FuseLesionsd(Transform):
 
     Raises:
         ValueError: if the radius is negative or no whole number.
+
+    Example:
+        >>> FuseLesionsd(radius_px=0)({"lesions": torch.tensor([[[0, 1, 4]]], dtype=torch.uint8)})["lesions"]
+        tensor([[[0, 1, 1]]], dtype=torch.uint8)
     """
 
     def __init__(self, radius_px: int, key: str = "lesions") -> None:

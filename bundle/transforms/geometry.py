@@ -105,6 +105,12 @@ def field_of_view(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
 
     Raises:
         ValueError: if the image is all but black.
+
+    Example:
+        >>> image = np.full((40, 60), 3, np.uint8)
+        >>> image[5:35, 10:50] = 120
+        >>> field_of_view(image)
+        (10, 5, 50, 35)
     """
     height, width = image.shape[:2]
     step = max(1, min(height, width) // SEARCHED_SIDE_PX)
@@ -128,6 +134,13 @@ def field_mask(grey: NDArray[np.integer | np.floating]) -> NDArray[np.bool_]:
 
     Raises:
         ValueError: if the image is all but black.
+
+    Example:
+        >>> grey = np.zeros((40, 60), np.uint8)
+        >>> grey[5:35, 10:50] = 120
+        >>> grey[20, 20] = 0  # a dark lesion
+        >>> int(field_mask(grey).sum())  # 30 * 40
+        1200
     """
     scale = 255 if np.issubdtype(grey.dtype, np.floating) else 1
     return ndimage.binary_fill_holes(_largest_lit(grey * scale))
@@ -155,6 +168,13 @@ def to_native(scores: Tensor, geometry: Iterable[float]) -> Tensor:
 
     Returns:
         ``(C, height, width)``.
+
+    Example:
+        >>> scores = torch.zeros(2, 4, 4)
+        >>> scores[1] = 1
+        >>> to_native(scores, [1, 0, 2, 4, 2])[1]  # the square covers columns 1 and 2 of a photograph of 4 x 2
+        tensor([[0., 1., 1., 0.],
+                [0., 1., 1., 0.]])
     """
     crop = Crop.of(geometry)
     rows, columns = crop.visible
@@ -199,6 +219,12 @@ def native_labels(scores: Tensor, geometry: Iterable[float]) -> NDArray[np.uint8
 
     Returns:
         ``(height, width)``, 0 outside of the square.
+
+    Example:
+        >>> scores = torch.tensor([0.2, 0.1, 0.7]).reshape(3, 1, 1).expand(3, 4, 4)
+        >>> native_labels(scores, [1, 0, 2, 4, 2])
+        array([[0, 2, 2, 0],
+               [0, 2, 2, 0]], dtype=uint8)
     """
     crop, size = Crop.of(geometry), scores.shape[-1]
     rows, columns = crop.visible

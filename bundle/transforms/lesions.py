@@ -23,6 +23,14 @@ def load_mask(path: str | os.PathLike) -> Mask:
 
     Raises:
         ValueError: if the file is missing, cut off, no image, or has more than one channel.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.fromarray(np.array([[0, 1, 76]], np.uint8)).save(f"{folder}/7_MA.png")
+        ...     load_mask(f"{folder}/7_MA.png")
+        array([[False,  True,  True]])
     """
     stored = np.asarray(decode(path, "mask").image)
     if stored.ndim != 2:
@@ -47,6 +55,14 @@ def load_runs(path: str | os.PathLike, width_px: int, height_px: int) -> Runs:
 
     Raises:
         ValueError: as :func:`load_masks`.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.fromarray(np.array([[0, 1, 1]], np.uint8)).save(f"{folder}/7_MA.png")
+        ...     [part.tolist() for part in load_runs(f"{folder}/7_MA.png", width_px=3, height_px=1)]
+        [[0], [1], [3]]
     """
     packed = read_bilevel(path)
     if packed is None:

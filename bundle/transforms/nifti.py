@@ -37,7 +37,12 @@ PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def is_nifti(path: str | os.PathLike) -> bool:
-    """Tell by the name."""
+    """Tell by the name.
+
+    Example:
+        >>> is_nifti("eye.NII.gz"), is_nifti("eye.png")
+        (True, False)
+    """
     return str(path).lower().endswith(SUFFIXES)
 
 
@@ -52,6 +57,13 @@ def read_nifti(path: str | os.PathLike) -> NDArray[np.uint8]:
 
     Raises:
         ValueError: if the file is missing, cut off, no NIfTI, a volume, too large, or its values are no such numbers.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_label_nifti(f"{folder}/eye.nii.gz", np.array([[1, 2, 3], [4, 5, 6]], np.uint8), PICTURE_AFFINE)
+        ...     read_nifti(f"{folder}/eye.nii.gz")[..., 0].tolist()
+        [[1, 2, 3], [4, 5, 6]]
     """
     image = _open(path)
     try:
@@ -63,12 +75,25 @@ def read_nifti(path: str | os.PathLike) -> NDArray[np.uint8]:
 
 
 def affine_of(path: str | os.PathLike) -> NDArray[np.float64]:
-    """Return where voxels lie in space: of a NIfTI what it says, of another picture ``PICTURE_AFFINE``."""
+    """Return where voxels lie in space: of a NIfTI what it says, of another picture ``PICTURE_AFFINE``.
+
+    Example:
+        >>> affine_of("eye.png").diagonal().tolist()
+        [-1.0, -1.0, 1.0, 1.0]
+    """
     return _open(path).affine if is_nifti(path) else PICTURE_AFFINE
 
 
 def write_label_nifti(path: str | os.PathLike, labels: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
-    """Write a label map ``(H, W)`` as ``(W, H, 1)``, uint8, gzipped."""
+    """Write a label map ``(H, W)`` as ``(W, H, 1)``, uint8, gzipped.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_label_nifti(f"{folder}/lesions.nii.gz", np.ones((2, 3), np.uint8), PICTURE_AFFINE)
+        ...     nibabel.load(f"{folder}/lesions.nii.gz").shape
+        (3, 2, 1)
+    """
     image = nibabel.Nifti1Image(np.ascontiguousarray(labels.T[..., None]), affine)
     with written_whole(path) as beside:
         beside.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))

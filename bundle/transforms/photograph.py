@@ -33,6 +33,15 @@ def load_photograph(path: str | os.PathLike, target_px: int | None = None) -> De
 
     Raises:
         ValueError: if the file is missing, no image, cut off, or of more than 16 bits a channel.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (96, 64), "brown").save(f"{folder}/eye.jpg")
+        ...     found = load_photograph(f"{folder}/eye.jpg", target_px=32)
+        >>> found.pixels.shape, found.native_px, found.reduction
+        ((32, 48, 3), (96, 64), 2)
     """
     if is_nifti(path):
         pixels = read_nifti(path)
@@ -58,6 +67,15 @@ def resize_crop(pixels: NDArray[np.uint8], crop: Crop, image_size: int, reductio
 
     Raises:
         ValueError: if the crop does not lie on whole decoded pixels.
+
+    Example:
+        >>> pixels = np.full((2, 4, 3), 200, np.uint8)
+        >>> crop = Crop(left=0, top=-1, side=4, width=4, height=2)  # a row above the photograph, and one below
+        >>> resize_crop(pixels, crop, image_size=4)[..., 0]
+        array([[  0,   0,   0,   0],
+               [200, 200, 200, 200],
+               [200, 200, 200, 200],
+               [  0,   0,   0,   0]], dtype=uint8)
     """
     if any(number % reduction for number in crop[:3]):
         raise ValueError(f"expected a crop on multiples of {reduction} px, as it was decoded, got {crop}")

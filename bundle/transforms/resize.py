@@ -19,6 +19,14 @@ def resize_mask(runs: Runs, crop: Crop, image_size: int) -> Mask:
 
     Returns:
         ``(image_size, image_size)``.
+
+    Example:
+        >>> from bundle.transforms.runs import runs_of
+        >>> mask = np.zeros((4, 6), dtype=bool)
+        >>> mask[0, :3] = mask[1, 0] = True
+        >>> resize_mask(runs_of(mask), Crop(left=0, top=0, side=4, width=6, height=4), image_size=2)  # 3/4 and 1/4
+        array([[ True, False],
+               [False, False]])
     """
     share = _shares(runs, np.zeros(len(runs.row), np.int32), 1, crop, image_size)
     return (_cover(share, image_size) >= 0.5 - ROUNDING).reshape(image_size, image_size)
@@ -38,6 +46,15 @@ def resize_lesions(masks: Mapping[str, Runs], crop: Crop, image_size: int) -> ND
 
     Returns:
         ``(image_size, image_size)``: 0 background, else the index in ``LESIONS`` + 1.
+
+    Example:
+        >>> from bundle.transforms.runs import runs_of
+        >>> spot = np.zeros((4, 6), dtype=bool)
+        >>> spot[1, 2] = True
+        >>> crop = Crop(left=1, top=0, side=4, width=6, height=4)
+        >>> resize_lesions({"MA": runs_of(spot)}, crop, image_size=2)  # it covers a quarter, and keeps its pixel
+        array([[1, 0],
+               [0, 0]], dtype=uint8)
     """
     labels = np.zeros(image_size**2, np.uint8)
     prior = [lesion for lesion in LESION_PRIORITY if lesion in masks]

@@ -33,7 +33,13 @@ def runs_of(mask: NDArray[np.bool_]) -> Runs:
 
 
 def runs_of_bits(rows: NDArray[np.uint8], width_px: int) -> Runs:
-    """List the runs of a mask of one bit a pixel, ``(H, ceil(width_px / 8))``, the first pixel in the highest bit."""
+    """List the runs of a mask of one bit a pixel, ``(H, ceil(width_px / 8))``, the first pixel in the highest bit.
+
+    Example:
+        >>> rows = np.array([[0b01100000, 0b10000000]], np.uint8)  # ten pixels a row
+        >>> [part.tolist() for part in runs_of_bits(rows, width_px=10)]
+        [[0, 0], [1, 8], [3, 9]]
+    """
     flat = np.ascontiguousarray(rows).reshape(-1)
     lit = _set_bytes(flat)
     bits = np.flatnonzero(np.unpackbits(flat[lit]).view(bool)).astype(np.int32)
