@@ -8,7 +8,12 @@ import numpy as np
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; nothing of nothing is NaN."""
+    """Divide; nothing of nothing is NaN.
+
+    Example:
+        >>> ratio(np.array([1, 0]), np.array([4, 0]))
+        array([0.25,  nan])
+    """
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 

@@ -7,7 +7,13 @@ import numpy as np
 
 
 def components(outline_HW: np.ndarray) -> tuple[int, np.ndarray]:
-    """Count the connected components (8 neighbours) of a bool mask and number their pixels ``(H, W)``, from 1."""
+    """Count the connected components (8 neighbours) of a bool mask and number their pixels ``(H, W)``, from 1.
+
+    Example:
+        >>> count, numbers = components(np.array([[1, 0, 0, 1], [0, 1, 0, 1]], dtype=bool))
+        >>> count, numbers.tolist()
+        (2, [[1, 0, 0, 2], [0, 1, 0, 2]])
+    """
     count, numbers_HW = cv2.connectedComponents(np.ascontiguousarray(outline_HW).view(np.uint8), connectivity=8)
     return count - 1, numbers_HW
 

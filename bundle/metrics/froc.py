@@ -41,6 +41,13 @@ def candidates(scores_HW: np.ndarray, outline_HW: np.ndarray) -> Candidates:
     Args:
         scores_HW: probabilities of the lesion, float32.
         outline_HW: bool.
+
+    Example:
+        >>> scores = np.array([[0.75, 0.0, 0.0, 0.5, 0.0, 0.625]], np.float32)
+        >>> outline = np.array([[True, True, False, True, False, False]])
+        >>> found = candidates(scores, outline)
+        >>> found.false_scores.tolist(), found.best_scores.tolist()
+        ([0.625], [0.75, 0.5])
     """
     places = local_maxima(scores_HW, max(1, round(APART * min(scores_HW.shape))))
     false, best, _ = compute_fp_tp_probs_nd(scores_HW[tuple(places.T)], places, components(outline_HW)[1])
@@ -52,6 +59,13 @@ def local_maxima(scores_HW: np.ndarray, apart_px: int) -> np.ndarray:
 
     What ``skimage.feature.peak_local_max`` finds, in a tenth of its time where there are many, and without a second
     candidate on a top that softmax has made flat.
+
+    Example:
+        >>> scores = np.array([[0.9, 0.9, 0.9, 0.0, 0.4]], np.float32)
+        >>> local_maxima(scores, apart_px=1).tolist()  # one of the flat top, its middle
+        [[0, 1], [0, 4]]
+        >>> local_maxima(scores, apart_px=2).tolist()
+        [[0, 1]]
     """
     highest = cv2.dilate(scores_HW, np.ones((2 * apart_px + 1, 2 * apart_px + 1), np.uint8))
     tops_HW = (scores_HW == highest) & (scores_HW >= LEAST_SCORE)

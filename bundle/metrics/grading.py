@@ -75,6 +75,11 @@ def grading_intervals(
 
     Raises:
         ValueError: as ``grading_scores``.
+
+    Example:
+        >>> found = grading_intervals(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 2, 4]), resamples=20)
+        >>> found["grade/accuracy"]  # right in each photograph, so right in each resample
+        (1.0, 1.0)
     """
     p, truth = _checked(probabilities_NC, grades_N)
     draws = np.random.default_rng(seed).integers(len(truth), size=(resamples, len(truth)))
@@ -157,7 +162,13 @@ def _abstaining_scores(confidence: np.ndarray, right: np.ndarray) -> dict[str, f
 
 
 def quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
-    """Return scikit-learn's kappa; with one grade in all, chance agrees wholly and kappa is undefined."""
+    """Return scikit-learn's kappa; with one grade in all, chance agrees wholly and kappa is undefined.
+
+    Example:
+        >>> truth = np.array([0, 4])
+        >>> [float(quadratic_kappa(truth, found)) for found in (truth, truth[::-1], np.array([4, 4]))]
+        [1.0, -1.0, 0.0]
+    """
     if len({*truth.tolist(), *found.tolist()}) < 2:
         return np.nan
     return cohen_kappa_score(truth, found, labels=GRADES, weights="quadratic")

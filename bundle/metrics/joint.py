@@ -63,6 +63,11 @@ def joint_intervals(
 
     Raises:
         ValueError: as ``joint_scores``.
+
+    Example:
+        >>> found = joint_intervals([0, 2], [Feasible(frozenset({0}), "R0")] * 2, [0, 0], resamples=20)
+        >>> found["joint/rules_accuracy"]
+        (1.0, 1.0)
     """
     columns = _checked(predicted_N, feasible_N, grades_N)
     count = len(columns[0])

@@ -19,6 +19,15 @@ class LesionShapes:
 
     Args:
         classes: names of the lesion classes.
+
+    Example:
+        >>> shapes = LesionShapes(["EX"])
+        >>> outline = np.array([[True, False, False, False, True]])
+        >>> predicted = np.array([[True, False, False, False, False]])
+        >>> shapes.add({"EX": predicted}, {"EX": outline}, {"EX": predicted.astype(np.float32)})
+        >>> found = shapes.scores(np.array([1]))
+        >>> float(found["lesions/component_recall_EX"])  # one of two components is touched
+        0.5
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
