@@ -16,6 +16,15 @@ def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: st
 
     The same tensors give the same bytes. A path among the facts is shortened to its name: what is packaged is
     handed on.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/model.pt"
+        ...     write_bare(path, {"weight": torch.ones(2)}, "MultiTaskUNet", facts={"teacher": "/home/me/old.pt"})
+        ...     read_description(path)
+        {'network': 'MultiTaskUNet', 'facts': {'teacher': 'old.pt'}}
     """
     save_whole(path, state)
     said = {"network": network, "facts": {name: _name_of(fact) for name, fact in facts.items()}}

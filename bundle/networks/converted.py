@@ -20,6 +20,13 @@ def import_deploy(package: str) -> ModuleType:
 
     Raises:
         ValueError: if it is not installed.
+
+    Example:
+        >>> import_deploy("no_such_package")  # doctest: +NORMALIZE_WHITESPACE
+        Traceback (most recent call last):
+            ...
+        ValueError: expected the package no_such_package, found none; say `pip install 'fundus-dr-multitask[deploy]'`,
+            or `pip install -e '.[deploy]'` in this bundle's folder
     """
     try:
         return importlib.import_module(package)
@@ -31,7 +38,14 @@ def import_deploy(package: str) -> ModuleType:
 
 
 class Ordered(nn.Module):
-    """An explained network whose outputs are a tuple in the order of ``OUTPUTS``: what exporters name one by one."""
+    """An explained network whose outputs are a tuple in the order of ``OUTPUTS``: what exporters name one by one.
+
+    Example:
+        >>> from bundle.networks.multitask_unet import MultiTaskUNet
+        >>> ordered = Ordered(ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16)))
+        >>> [tuple(output.shape) for output in ordered(torch.rand(1, 3, 64, 96))]  # lesions, grade, maps
+        [(1, 5, 64, 96), (1, 5), (1, 5, 2, 3)]
+    """
 
     def __init__(self, explained: ExplainedNetwork) -> None:
         super().__init__()

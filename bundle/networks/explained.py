@@ -69,6 +69,11 @@ def resized_maps(maps_N5hw: Tensor, size_HW: tuple[int, int]) -> Tensor:
 
     Shape:
         - output: ``(N, 5, H, W)`` in [0, 1].
+
+    Example:
+        >>> maps = torch.tensor([0.0, 0.5]).reshape(1, 1, 1, 2)
+        >>> resized_maps(maps, (1, 4)).flatten()
+        tensor([0.0000, 0.2500, 0.7500, 1.0000])
     """
     return _scaled(F.interpolate(maps_N5hw, size_HW, mode="bilinear", align_corners=False))
 

@@ -76,7 +76,14 @@ class MultiTaskUNet(GradedNetwork):
 
 
 class BothTasks(nn.Module):
-    """The network as training sees it: ``forward`` gives both tasks, so that DDP's hooks see both."""
+    """The network as training sees it: ``forward`` gives both tasks, so that DDP's hooks see both.
+
+    Example:
+        >>> import torch
+        >>> tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16))
+        >>> {name: tuple(logits.shape) for name, logits in tasks(torch.rand(1, 3, 64, 96)).items()}
+        {'lesions': (1, 5, 64, 96), 'grade': (1, 5)}
+    """
 
     def __init__(self, network: GradedNetwork) -> None:
         super().__init__()
@@ -87,7 +94,16 @@ class BothTasks(nn.Module):
 
 
 class GradeTask(nn.Module):
-    """Encoder and grade head alone, under the names of :class:`BothTasks`: what the meta gradient differentiates."""
+    """Encoder and grade head alone, under the names of :class:`BothTasks`: what the meta gradient differentiates.
+
+    Example:
+        >>> import torch
+        >>> network = MultiTaskUNet(pretrained=False, width=1 / 16)
+        >>> GradeTask(network)(torch.rand(1, 3, 64, 96)).shape
+        torch.Size([1, 5])
+        >>> sorted({name.split(".")[1] for name in GradeTask(network).label_parameters()})  # without the decoder
+        ['encoder', 'grade_head']
+    """
 
     def __init__(self, network: GradedNetwork) -> None:
         super().__init__()

@@ -38,6 +38,13 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
 
     Raises:
         ValueError: if the weights cannot be downloaded or the file is missing or no state dict.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"features.denseblock1.denselayer1.norm.1.weight": torch.ones(2)}, f"{folder}/densenet.pth")
+        ...     list(imagenet_weights("densenet201", pretrained=f"{folder}/densenet.pth"))
+        ['features.denseblock1.denselayer1.norm1.weight']
     """
     if pretrained is False:
         return None
@@ -86,6 +93,12 @@ def read_weights(path: str | Path) -> dict[str, Any]:
 
     Raises:
         ValueError: if the file is missing or holds anything but tensors and plain values.
+
+    Example:
+        >>> read_weights("nowhere.pt")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected weights at nowhere.pt, found no such file
     """
     if not Path(path).is_file():
         raise ValueError(f"expected weights at {path}, found no such file")

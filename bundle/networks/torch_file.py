@@ -13,6 +13,16 @@ def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
 
     Raises:
         OSError: if it cannot be written, such as on a full disk.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     one, other = Path(folder, "one.pt"), Path(folder, "other.pt")
+        ...     for path in (one, other):
+        ...         save_whole(path, {"weight": torch.ones(2)})
+        ...     one.read_bytes() == other.read_bytes()
+        True
     """
     # Given a path, torch would write the name beside into the file, and say nothing of the disk when it is full.
     with written_whole(path) as beside, beside.open("wb") as file:

@@ -34,6 +34,13 @@ def load_weights(
 
     Raises:
         ValueError: if the file is missing, is no weights file, belongs to another network, or says another fact.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"image_size": 512})
+        ...     load_weights(nn.Linear(2, 3), f"{folder}/model.pt")
+        {'image_size': 512}
     """
     return _fill(network, _read(path), path, expected)
 
@@ -43,6 +50,15 @@ def load_teacher(network: nn.Module, path: str | os.PathLike, expected: Mapping[
 
     Raises:
         ValueError: as :func:`load_weights`.
+
+    Example:
+        >>> import tempfile
+        >>> network = nn.Linear(2, 3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", network, {})
+        ...     teacher = load_teacher(network, f"{folder}/model.pt")
+        >>> torch.equal(teacher.weight, network.weight), teacher.weight.requires_grad, network.weight.requires_grad
+        (True, False, True)
     """
     teacher = copy.deepcopy(network)
     load_weights(teacher, path, expected)
@@ -74,6 +90,13 @@ def check_facts(path: str | os.PathLike, facts: Mapping[str, Any], expected: Map
 
     Raises:
         ValueError: naming the first fact that differs.
+
+    Example:
+        >>> check_facts("model.pt", {"image_size": 512}, expected={"image_size": 512, "fuse": False})
+        >>> check_facts("model.pt", {"image_size": 512}, expected={"image_size": 1024})
+        Traceback (most recent call last):
+            ...
+        ValueError: expected weights of image_size 1024 in model.pt, got 512
     """
     for name, value in expected.items():
         found = facts.get(name, False if isinstance(value, bool) else None)
@@ -136,6 +159,12 @@ def load_graders(paths: Sequence[str | os.PathLike] | str, expected: Mapping[str
 
     Raises:
         ValueError: if the list is empty, or for one of the files, as :func:`load_grader`.
+
+    Example:
+        >>> load_graders([])
+        Traceback (most recent call last):
+            ...
+        ValueError: expected --graders "['outputs/pretrain/model.pt']": one or more weights of stage 1, got none
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
@@ -157,6 +186,16 @@ def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]
 
 
 def short_name(path: str | os.PathLike) -> str:
-    """Name a weights file for a reader: its folder, its name, and the beginning of its hash."""
+    """Name a weights file for a reader: its folder, its name, and the beginning of its hash.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "train").mkdir()
+        ...     Path(folder, "train", "model.pt").touch()
+        ...     name, sha256 = short_name(Path(folder, "train", "model.pt")).split(", sha256 ")
+        >>> name, len(sha256)
+        ('train/model.pt', 12)
+    """
     path = Path(path)
     return f"{path.parent.name}/{path.name}, sha256 {file_sha256([path])[:12]}"
