@@ -99,6 +99,15 @@ def label_tangents(
 
     Shape:
         - output: ``(N, C)`` and ``()``, without a graph.
+
+    Example:
+        >>> theta = {"a": torch.tensor(1.0)}
+        >>> def meta_loss(stepped):
+        ...     return 3 * stepped["a"], None
+        >>> def class_losses(primal):
+        ...     return torch.stack([primal["a"], primal["a"] ** 2])[None]
+        >>> label_tangents({"a": torch.tensor(2.0)}, meta_loss, class_losses, theta, theta, virtual_lr=0.25)
+        Tangents(inner_NC=tensor([[3., 6.]]), meta_loss=tensor(1.5000), kept=None)
     """
     if not virtual_lr > 0:
         raise ValueError(f"expected virtual_lr > 0, got {virtual_lr}")
@@ -125,5 +134,11 @@ def label_objective(labels: Tensor, inner_NC: Tensor, weight: Tensor, beta: floa
         - labels, inner_NC: ``(N, C)``.
         - weight: ``(N,)``.
         - output: ``()``.
+
+    Example:
+        >>> labels = torch.tensor([[0.5, 0.5]], requires_grad=True)
+        >>> value = label_objective(labels, torch.tensor([[3.0, 6.0]]), torch.ones(1), beta=1.0, virtual_lr=0.5)
+        >>> torch.autograd.grad(value, labels)[0]  # -0.5 * 3 / 2 and -0.5 * 6 / 2
+        tensor([[-0.7500, -1.5000]])
     """
     return -virtual_lr * beta * (weight.unsqueeze(1) * labels * inner_NC).mean()

@@ -38,6 +38,12 @@ class Thresholds:
 
     Raises:
         ValueError: if a share is not in [0, 1], or a value is negative or not finite.
+
+    Example:
+        >>> Thresholds(coverage_min=1.5)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected threshold coverage_min in [0, 1.0], got 1.5
     """
 
     lift_min: float = 2.0
@@ -190,6 +196,15 @@ def haemorrhages_in_doubt(label_map_HW: np.ndarray, field_HW: np.ndarray, thresh
         label_map_HW: classes 0-4.
         field_HW: bool, the field of view.
         thresholds: ``few_haemorrhages`` 0 finds none in doubt.
+
+    Example:
+        >>> label_map = np.zeros((20, 30), np.uint8)
+        >>> label_map[8, 12] = LESIONS.index("HE") + 1
+        >>> field = np.ones((20, 30), dtype=bool)
+        >>> haemorrhages_in_doubt(label_map, field, Thresholds(few_haemorrhages=2, tiny=0.05))  # 1 <= 0.05^2 * 600
+        ('HE',)
+        >>> haemorrhages_in_doubt(label_map, field, Thresholds(few_haemorrhages=2, tiny=0.04))
+        ()
     """
     areas_px = np.bincount(label(label_map_HW == LESIONS.index("HE") + 1, connectivity=2).ravel())[1:]
     few = 0 < len(areas_px) <= thresholds.few_haemorrhages
@@ -219,6 +234,13 @@ def evidence(
 
     Raises:
         ValueError: if shapes or types do not match, a map leaves [0, 1], or the field of view is empty.
+
+    Example:
+        >>> maps, lesions = np.zeros((5, 4, 6)), np.zeros((4, 6), dtype=bool)
+        >>> maps[2, 1, 2:4], lesions[1, 2:5] = 1, True
+        >>> found = evidence(maps, lesions, None, np.ones((4, 6), dtype=bool), Thresholds(halo=0.0))
+        >>> round(found[2].coverage, 3), found[2].lift, found[2].supported  # 2 of 3 pixels; 1 / (3 / 24)
+        (0.667, 8.0, True)
     """
     maps = np.asarray(maps_5HW, dtype=np.float64)
     _check_maps(maps, [lesions_HW, field_HW] + ([] if optic_disc_HW is None else [optic_disc_HW]))
@@ -409,7 +431,15 @@ def audit_row(
     Columns of one grade end in ``_<grade>``, those of one grader begin with ``grader<index>_``; None is undefined.
 
     Example:
-        ``{"id": "idrid/train/1", "proposed": 0, "decided": 3, ..., "feasible_3": True, "lift_3": 3.1, ...}``
+        >>> from bundle.labels import feasible_grades
+        >>> opinion, feasible = np.array([0.5, 0.1, 0.3, 0.05, 0.05]), feasible_grades({"EX"})
+        >>> decision = decide(opinion, feasible, [], Thresholds(), present=["EX"])
+        >>> row = audit_row(
+        ...     "idrid/train/1", decision, [], feasible=feasible, present=["EX"], probabilities=opinion,
+        ...     graders_GC=opinion[None], winner=0,
+        ... )
+        >>> row["id"], row["decided"], row["feasible_1"], row["present_EX"], row["grader0_probability_2"]
+        ('idrid/train/1', 2, False, True, 0.3)
     """
     row: dict[str, Any] = {"id": photograph} | asdict(decision) | {"winner": winner}
     del row["soft_label"]
@@ -443,6 +473,12 @@ def summarise(
         true_grades: image id to grade, where known; others may be missing.
         seed: of the bootstrap.
         resamples: of the bootstrap.
+
+    Example:
+        >>> row = {"id": "7", "proposed": 0, "decided": 2, "action": "move", "weight": 0.5}
+        >>> found = summarise([row | {"rule": "R2", "feasible_2": True}], true_grades={"7": 2}, resamples=10)
+        >>> found["n_move"], found["gain/accuracy"], found["R2/truth_feasible"]
+        (1, 1.0, 1.0)
     """
     known = [row for row in rows if row["id"] in true_grades]
     taught = [row for row in known if row["weight"] > 0]
