@@ -56,6 +56,16 @@ class CompiledBackend(Backend):
     """Another runtime, which is handed the network at the first image: the weights are those that it has then.
 
     It is built once for each size of images. Weights that change later stay unnoticed.
+
+    Example:
+        >>> from bundle.networks.multitask_unet import MultiTaskUNet
+        >>> def build(network, image, *, amp, threads):
+        ...     print("built for", tuple(image.shape[2:]))
+        ...     return lambda image: [value.numpy() for value in network(torch.from_numpy(image)).values()]
+        >>> backend = CompiledBackend(MultiTaskUNet(pretrained=False, width=1 / 16), build, amp=False, threads=1)
+        >>> with torch.no_grad():
+        ...     found = [backend(torch.rand(number, 3, 64, 96)) for number in (1, 2)]
+        built for (64, 96)
     """
 
     def __init__(self, network_def: GradedNetwork, build: Build, amp: bool, threads: int) -> None:
@@ -92,6 +102,12 @@ def load(
 
     Raises:
         ValueError: if the name is unknown, a package that it needs is missing, or device or ``amp`` are not for it.
+
+    Example:
+        >>> from bundle.networks.multitask_unet import MultiTaskUNet
+        >>> run = load("torch", MultiTaskUNet(pretrained=False, width=1 / 16))
+        >>> {name: tuple(value.shape) for name, value in run(torch.rand(2, 3, 64, 96)).items()}
+        {'lesions': (2, 5, 64, 96), 'grade': (2, 5), 'maps': (2, 5, 2, 3)}
     """
     check_backend(backend, device, amp)
     if backend == "torch":
@@ -104,6 +120,12 @@ def check_backend(backend: str, device: torch.device, amp: bool) -> None:
 
     Raises:
         ValueError: as :func:`load`.
+
+    Example:
+        >>> check_backend("onnxruntime", torch.device("cpu"), amp=True)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected amp false for backend onnxruntime, which computes in float32 on a CPU, got true
     """
     if backend not in BACKENDS:
         raise ValueError(f"expected backend in {list(BACKENDS)}, got {backend!r}")

@@ -24,6 +24,12 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
 
     Batches travel as bytes, a quarter of what floats would be. Images of bytes come out in [0, 1], channels last, as
     convolutions like them; label maps come out as int64.
+
+    Example:
+        >>> batch = {"image": torch.full((1, 3, 2, 4), 51, dtype=torch.uint8), "id": ["7"]}
+        >>> moved = to_device(batch, torch.device("cpu"))
+        >>> moved["image"][0, 0, 0], moved["id"]  # 51 / 255
+        (tensor([0.2000, 0.2000, 0.2000, 0.2000]), ['7'])
     """
     moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
     image = moved["image"].contiguous(memory_format=torch.channels_last)
@@ -32,26 +38,49 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 natively; emulated, it would be slower than float32."""
+    """Whether the device computes in bfloat16 natively; emulated, it would be slower than float32.
+
+    Example:
+        >>> has_bfloat16(torch.device("mps"))
+        False
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def placed(network: nn.Module | None, device: torch.device) -> nn.Module | None:
-    """Bring a network to a device, channels last; a network that is switched off stays None."""
+    """Bring a network to a device, channels last; a network that is switched off stays None.
+
+    Example:
+        >>> layer = placed(nn.Conv2d(3, 4, 3), torch.device("cpu"))
+        >>> layer.weight.is_contiguous(memory_format=torch.channels_last), placed(None, torch.device("cpu"))
+        (True, None)
+    """
     return None if network is None else network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def called_with(module: nn.Module, parameters: Mapping[str, Tensor], image: Tensor, amp: bool) -> Any:  # noqa: ANN401
-    """Call a module with other parameters; clones of its buffers take the updates of batch norm."""
+    """Call a module with other parameters; clones of its buffers take the updates of batch norm.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> called_with(layer, {"weight": torch.tensor([[1.0, 2.0]])}, torch.ones(1, 2), amp=False)
+        tensor([[3.]])
+    """
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     with mixed_precision(image.device, amp):
         return functional_call(module, {**dict(parameters), **buffers}, (image,))
 
 
 def mixed_precision(device: torch.device, amp: bool) -> torch.autocast:
-    """bfloat16 where it is asked for: its range is float32's, so no gradient scaler is needed."""
+    """bfloat16 where it is asked for: its range is float32's, so no gradient scaler is needed.
+
+    Example:
+        >>> with mixed_precision(torch.device("cpu"), amp=True):
+        ...     (torch.ones(2, 3) @ torch.ones(3, 2)).dtype
+        torch.bfloat16
+    """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp)
 
 
@@ -70,6 +99,16 @@ class GradingStep:
     Args:
         loss: of logits ``(N, 5)`` and grades ``(N,)``.
         amp: bfloat16 in the forward pass.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+        >>> _ = [nn.init.zeros_(parameter) for parameter in network.parameters()]
+        >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
+        >>> engine.optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        >>> batch = {"image": torch.rand(2, 3, 32, 48), "grade": torch.tensor([0, 2])}
+        >>> GradingStep(nn.CrossEntropyLoss())(engine, batch)  # log 5, and grade 0 for both
+        {'loss': tensor(1.6094), 'accuracy': tensor(0.5000)}
     """
 
     def __init__(self, loss: nn.Module, amp: bool = False) -> None:
@@ -104,6 +143,12 @@ class MultiTaskStep:
     Raises:
         ValueError: if beta is negative, or there are both a teacher and a label update network: the meta loss needs
             true outlines.
+
+    Example:
+        >>> MultiTaskStep(CategoricalFocalLoss(), beta=-0.8)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected beta >= 0, got -0.8
     """
 
     def __init__(
@@ -149,7 +194,15 @@ class MultiTaskStep:
 
 
 class EvaluationStep:
-    """Probabilities of whatever tasks the network has, in evaluation mode and without a graph."""
+    """Probabilities of whatever tasks the network has, in evaluation mode and without a graph.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
+        >>> EvaluationStep()(engine, {"image": torch.zeros(1, 3, 32, 48)})
+        {'grade': tensor([[0.3333, 0.3333, 0.3333]])}
+    """
 
     def __init__(self, amp: bool = False) -> None:
         self.amp = amp
@@ -174,6 +227,15 @@ class ExplainedStep:
 
     Raises:
         NonFiniteLogits: if a logit of a grade is not finite.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> from bundle.networks.multitask_unet import MultiTaskUNet
+        >>> network = ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16))
+        >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
+        >>> found = ExplainedStep()(engine, {"image": torch.rand(1, 3, 64, 96)})
+        >>> {name: tuple(value.shape) for name, value in found.items()}
+        {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 64, 96)}
     """
 
     def __init__(self, amp: bool = False) -> None:
@@ -199,6 +261,17 @@ class ProposalStep:
 
     Returns ``probabilities (N, G, 5)`` and ``maps (N, G, 5, H, W)`` for ``G`` graders. A grader's probabilities are
     ``softmax(logits / T)`` with the temperature ``T`` that was fitted for it; its maps are of the logits themselves.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> grader = nn.Linear(3, 5)
+        >>> grader.bias.data = torch.tensor([1.0, 1.0, 1.0, 1.0, 16.0]).log()
+        >>> grader.features, grader.temperature = nn.AvgPool2d(8), 2.0
+        >>> grader.head = lambda features: grader(features.mean(dim=(2, 3)))
+        >>> engine = Some(state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
+        >>> found = ProposalStep([grader])(engine, {"image": torch.zeros(1, 3, 16, 24)})
+        >>> found["probabilities"]  # as 1 to the root of 16
+        tensor([[[0.1250, 0.1250, 0.1250, 0.1250, 0.5000]]])
     """
 
     def __init__(self, graders: Sequence[Grader]) -> None:

@@ -31,6 +31,15 @@ def looking(step: Step, flips: bool = False, window_px: int | None = None, lesio
 
     Raises:
         ValueError: if ``window_px`` is no multiple of 32, or there is a ``lesion_size`` without windows.
+
+    Example:
+        >>> step = lambda engine, batch: {"lesions": batch["image"], "grade": torch.ones(1, 5) / 5}
+        >>> looking(step) is step, type(looking(step, flips=True, window_px=64)).__name__
+        (True, 'FlippedStep')
+        >>> looking(step, lesion_size=1024)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected window_px with lesion_size 1024: it is the size that windows are cut from
     """
     if window_px is None and lesion_size is not None:
         raise ValueError(f"expected window_px with lesion_size {lesion_size}: it is the size that windows are cut from")
@@ -49,6 +58,14 @@ class WindowedStep:
 
     Raises:
         ValueError: if ``window_px`` is no multiple of 32.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> step = lambda engine, batch: {"lesions": batch["image"].clone(), "grade": torch.ones(1, 5) / 5}
+        >>> batch = {"image": torch.rand(1, 3, 32, 48), "detail": [torch.rand(3, 64, 96)]}
+        >>> found = WindowedStep(step, window_px=32)(Some(state=Some(device="cpu")), batch)
+        >>> torch.allclose(found["lesions"][0], batch["detail"][0], atol=1e-5)  # windows join without a seam
+        True
     """
 
     def __init__(self, step: Step, window_px: int) -> None:
@@ -68,7 +85,15 @@ class WindowedStep:
 
 
 class FlippedStep:
-    """Mean probabilities of a photograph and its three flips; everything else is of the photograph as it is."""
+    """Mean probabilities of a photograph and its three flips; everything else is of the photograph as it is.
+
+    Example:
+        >>> corner = torch.tensor([[[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]])
+        >>> step = lambda engine, batch: {"lesions": corner, "grade": torch.ones(1, 5) / 5}  # sees one corner always
+        >>> FlippedStep(step)(None, {"image": torch.rand(1, 3, 2, 3)})["lesions"][0]
+        tensor([[[0.2500, 0.0000, 0.2500],
+                 [0.2500, 0.0000, 0.2500]]])
+    """
 
     def __init__(self, step: Step) -> None:
         self.step = step
