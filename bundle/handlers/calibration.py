@@ -27,6 +27,11 @@ class FitTemperature:
     Args:
         validator: evaluates the fold.
         scorer: attached to it.
+
+    Example:
+        >>> fitted = FitTemperature(Engine(lambda engine, batch: None), ScoreGrades(ids=[]))
+        >>> fitted.facts()  # before the end of the training, and where nothing is held out
+        {'temperature': 1.0, 'calibration_images': 0}
     """
 
     def __init__(self, validator: Engine, scorer: ScoreGrades) -> None:

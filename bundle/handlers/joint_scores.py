@@ -20,6 +20,14 @@ class ScoreJoint(Scorer):
     Args:
         ids: the photographs that count; the same as those on which grades are scored.
         fuse: the network has one class for all lesions, which allows no grade to be told: none counts.
+
+    Example:
+        >>> batch = {"id": ["7"], "grade": torch.tensor([0]), "geometry": torch.tensor([[0.0, 0.0, 4.0, 6.0, 4.0]])}
+        >>> exudates = torch.eye(5)[3].reshape(1, 5, 1, 1).expand(1, 5, 2, 2)
+        >>> engine = Engine(lambda engine, batch: {"grade": torch.eye(5)[[0]], "lesions": exudates})
+        >>> ScoreJoint(["7"]).attach(engine)
+        >>> engine.run([batch]).metrics["joint/contradictions"]  # exudates allow grades 2 to 4
+        1.0
     """
 
     def __init__(self, ids: Sequence[str], fuse: bool = False) -> None:

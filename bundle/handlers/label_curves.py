@@ -39,7 +39,14 @@ def label_curves(batch: Batch, labels_NC: Tensor, meta_loss: Tensor) -> dict[str
 
 
 def pooled(curves: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-    """Average over the images, accuracy over those of known grade, and count the grades that are the top of a label."""
+    """Average over the images, accuracy over those of known grade, and count the grades that are the top of a label.
+
+    Example:
+        >>> batch = {"initial": torch.tensor([[1.0, 0.0], [1.0, 0.0]]), "grade": torch.tensor([1, -1])}
+        >>> found = pooled([label_curves(batch, torch.tensor([[0.25, 0.75], [1.0, 0.0]]), torch.tensor(2.0))])
+        >>> found["labels/movement"], found["labels/accuracy"], found["labels/grades_in_use"]  # one grade is known
+        (0.375, 1.0, 2.0)
+    """
     means = {metric: torch.cat([one[key] for one in curves]).nanmean().item() for key, metric in _NAMES.items()}
     in_use = float(torch.cat([one["top"] for one in curves]).unique().numel())
     return {metric: value for metric, value in means.items() if value == value} | {"labels/grades_in_use": in_use}

@@ -12,6 +12,12 @@ class MeanOutputs:
 
     Args:
         names: key of the step's output to name of the metric.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: {"loss": batch})
+        >>> MeanOutputs({"loss": "train_loss"}).attach(engine)
+        >>> engine.run([1.0, 2.0]).metrics
+        {'train_loss': 1.5}
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:

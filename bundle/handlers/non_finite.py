@@ -15,6 +15,14 @@ class FailOnNonFinite:
 
     Raises:
         RuntimeError: when called on a non-finite output.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: {"loss": batch})
+        >>> FailOnNonFinite("loss").attach(engine)
+        >>> engine.run([0.5, float("nan")])
+        Traceback (most recent call last):
+            ...
+        RuntimeError: `loss` became nan at epoch 1, iteration 2; lower learning_rate, or set amp to false
     """
 
     def __init__(self, key: str = "loss") -> None:

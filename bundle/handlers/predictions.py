@@ -90,6 +90,12 @@ class PredictionHandler:
 
     Raises:
         ValueError: if ``abstain_below`` is no probability, or there is no thread.
+
+    Example:
+        >>> PredictionHandler(paths={}, writers=[], abstain_below=60)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected abstain_below to be a probability in [0, 1] or null, got 60
     """
 
     def __init__(
@@ -181,7 +187,19 @@ def _heat(map_hw: torch.Tensor, geometry: torch.Tensor) -> np.ndarray:
 
 
 def prediction_row(prediction: Prediction) -> Row:
-    """Lay out the numbers of one prediction, flat, for a table."""
+    """Lay out the numbers of one prediction, flat, for a table.
+
+    Example:
+        >>> none = dict.fromkeys(LESIONS, 0)
+        >>> prediction = Prediction(
+        ...     name="7.jpg", path="/data/7.jpg", lesions_HW=np.array([[0, 3, 3]], np.uint8), heat_hw=np.ones((1, 3)),
+        ...     probabilities=(0.5, 0.1, 0.4, 0.0, 0.0), field_px=200, counts=none | {"EX": 1},
+        ...     areas_px=none | {"EX": 2}, feasible=frozenset({2, 3, 4}),
+        ... )
+        >>> row = prediction_row(prediction)
+        >>> row["grade"], row["feasible"], row["contradiction"], row["EX_area_percent"]
+        (0, '2 3 4', True, 1.0)
+    """
     row: Row = {
         "file": prediction.name,
         "grade": prediction.grade,
@@ -209,5 +227,10 @@ COLUMNS = (
 
 
 def unread_row(name: str, reason: str) -> Row:
-    """Lay out a photograph that could not be read: no numbers, and why."""
+    """Lay out a photograph that could not be read: no numbers, and why.
+
+    Example:
+        >>> {name: value for name, value in unread_row("7.jpg", "cut off").items() if value is not None}
+        {'file': '7.jpg', 'error': 'cut off'}
+    """
     return {**dict.fromkeys(COLUMNS), "file": name, "error": reason}

@@ -92,6 +92,13 @@ class ScoreGrades(Scorer):
     Args:
         ids: the photographs that count.
         training_grades: whose most frequent grade is a trivial prediction.
+
+    Example:
+        >>> import torch
+        >>> engine = Engine(lambda engine, batch: {"grade": torch.eye(5)[[2, 2, 2]]})
+        >>> ScoreGrades(ids=["1", "2"]).attach(engine)
+        >>> engine.run([{"id": ["1", "2", "3"], "grade": torch.tensor([2, 0, 0])}]).metrics["grade/accuracy"]
+        0.5
     """
 
     def __init__(self, ids: Sequence[str], training_grades: Sequence[int] | None = None) -> None:
@@ -132,6 +139,16 @@ class WriteScores:
         path: the file.
         facts: what a reader must know: subsets, counts, manifest, weights.
         scorers: whose intervals are written.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.files import load_json
+        >>> engine = Engine(lambda engine, batch: None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     WriteScores(f"{folder}/metrics.json", {"subset": {"grade": "test"}}, scorers=[]).attach(engine)
+        ...     _ = engine.run([0])
+        ...     load_json(f"{folder}/metrics.json")
+        {'subset': {'grade': 'test'}, 'scores': {}, 'intervals': {}}
     """
 
     def __init__(self, path: str, facts: Mapping[str, Any], scorers: Sequence[Scorer]) -> None:

@@ -21,6 +21,12 @@ class SeedEpochs:
     Args:
         seed: of the run.
         dataset: whose transforms draw at random.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: torch.rand(1).item())
+        >>> SeedEpochs(0, Dataset([])).attach(engine)
+        >>> engine.run([0], max_epochs=2).output == engine.run([0], max_epochs=2).output
+        True
     """
 
     def __init__(self, seed: int, dataset: Dataset) -> None:
@@ -49,6 +55,19 @@ class TrainingState:
 
     Raises:
         ValueError: on attaching, if the file was written with other settings or parts, or has all epochs already.
+
+    Example:
+        >>> import tempfile
+        >>> parts = {"network": torch.nn.Linear(2, 3)}
+        >>> engines = [Engine(lambda engine, batch: None) for _ in range(2)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for engine in engines:
+        ...         engine.state.max_epochs = 3
+        ...         TrainingState(f"{folder}/state.pt", parts, {"seed": 0}, resume=True).attach(engine)
+        ...         print("after epoch", engine.state.epoch)
+        ...         _ = engine.run([0])
+        after epoch 0
+        after epoch 2
     """
 
     def __init__(self, path: str, parts: Mapping[str, Any], settings: Mapping[str, Any], resume: bool) -> None:
@@ -112,6 +131,16 @@ class SaveWeights:
         path: the weights file.
         network: what is saved.
         facts: what a reader must know to build the network again.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.networks.weights import load_weights
+        >>> engine = Engine(lambda engine, batch: None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     SaveWeights(f"{folder}/model.pt", torch.nn.Linear(2, 3), {"image_size": 512}).attach(engine)
+        ...     _ = engine.run([0], max_epochs=2)
+        ...     load_weights(torch.nn.Linear(2, 3), f"{folder}/model.pt")
+        {'image_size': 512, 'epochs': 2}
     """
 
     def __init__(self, path: str, network: torch.nn.Module, facts: Mapping[str, Any]) -> None:
