@@ -46,6 +46,16 @@ class Stage:
         inputs: files whose content the stage depends on.
         outputs: files below ``output_dir`` that it leaves.
         output_dir: of the run.
+
+    Example:
+        >>> stage = Stage(
+        ...     name="pretrain/resnext50_32x4d", configs=["pretrain.yaml"], options={"fold": 0}, inputs=[],
+        ...     outputs=["model.pt"], output_dir=Path("out"),
+        ... )
+        >>> stage.command()[1:4], stage.command()[-4:]
+        (['-m', 'monai.bundle', 'run'], ['--fold', '0', '--output_dir', 'out'])
+        >>> stage.marker.as_posix(), stage.is_finished()
+        ('out/finished.pretrain_resnext50_32x4d.json', False)
     """
 
     name: str
@@ -115,6 +125,14 @@ def stages(settings: Settings) -> list[Stage]:
 
     Raises:
         ValueError: if the experiment is unknown, or an option belongs to no stage.
+
+    Example:
+        >>> architectures = ["resnext50_32x4d"]
+        >>> settings = Settings(
+        ...     manifest=Path("manifest.json"), output_dir=Path("out"), architectures=architectures, inputs=["eyes"]
+        ... )
+        >>> [stage.name for stage in stages(settings)]
+        ['pretrain/resnext50_32x4d', 'pseudo_label', 'train', 'evaluate', 'inference']
     """
     out, manifest = settings.output_dir, settings.manifest
     graders = [out / "pretrain" / name / "model.pt" for name in settings.architectures]
@@ -167,6 +185,10 @@ def stacked(bases: Sequence[str], experiment: str | None, rows: Sequence[str] = 
 
     Raises:
         ValueError: if there is no such experiment.
+
+    Example:
+        >>> stacked(["train", "evaluate"], None, rows=["baselines/unet/train.yaml"])
+        ['train.yaml', 'evaluate.yaml', 'baselines/unet/train.yaml']
     """
     over = [path for base in bases for path in _overlay(experiment, base)] if experiment is not None else []
     return [*(f"{base}.yaml" for base in bases), *rows, *over]
@@ -220,6 +242,14 @@ def check_used(options: Mapping[str, Any], found: Sequence[Stage]) -> None:
 
     Raises:
         ValueError: naming them.
+
+    Example:
+        >>> options = {"beta": 0.8}
+        >>> stage = Stage(name="train", configs=[], options=options, inputs=[], outputs=[], output_dir=Path("out"))
+        >>> check_used({"beta": 0.8, "betta": 0.8}, [stage])
+        Traceback (most recent call last):
+            ...
+        ValueError: expected options that some stage has, got also ['betta']
     """
     unused = set(options) - {name for stage in found for name in stage.options}
     if unused:
@@ -231,6 +261,14 @@ def up_to(found: Sequence[Stage], name: str | None) -> list[Stage]:
 
     Raises:
         ValueError: if there is no such stage.
+
+    Example:
+        >>> found = [
+        ...     Stage(name=name, configs=[], options={}, inputs=[], outputs=[], output_dir=Path("out"))
+        ...     for name in ("pseudo_label", "train", "evaluate")
+        ... ]
+        >>> [stage.name for stage in up_to(found, "train")], len(up_to(found, None))
+        (['pseudo_label', 'train'], 3)
     """
     names = [stage.name for stage in found]
     if name is not None and name not in names:

@@ -20,6 +20,11 @@ class Row:
         options: of the command line, on top of the overlays.
         teacher: row whose weights, of the same fold and seed, draw the masks of graded photographs.
         tasks: that the row learns, out of ``lesions`` and ``grade``; the others are not shown.
+
+    Example:
+        >>> same = Row(name="unet", title="U-Net", tasks=["lesions"])
+        >>> same == Row(name="unet", title="another title", tasks=["lesions"]), same == Row(name="unet", title="U-Net")
+        (True, False)
     """
 
     name: str

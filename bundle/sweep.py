@@ -63,6 +63,20 @@ def lay_out(sweep: Sweep) -> list[Task]:
 
     Raises:
         ValueError: if suite, row or experiment is unknown, there are no such folds, or an option belongs to no stage.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.manifest import Manifest, save_manifest
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = Path(folder, "manifest.json")
+        ...     save_manifest(Manifest(name="clinic", roots={}, folds=5, seed=0, photographs=()), manifest)
+        ...     counts = {"folds": 1, "seeds": 1}
+        ...     sweep = Sweep(suite="table1", rows=["unet"], manifest=manifest, output_dir=Path(folder), **counts)
+        ...     tasks = lay_out(sweep)
+        >>> [task.name for task in tasks]
+        ['resnext50/fold0_seed0', 'resnext101/fold0_seed0', 'pseudo_label/fold0_seed0', 'unet/fold0_seed0']
+        >>> [stage.name for stage in tasks[-1].stages], tasks[-1].needs
+        (['train', 'evaluate'], ['pseudo_label/fold0_seed0'])
     """
     rows = _chosen(sweep)
     _check_counts(sweep)
@@ -171,7 +185,12 @@ class _Cell:
 
 
 def task_name(row: str, fold: int, seed: int) -> str:
-    """Name one repeat of a row; also where its files lie below the sweep's folder."""
+    """Name one repeat of a row; also where its files lie below the sweep's folder.
+
+    Example:
+        >>> task_name("unet", fold=3, seed=0)
+        'unet/fold3_seed0'
+    """
     return f"{row}/fold{fold}_seed{seed}"
 
 

@@ -23,6 +23,12 @@ class Outcome:
         task: its name.
         status: ``done``, ``finished before``, ``failed`` or ``not run``.
         message: how long it took, or what went wrong.
+
+    Example:
+        >>> Outcome(task="unet/fold0_seed0", status="done", message="in 5 s").is_good
+        True
+        >>> Outcome(task="unet/fold0_seed0", status="not run", message="needs pseudo_label/fold0_seed0").is_good
+        False
     """
 
     task: str
@@ -36,7 +42,14 @@ class Outcome:
 
 
 def run_task(task: Task, *needed: Outcome) -> Outcome:
-    """Run what is not finished of a task, unless what it needs is not there."""
+    """Run what is not finished of a task, unless what it needs is not there.
+
+    Example:
+        >>> from pathlib import Path
+        >>> task = Task(name="unet/fold0_seed0", stages=[], output_dir=Path("out"))
+        >>> run_task(task, Outcome(task="pseudo_label/fold0_seed0", status="failed"))
+        Outcome(task='unet/fold0_seed0', status='not run', message='needs pseudo_label/fold0_seed0')
+    """
     missing = [outcome.task for outcome in needed if not outcome.is_good]
     if missing:
         return Outcome(task=task.name, status="not run", message=f"needs {', '.join(missing)}")
@@ -52,13 +65,24 @@ def run_task(task: Task, *needed: Outcome) -> Outcome:
 
 
 def failure(task: Task, message: str) -> Outcome:
-    """Say where a task's logs are, unless the message does."""
+    """Say where a task's logs are, unless the message does.
+
+    Example:
+        >>> from pathlib import Path
+        >>> failure(Task(name="unet/fold0_seed0", stages=[], output_dir=Path("out")), "train: disk full").message
+        'train: disk full (logs in out)'
+    """
     where = "" if str(task.output_dir) in message else f" (logs in {task.output_dir})"
     return Outcome(task=task.name, status="failed", message=message + where)
 
 
 def report(outcome: Outcome, remaining: int) -> None:
-    """Say in one line what became of a task, and how many are left."""
+    """Say in one line what became of a task, and how many are left.
+
+    Example:
+        >>> report(Outcome(task="unet/fold0_seed0", status="done", message="in 5 s"), remaining=3)
+        unet/fold0_seed0: done in 5 s; 3 remain
+    """
     say(f"{outcome.task}: {f'{outcome.status} {outcome.message}'.strip()}; {remaining} remain")
 
 
@@ -67,6 +91,15 @@ def check(outcomes: Mapping[str, Outcome]) -> None:
 
     Raises:
         StageFailed: naming the tasks that failed, with their logs, and those that could not run without them.
+
+    Example:
+        >>> one = Outcome(task="labels", status="failed", message="disk full")
+        >>> check({"labels": one, "unet": Outcome(task="unet", status="not run", message="needs labels")})
+        Traceback (most recent call last):
+            ...
+        bundle.pipeline.StageFailed: 1 of 2 tasks failed
+          labels: disk full
+          not run, for they need these: unet
     """
     failed = [f"{one.task}: {one.message}" for one in outcomes.values() if one.status == "failed"]
     not_run = [one.task for one in outcomes.values() if one.status == "not run"]
