@@ -69,6 +69,19 @@ class Comparison:
         name: of the suite.
         suite: its rows, in order.
         runs: one of each row, fold and seed.
+
+    Example:
+        >>> rows = [Row(name="unet", title="U-Net", tasks=["lesions"]), Row(name="pldmlt", title="PLDMLT")]
+        >>> unknown = {"subsets": {}, "labels": {}, "settings": {}, "commit": "", "started_ms": 0, "duration_s": 0.0}
+        >>> runs = [
+        ...     Evaluated(row=row, repeat=Repeat(fold=0, seed=seed), scores={"lesions/dice_mean": dice}, **unknown)
+        ...     for row, seed, dice in [("unet", 0, 0.5), ("unet", 1, 0.75), ("pldmlt", 0, 0.75)]
+        ... ]
+        >>> comparison = Comparison("table1", Suite(title="Table 1", baseline="unet", rows=rows), runs)
+        >>> comparison.estimate(rows[0], "lesions/dice_mean").mean  # of both seeds
+        0.625
+        >>> comparison.difference(rows[1], "lesions/dice_mean").mean  # of the one pair of the same seed
+        0.25
     """
 
     name: str
@@ -144,7 +157,19 @@ def _value(run: Evaluated, key: str) -> float:
 
 
 def lesion_table(comparison: Comparison) -> str:
-    """Write mean ± sd of the lesion scores of each row that learns them, and the trivial ones; empty without runs."""
+    """Write mean ± sd of the lesion scores of each row that learns them, and the trivial ones; empty without runs.
+
+    Example:
+        >>> row = Row(name="unet", title="U-Net", tasks=["lesions"])
+        >>> unknown = {"subsets": {}, "labels": {}, "settings": {}, "commit": "", "started_ms": 0, "duration_s": 0.0}
+        >>> scores = {"lesions/dice_mean": 0.5, "lesions/dice_mean_predicting_nothing": 0.0}
+        >>> run = Evaluated(row="unet", repeat=Repeat(fold=0, seed=0), scores=scores, **unknown)
+        >>> print(lesion_table(Comparison("table1", Suite(title="Table 1", baseline="unet", rows=[row]), [run])))
+        | system                 | runs | mean Dice |
+        | :--------------------- | ---: | --------: |
+        | U-Net                  |    1 | 0.500 ± – |
+        | *predicting no lesion* |    – |     0.000 |
+    """
     return _score_table(comparison, "lesions", LESION_SCORES)
 
 

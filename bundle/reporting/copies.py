@@ -38,6 +38,15 @@ def copy_rows(manifest: Manifest) -> list[dict[str, Any]]:
         One row for each pair: ids ``first`` and ``second``, ``distance_bits`` of 256, their splits and grades,
         ``crosses_split``, and ``left_out``: what was taken out of training, or an empty text. Pairs that cross the
         official split come first, then the doubtful ones: the farther apart, the earlier.
+
+    Example:
+        >>> known = {"sha256": "0" * 64, "width_px": 6, "height_px": 4, "group": "1"}
+        >>> first = Photograph(id="1", image="clinic/1.jpg", split="train", perceptual_hash="0" * 64, **known)
+        >>> second = Photograph(id="2", image="clinic/2.jpg", split="test", perceptual_hash="7" + "0" * 63, **known)
+        >>> roots = {"clinic": Path("/data")}
+        >>> rows = copy_rows(Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=(first, second)))
+        >>> [(row["first"], row["second"], row["distance_bits"], row["crosses_split"]) for row in rows]
+        [('1', '2', 3, True)]
     """
     sizes = Counter(row.group for row in manifest.photographs)
     photographs = [row for row in manifest.photographs if sizes[row.group] > 1]
@@ -64,7 +73,14 @@ def _row(first: Photograph, second: Photograph, distance_bits: int) -> dict[str,
 
 
 def grades_differ(row: Mapping[str, Any]) -> bool:
-    """Tell whether the data set gives the two photographs of a pair different grades."""
+    """Tell whether the data set gives the two photographs of a pair different grades.
+
+    Example:
+        >>> grades_differ({"first_grade": 2, "second_grade": 3})
+        True
+        >>> grades_differ({"first_grade": 2, "second_grade": None})
+        False
+    """
     grades = {row["first_grade"], row["second_grade"]} - {None}
     return len(grades) > 1
 
@@ -137,7 +153,13 @@ def printable(text: str) -> str:
 
 
 def reason_without_folder(error: ValueError, manifest: Manifest) -> str:
-    """Say what is wrong with a file without the folder of the data set, which is long and the same for all."""
+    """Say what is wrong with a file without the folder of the data set, which is long and the same for all.
+
+    Example:
+        >>> manifest = Manifest(name="clinic", roots={"clinic": Path("/data/clinic")}, folds=2, seed=0, photographs=())
+        >>> reason_without_folder(ValueError("expected a whole image in /data/clinic/images/7.jpg"), manifest)
+        'expected a whole image in clinic/images/7.jpg'
+    """
     reason = str(error)
     for name, root in manifest.roots.items():
         reason = reason.replace(str(root), name)

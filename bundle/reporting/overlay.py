@@ -39,6 +39,13 @@ def lesion_overlay(image: NDArray[np.uint8], lesions: NDArray[np.uint8], alpha: 
 
     Raises:
         ValueError: if shapes differ, or a class is unknown.
+
+    Example:
+        >>> image = np.full((3, 4, 3), 100, np.uint8)
+        >>> lesions = np.zeros((3, 4), np.uint8)
+        >>> lesions[1, 1:3] = LESIONS.index("HE") + 1
+        >>> lesion_overlay(image, lesions)[1].tolist()  # two pixels are all outline
+        [[100, 100, 100], [255, 48, 48], [255, 48, 48], [100, 100, 100]]
     """
     _check_image(image)
     _check_lesions(lesions)
@@ -73,6 +80,12 @@ def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArra
 
     Raises:
         ValueError: if the heat is not a map in [0, 1].
+
+    Example:
+        >>> image = np.full((2, 4, 3), 100, np.uint8)
+        >>> found = heat_overlay(image, np.array([[0.0, 0.0, 1.0, 1.0]]))
+        >>> found[0, 0].tolist(), found[0, 3].tolist()  # a quarter of 100, three quarters of yellow (253, 231, 36)
+        ([100, 100, 100], [215, 198, 52])
     """
     _check_image(image)
     height_px, width_px = image.shape[:2]
@@ -85,6 +98,10 @@ def heat_picture(heat: NDArray[np.floating]) -> Image.Image:
 
     Raises:
         ValueError: if the heat is not a map in [0, 1].
+
+    Example:
+        >>> np.asarray(heat_picture(np.array([[0.0, 0.2, 1.0]]))).tolist()
+        [[0, 51, 255]]
     """
     if heat.ndim != 2 or not (heat.min() >= 0 and heat.max() <= 1):  # NaN fails as well
         raise ValueError(f"expected a heat map (h, w) in [0, 1], got shape {heat.shape}, {heat.min()} to {heat.max()}")
@@ -103,7 +120,13 @@ def shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
 
 
 def shrink_lesions(lesions: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a label map ``(H, W)`` in a smaller ``(width, height)``, where lesions meet by ``LESION_PRIORITY``."""
+    """Return a label map ``(H, W)`` in a smaller ``(width, height)``, where lesions meet by ``LESION_PRIORITY``.
+
+    Example:
+        >>> lesions = np.array([[3, 1, 0, 0], [3, 3, 0, 2]], np.uint8)
+        >>> shrink_lesions(lesions, (2, 1))  # microaneurysms go before exudates
+        array([[1, 2]], dtype=uint8)
+    """
     rank = np.zeros(len(LESIONS) + 1, dtype=np.uint8)
     for importance, lesion in enumerate(reversed(LESION_PRIORITY), start=1):
         rank[LESIONS.index(lesion) + 1] = importance
@@ -117,6 +140,14 @@ def write_mask_png(path: str | os.PathLike, lesions: NDArray[np.uint8]) -> None:
 
     Raises:
         ValueError: if a class is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_mask_png(f"{folder}/7.png", np.array([[0, 1, 3]], np.uint8))
+        ...     picture = Image.open(f"{folder}/7.png")
+        ...     np.asarray(picture).tolist(), picture.convert("RGB").getpixel((1, 0)) == LESION_COLOURS["MA"]
+        ([[0, 1, 3]], True)
     """
     _check_lesions(lesions)
     picture = Image.fromarray(lesions.astype(np.uint8))

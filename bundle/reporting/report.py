@@ -49,6 +49,16 @@ class Card:
         feasible: grades that the predicted lesions allow.
         true_grade: where it is known.
         abstained: the network is not sure enough for its likeliest grade to be taken.
+
+    Example:
+        >>> image, lesions = np.full((4, 6, 3), 120, np.uint8), np.zeros((4, 6), np.uint8)
+        >>> lesions[1, 2] = LESIONS.index("EX") + 1
+        >>> card = Card(
+        ...     name="7.jpg", image=image, lesions=lesions, heat=None, probabilities=(0.5, 0.1, 0.4, 0.0, 0.0),
+        ...     counts={"EX": 1}, areas_px={"EX": 1}, field_px=20, feasible={2, 3, 4},
+        ... )
+        >>> card.grade, card.contradiction
+        (0, True)
     """
 
     name: str
@@ -103,6 +113,14 @@ def write_report(
 
     Returns:
         How many cards were written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, facts = Path(folder, "report.html"), {"Model": "train/model.pt"}
+        ...     number = write_report(path, [], title="Clinic", facts=facts, unread={"7.jpg": "cut off"})
+        ...     number, "<b>7.jpg</b> cut off" in path.read_text(encoding="utf-8")
+        (0, True)
     """
     head, tail = _page(title, facts, unread or {})
     template = Template(_CARD.read_text(encoding="utf-8"))

@@ -19,7 +19,12 @@ PAGE = 1000
 
 
 class Repeat(NamedTuple):
-    """One repetition of a row: the fold that was held out, -1 for none, and the seed."""
+    """One repetition of a row: the fold that was held out, -1 for none, and the seed.
+
+    Example:
+        >>> str(Repeat(fold=3, seed=0)), str(Repeat(fold=-1, seed=0))
+        ('fold 3, seed 0', 'no fold, seed 0')
+    """
 
     fold: int
     seed: int
@@ -91,6 +96,13 @@ def read_runs(tracking_uri: str, suite: str, rows: Mapping[str, Collection[str]]
 
     Raises:
         ValueError: if there is no store, it cannot be read, or it has no finished evaluation of the suite.
+
+    Example:
+        >>> read_runs("sqlite:////nowhere/mlflow.db", "table1", {"unet": {"table1"}})  # doctest: +NORMALIZE_WHITESPACE
+        Traceback (most recent call last):
+            ...
+        ValueError: expected an MLflow store at /nowhere/mlflow.db, found none;
+            make it with: python -m scripts.sweep --suite table1
     """
     found = _search(tracking_uri, suite, set().union(*rows.values()))
     of_rows = [run for run in found if run.data.tags["suite"] in rows.get(run.data.tags.get("row", ""), ())]

@@ -115,6 +115,15 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
 
     Raises:
         ValueError: if there are no scores.
+
+    Example:
+        >>> scores = {"grade/accuracy": 0.5, "grade/accuracy_majority": 0.25}
+        >>> print(evaluation_table({"scores": scores, "subset": {"grade": "test"}, "counts": {"grade": 4}}))
+        ### Grades (test, 4 photographs)
+        <BLANKLINE>
+        | score    |  ours | 95 % interval | trivial |          the trivial predictor |
+        | :------- | ----: | ------------: | ------: | -----------------------------: |
+        | accuracy | 0.500 |             – |   0.250 | always the most frequent grade |
     """
     scores = metrics.get("scores")
     if not scores:
@@ -202,6 +211,11 @@ def grader_table(graders: Sequence[Mapping[str, Any]]) -> str:
 
     Args:
         graders: the facts of their weights files.
+
+    Example:
+        >>> table = grader_table([{"architecture": "resnext50_32x4d", "validation_accuracy": 0.5, "temperature": 1.25}])
+        >>> [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
+        ['resnext50_32x4d', '0', '0.500', '–', '–', '–', '1.250', '–', '–']
     """
     names = {
         "validation_accuracy": "accuracy", "validation_accuracy_majority": BASELINES["_majority"],
@@ -225,7 +239,15 @@ def pseudo_label_table(summary: Mapping[str, Any]) -> str:
 
 
 def pseudo_label_tables(summary: Mapping[str, Any]) -> dict[str, Table]:
-    """Lay out the same tables by name: ``actions``, ``agreement``, ``rules``."""
+    """Lay out the same tables by name: ``actions``, ``agreement``, ``rules``.
+
+    Example:
+        >>> from bundle.pseudo_labels import summarise
+        >>> row = {"id": "7", "proposed": 0, "decided": 2, "action": "move", "weight": 0.5}
+        >>> summary = summarise([row | {"rule": "R2", "feasible_2": True}], true_grades={"7": 2}, resamples=10)
+        >>> pseudo_label_tables(summary)["actions"]
+        Table(header=['images', 'kept', 'moved', 'abstained', 'of known grade'], rows=[['1', '0', '1', '0', '1']])
+    """
     return {"actions": _actions(summary), "agreement": _agreement(summary), "rules": _rules(summary)}
 
 
