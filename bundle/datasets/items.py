@@ -81,17 +81,7 @@ def _file_items(source: Path) -> list[dict[str, Any]]:
     if not paths:
         raise ValueError(f"expected photographs ({', '.join(SUFFIXES)}) in {source}, found none")
     base = source if source.is_dir() else source.parent
-    return [
-        {
-            "id": path.relative_to(base).as_posix(),
-            "image": str(path),
-            "path": str(path),
-            "masks": {},
-            "annotated": (),
-            "optic_disc": "",
-        }
-        for path in paths
-    ]
+    return [{"id": path.relative_to(base).as_posix(), "image": str(path), "path": str(path)} for path in paths]
 
 
 def _is_photograph(path: Path, folder: Path) -> bool:

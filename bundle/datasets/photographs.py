@@ -19,7 +19,7 @@ class PhotographDataset(Dataset):
 
     Args:
         data: items of :func:`bundle.datasets.items.file_items`.
-        transform: makes ``image`` uint8 ``(3, S, S)``, ``geometry``, ``field_px`` and, for windows, ``detail``.
+        transform: makes ``image`` float32 ``(3, S, S)``, ``geometry``, ``field_px`` and, for windows, ``detail``.
         image_size: ``S``.
 
     Example:
@@ -53,7 +53,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _nothing_to_see(image_size: int) -> dict[str, Tensor]:
     return {
-        "image": torch.zeros(3, image_size, image_size, dtype=torch.uint8),
+        "image": torch.zeros(3, image_size, image_size),
         "geometry": torch.tensor([0.0, 0.0, image_size, image_size, image_size]),
         "field_px": torch.tensor(1),
         "detail": torch.zeros(3, 1, 1, dtype=torch.uint8),
@@ -61,12 +61,13 @@ def _nothing_to_see(image_size: int) -> dict[str, Tensor]:
 
 
 def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make a batch of what all its items have: tensors stacked, names, reasons and details listed.
+    """Make a batch of the tensors that all its items have, stacked, and of names, reasons and details, listed.
 
     Example:
         >>> collate([{"id": "a", "grade": torch.tensor(2), "eye": "left"}, {"id": "b", "grade": torch.tensor(0)}])
         {'id': ['a', 'b'], 'grade': tensor([2, 0])}
     """
-    shared = [key for key in items[0] if all(key in item for item in items)]
+    known = [key for key, value in items[0].items() if key in LISTED or isinstance(value, Tensor)]
+    shared = [key for key in known if all(key in item for item in items)]
     listed = {key: [item[key] for item in items] for key in shared}
     return {key: values if key in LISTED else torch.stack(values) for key, values in listed.items()}

@@ -2,7 +2,7 @@
 
 from bundle.transforms.augment import RandFundusAffined
 from bundle.transforms.components import components
-from bundle.transforms.fundus import CutDetaild, MeasureFieldd, PrepareFundusd
+from bundle.transforms.fundus import CutDetaild, MeasureFieldd, NativeLabelsd, PrepareFundusd
 from bundle.transforms.fuse import FuseLesionsd, class_names, fuse_lesions, fuse_outlines, fused_radius_px
 from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_labels, to_native
 from bundle.transforms.lesions import label_map, load_mask, load_masks, load_runs
@@ -15,6 +15,7 @@ __all__ = [
     "CutDetaild",
     "FuseLesionsd",
     "MeasureFieldd",
+    "NativeLabelsd",
     "PrepareFundusd",
     "RandFundusAffined",
     "class_names",

@@ -1,15 +1,18 @@
 """Turn an item into what the networks see: the eye, cut out and resized, with its lesions."""
 
-from collections.abc import Mapping
+# flake8: noqa: N806
+
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from bundle.transforms.geometry import Crop, field_mask, field_of_view
+from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_labels
 from bundle.transforms.lesions import load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
-from monai.transforms import Transform
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
 SIDE_MULTIPLE = 32
@@ -20,6 +23,7 @@ VERSION = 3
 class PrepareFundusd(Transform):
     """Read a photograph and its masks, cut the square about the eye, and resize it; the same result every time.
 
+    The item names files: ``image``, and where there are outlines ``masks`` by lesion and ``optic_disc``.
     It adds ``image`` uint8 ``(3, S, S)`` RGB, ``lesions`` uint8 ``(1, S, S)`` label map, ``optic_disc`` uint8
     ``(1, S, S)`` in {0, 1}, and ``geometry`` float32 ``(5,)``: left, top, side, width and height in native pixels
     (:class:`bundle.transforms.geometry.Crop`).
@@ -58,12 +62,12 @@ class PrepareFundusd(Transform):
             crop = Crop.about(field_of_view(pixels), width_px, height_px, reduction)
         except ValueError as error:
             raise ValueError(f"{data['image']}: {error}") from None
-        masks = {lesion: load_runs(path, width_px, height_px) for lesion, path in data["masks"].items()}
+        masks = {lesion: load_runs(path, width_px, height_px) for lesion, path in data.get("masks", {}).items()}
         return {
             **data,
             "image": torch.from_numpy(resize_crop(pixels, crop, self.image_size, reduction)).permute(2, 0, 1).clone(),
             "lesions": torch.from_numpy(resize_lesions(masks, crop, self.image_size))[None],
-            "optic_disc": torch.from_numpy(self._optic_disc(data["optic_disc"], crop))[None],
+            "optic_disc": torch.from_numpy(self._optic_disc(data.get("optic_disc", ""), crop))[None],
             "geometry": torch.tensor(crop, dtype=torch.float32),
         }
 
@@ -121,3 +125,23 @@ class CutDetaild(Transform):
         pixels, _, reduction = load_photograph(data["path"], self.lesion_size)
         cut = resize_crop(pixels, crop, self.lesion_size or crop.side, reduction)
         return {**data, "detail": torch.from_numpy(cut).permute(2, 0, 1).contiguous()}
+
+
+class NativeLabelsd(MapTransform):
+    """Turn class probabilities ``(C, S, S)`` of an item into its label map at native size, uint8 ``(1, H, W)``.
+
+    This is the way back of :class:`PrepareFundusd`, whose ``geometry`` the item must have.
+
+    Args:
+        keys: of the probabilities.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        found = dict(data)
+        for key in self.key_iterator(found):
+            probabilities_CSS = found[key].as_subclass(torch.Tensor)
+            found[key] = torch.from_numpy(native_labels(probabilities_CSS, found["geometry"]))[None]
+        return found

@@ -15,6 +15,7 @@ from bundle import ROOT
 from bundle.datasets.phantom_drawing import draw_photograph
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
+from monai.bundle import ConfigParser
 from PIL import Image
 
 NAME = "fundus_dr_multitask"
@@ -266,6 +267,31 @@ def test_what_takes_the_first_output_gets_the_lesions(unpacked):
     labels = {word.lower(): int(index) for index, word in output["channel_def"].items() if word != "background"}
     assert (first_of(formats["inputs"])[0], name) == ("image", "pred")
     assert labels == {"microaneurysm": 1, "haemorrhage": 2, "hard exudate": 3, "soft exudate": 4}
+
+
+def test_monai_labels_way_makes_the_mask_that_inference_writes(folder, unpacked, tools):
+    """Its bundle reader calls the transforms of both ids on a request, and between them the inferer on a batch of one.
+
+    Inference may have computed in bfloat16, which changes a pixel here and there.
+    """
+    parser = ConfigParser()
+    parser.read_config(unpacked / "configs" / "inference.yaml")
+    parser["bundle_root"] = str(unpacked)
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(unpacked / "models" / "model.pt", weights_only=True))
+    request = {"image": str(folder / "eye.png"), "image_path": str(folder / "eye.png"), "result_extension": ".png"}
+    for transform in parser.get_parsed_content("preprocessing").transforms:
+        request = transform(request)
+    with torch.no_grad():
+        request["pred"] = parser.get_parsed_content("inferer")(request["image"][None], network)[0]
+    for transform in parser.get_parsed_content("postprocessing").transforms:
+        request = transform(request)
+    (path,) = (folder / "from_python" / "masks").iterdir()
+    mask_HW, pred_WH = np.asarray(Image.open(path)), np.asarray(request["pred"])
+    assert len(np.unique(mask_HW)) >= 3
+    assert (mask_HW != pred_WH.T).mean() < 0.05
+    assert (mask_HW[::-1, ::-1] != pred_WH.T).mean() > 0.2
+    assert request["result_extension"] == ".png"
 
 
 def test_deploy_gets_every_output_that_it_sends_on(unpacked, network):

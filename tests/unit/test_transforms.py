@@ -8,6 +8,7 @@ import torch
 from bundle.labels import LESIONS
 from bundle.transforms import (
     Crop,
+    NativeLabelsd,
     PrepareFundusd,
     field_of_view,
     label_map,
@@ -22,6 +23,7 @@ from bundle.transforms import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from PIL import Image
 from scipy import ndimage
 
@@ -318,8 +320,10 @@ def test_geometry_says_where_a_native_pixel_went(item):
     assert (columns.float().mean() + 0.5, rows.float().mean() + 0.5) == pytest.approx(centre, abs=0.75)
 
 
-def test_an_item_without_outlines_has_none(item):
-    prepared = PrepareFundusd(32)({**item, "masks": {}, "optic_disc": ""})
+@pytest.mark.parametrize("named", [True, False])
+def test_an_item_without_outlines_has_none(item, named):
+    outlines = {"masks": {}, "optic_disc": ""} if named else {}
+    prepared = PrepareFundusd(32)({"image": item["image"], **outlines})
     assert not prepared["lesions"].any()
     assert not prepared["optic_disc"].any()
 
@@ -347,6 +351,19 @@ def test_refuses_a_black_photograph_by_name(item, tmp_path):
 
 
 # the way back
+
+
+def test_native_labels_of_an_item_lie_where_its_lesions_were(item):
+    prepared = PrepareFundusd(128)(item)
+    probabilities = torch.nn.functional.one_hot(prepared["lesions"][0].long(), 5).permute(2, 0, 1).float()
+    given = {"pred": MetaTensor(probabilities), "geometry": prepared["geometry"], "other": "stays"}
+    found = NativeLabelsd("pred")(given)
+    assert (found["pred"].dtype, tuple(found["pred"].shape)) == (torch.uint8, (1, HEIGHT, WIDTH))
+    assert found["pred"].unique().tolist() == [0, 1, 2, 3]
+    alone = load_mask(item["masks"]["EX"]) & ~load_mask(item["masks"]["HE"])
+    assert (found["pred"][0].numpy()[alone] == 3).mean() > 0.95
+    assert found["other"] == "stays"
+    assert tuple(given["pred"].shape) == (5, 128, 128)
 
 
 def test_scores_return_to_where_they_came_from():
