@@ -76,9 +76,9 @@ class Stage:
     def key(self) -> str:
         """Hash what the result depends on: configs, options, and the content of the inputs, wherever they lie."""
         content = {
-            "configs": file_sha256([CONFIGS / name for name in self.configs]),
+            "configs": [file_sha256(CONFIGS / name) for name in self.configs],
             "options": {name: str(value) for name, value in self.options.items() if name not in PLACES},
-            "inputs": [file_sha256([path]) for path in self.inputs if path.is_file()],
+            "inputs": [file_sha256(path) for path in self.inputs if path.is_file()],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -28,7 +28,7 @@ def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: st
     """
     save_whole(path, state)
     said = {"network": network, "facts": {name: _name_of(fact) for name, fact in facts.items()}}
-    text = json.dumps({**said, "sha256": file_sha256([path])}, indent=4) + "\n"
+    text = json.dumps({**said, "sha256": file_sha256(path)}, indent=4) + "\n"
     write_text_whole(_description(path), text)
 
 
@@ -47,7 +47,7 @@ def read_description(path: str | os.PathLike) -> dict[str, Any]:
     said = load_json(beside)
     if not isinstance(said, dict) or not {"network", "facts", "sha256"} <= set(said):
         raise ValueError(f"expected 'network', 'facts' and 'sha256' in {beside}, got other things")
-    if said["sha256"] != file_sha256([path]):
+    if said["sha256"] != file_sha256(path):
         raise ValueError(f"expected the weights that {beside} was written for in {path}, got others")
     return {"network": said["network"], "facts": said["facts"]}
 

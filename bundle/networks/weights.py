@@ -177,7 +177,7 @@ def load_graders(paths: Sequence[str | os.PathLike] | str, expected: Mapping[str
 def provenance(path: str | os.PathLike) -> dict[str, Any]:
     """Return what a reader needs to tell which weights these are: path, hash, network and facts."""
     content = _read(path)
-    return {"path": str(path), "sha256": file_sha256([path]), "network": content["network"], **content["facts"]}
+    return {"path": str(path), "sha256": file_sha256(path), "network": content["network"], **content["facts"]}
 
 
 def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]]:
@@ -198,4 +198,4 @@ def short_name(path: str | os.PathLike) -> str:
         ('train/model.pt', 12)
     """
     path = Path(path)
-    return f"{path.parent.name}/{path.name}, sha256 {file_sha256([path])[:12]}"
+    return f"{path.parent.name}/{path.name}, sha256 {file_sha256(path)[:12]}"

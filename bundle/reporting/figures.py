@@ -195,7 +195,7 @@ def _grader(sweep: Path, found: Mapping[str, Any]) -> Path:
         ValueError: if they are missing, or others than those that made the labels.
     """
     path = sweep.joinpath(*Path(found["path"]).parts[-3:])
-    there = file_sha256([path])[:12] if path.is_file() else "no file"
+    there = file_sha256(path)[:12] if path.is_file() else "no file"
     if there != found["sha256"][:12]:
         raise ValueError(
             f"expected the grader of the pseudo-labels (sha256 {found['sha256'][:12]}) at {path}, found {there}; "

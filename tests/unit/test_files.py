@@ -18,14 +18,10 @@ def test_what_is_written_whole_leaves_nothing_beside(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
 
 
-def test_a_hash_depends_on_every_file_and_their_order(tmp_path):
-    (tmp_path / "a").write_bytes(b"ab")
-    (tmp_path / "b").write_bytes(b"c")
-    both = file_sha256([tmp_path / "a", tmp_path / "b"])
-    assert both != file_sha256([tmp_path / "b", tmp_path / "a"])
-    (tmp_path / "a").write_bytes(b"a")
-    (tmp_path / "b").write_bytes(b"bc")
-    assert both != file_sha256([tmp_path / "a", tmp_path / "b"])
+def test_a_hash_is_that_of_sha256sum(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    # the first example of FIPS 180-2
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_beside(tmp_path):

@@ -156,7 +156,7 @@ def test_a_package_holds_bare_weights_that_say_what_they_are(checkpoint, tmp_pat
 @pytest.mark.usefixtures("_no_torchscript")
 def test_the_same_parts_give_the_same_bytes(checkpoint, tmp_path):
     first, second = (write_package(checkpoint, tmp_path / name) for name in ("a", "b"))
-    assert file_sha256([first.path]) == file_sha256([second.path])
+    assert file_sha256(first.path) == file_sha256(second.path)
     with zipfile.ZipFile(first.path) as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert archive.namelist() == sorted(archive.namelist())
@@ -186,7 +186,7 @@ def test_large_files_are_listed_with_their_address_and_hash(checkpoint, tmp_path
 
 @pytest.mark.usefixtures("_no_torchscript")
 def test_scores_enter_the_metadata_if_they_are_of_these_weights(checkpoint, tmp_path):
-    sha256 = file_sha256([checkpoint])
+    sha256 = file_sha256(checkpoint)
     found = {"scores": {"lesions/dice_mean": 0.25}, "subset": {"lesions": "test"}, "counts": {"lesions": 27}}
     write_json_whole(checkpoint.with_name("metrics.json"), {**found, "weights": {"sha256": sha256}})
     files = content(write_package(checkpoint, tmp_path / "dist").path)

@@ -68,7 +68,7 @@ def test_nothing_but_the_file_itself_is_left_behind(weights):
 
 def test_provenance_tells_file_hash_network_and_facts(weights):
     found = provenance(weights)
-    assert found == {"path": str(weights), "sha256": file_sha256([weights]), "network": "MultiTaskUNet", **FACTS}
+    assert found == {"path": str(weights), "sha256": file_sha256(weights), "network": "MultiTaskUNet", **FACTS}
     assert provenances(str(weights)) == provenances([weights]) == [found]
 
 

@@ -75,7 +75,7 @@ def swept(tiny_idrid, tmp_path, run_script):
     grader = sweep / "resnext50" / "fold0_seed0" / "model.pt"
     save_weights(grader, Grader("resnext50_32x4d", pretrained=False), {"architecture": "resnext50_32x4d"})
     settings = {
-        "graders": [{"path": f"/elsewhere/{grader.relative_to(tmp_path)}", "sha256": file_sha256([grader])}],
+        "graders": [{"path": f"/elsewhere/{grader.relative_to(tmp_path)}", "sha256": file_sha256(grader)}],
         "image_size": 64, "thresholds": dataclasses.asdict(Thresholds()),
     }  # fmt: skip
     rows = [audit_row(row.id) for row in read.photographs if row.outlined and row.split == "train"]
