@@ -45,6 +45,22 @@ def load_weights(
     return _fill(network, _read(path), path, expected)
 
 
+def filled(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> nn.Module:
+    """Return a network after :func:`load_weights`: what a config calls where another part takes the network.
+
+    Raises:
+        ValueError: as :func:`load_weights`.
+
+    Example:
+        >>> filled(nn.Linear(2, 3), "nowhere.pt")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected weights at nowhere.pt, found no such file
+    """
+    load_weights(network, path, expected)
+    return network
+
+
 def load_teacher(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> nn.Module:
     """Return a copy of a network that is filled from a file and does not learn; the network stays as it is.
 

@@ -28,9 +28,21 @@ def checkpoint(tmp_path_factory):
     return path
 
 
+def whole(workflow):
+    workflow.initialize()
+    workflow.run()
+
+
+def only_evaluate(workflow):
+    """As with the packaged bundle, whose ``initialize`` has nothing to do."""
+    workflow.parser["initialize"] = []
+    workflow.initialize()
+    workflow.evaluator.run()
+
+
 @pytest.fixture
 def infer(checkpoint, tmp_path):
-    def run(source, **options):
+    def run(source, steps=whole, **options):
         settings = {
             "input": str(source), "output_dir": str(tmp_path / "out"), "checkpoint": str(checkpoint), "width": 1 / 16,
             "image_size": SIZE, "num_workers": 0, "track": False, "report": False, **options,
@@ -40,8 +52,7 @@ def infer(checkpoint, tmp_path):
             workflow = ConfigWorkflow(
                 str(ROOT / "configs/inference.yaml"), workflow_type="infer", logging_file=False, **settings
             )
-            workflow.initialize()
-            workflow.run()
+            steps(workflow)
         return Path(settings["output_dir"])
 
     return run
@@ -77,6 +88,17 @@ def fill(folder):
 
 READ = {"plain.png", "turned.jpg", "grey.tif", "deep.png", "cmyk.tif", "tiny.png", "eye.nii.gz"}
 UNREAD = {"volume.nii": "a volume of 30 x 20 x 8", "cut.jpg": "truncated", "black.png": "all but black"}
+
+
+def test_an_evaluator_that_is_run_alone_has_the_weights(infer, tmp_path):
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "plain.png")
+    run = [infer(tmp_path / "plain.png", output_dir=tmp_path / "run")]
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # of what would be in the network otherwise
+        run.append(infer(tmp_path / "plain.png", only_evaluate, output_dir=tmp_path / f"{seed}"))
+    masks = [mask_of(out, "plain.png") for out in run]
+    assert 0 < (masks[0] > 0).mean() < 1
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
