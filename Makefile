@@ -15,7 +15,7 @@ help:  ## show the targets
 install: $(VENV)/.installed  ## make .venv with the tested versions
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'expected Python 3.10 or newer, got ' + sys.version.split()[0] + '; say make PYTHON=...')"
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'expected Python 3.11 or newer, got ' + sys.version.split()[0] + '; say make PYTHON=...')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchvision

@@ -100,7 +100,7 @@ def _about_intervals(compared: Comparison) -> str:
 
 def _origin(compared: Comparison, found: Found, command: Sequence[str]) -> str:
     newest = max(run.started_ms for run in compared.runs) / 1000
-    day = datetime.datetime.fromtimestamp(newest, tz=datetime.timezone.utc).date().isoformat()
+    day = datetime.datetime.fromtimestamp(newest, tz=datetime.UTC).date().isoformat()
     minutes = sum(run.duration_s for run in compared.runs) / 60
     facts = [
         f"- command: `{portable(command)}`",
