@@ -31,9 +31,11 @@ else
 endif
 	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo $(if $(RESULTS),--results $(RESULTS))
 
-PYTEST := $(BIN)/python -m pytest
+SEED := $(shell date +%s)
+PYTEST := $(BIN)/python -m pytest --randomly-seed=$(SEED)
 
-test: install  ## the tests, two processes at a time; those on real photographs run where IDRID_ROOT is set
+test: install  ## the tests, in another order each time, two processes at a time; on real photographs where IDRID_ROOT is set
+	@echo "make test SEED=$(SEED) repeats this order"
 	{ $(PYTEST) tests/contracts && $(PYTEST) tests/unit/*/ && $(PYTEST) tests/unit/test_*.py bundle && $(PYTEST) tests/fuzz && \
 	$(PYTEST) tests/faults; } > .tests.log 2>&1 & others=$$!; \
 	$(PYTEST) tests/integration; ended=$$?; \
