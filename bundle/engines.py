@@ -7,10 +7,9 @@ import torch
 from bundle.attribution import NonFiniteLogits, grade_maps
 from bundle.losses import CategoricalFocalLoss
 from bundle.memory import says_what_to_lower
-from bundle.networks.explained import ExplainedNetwork, resized_maps
+from bundle.networks.explained import resized_maps
 from bundle.networks.graders import Grader
 from bundle.networks.label_update import LabelUpdateNetwork
-from bundle.networks.multitask_unet import BothTasks
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
@@ -221,15 +220,15 @@ class EvaluationStep:
 class ExplainedStep:
     """As :class:`EvaluationStep` for the multi-task network, and the Grad-CAM of all five grades, from the same pass.
 
-    The engine's network is a :class:`bundle.networks.explained.ExplainedNetwork`, a backend
-    (:func:`bundle.backends.load`), or the :class:`BothTasks` of training, which is explained here. Maps come out in
-    float32 at the size of the images.
+    The engine's network is a :class:`bundle.networks.explained.ExplainedNetwork` or a backend
+    (:func:`bundle.backends.load`). Maps come out in float32 at the size of the images.
 
     Raises:
         NonFiniteLogits: if a logit of a grade is not finite.
 
     Example:
         >>> from types import SimpleNamespace as Some
+        >>> from bundle.networks.explained import ExplainedNetwork
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
         >>> network = ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16))
         >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
@@ -245,9 +244,8 @@ class ExplainedStep:
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         network = engine.network
-        explained = ExplainedNetwork(network.network) if isinstance(network, BothTasks) else network
-        with eval_mode(explained), mixed_precision(image.device, self.amp):
-            found = {name: value.float() for name, value in explained(image).items()}
+        with eval_mode(network), mixed_precision(image.device, self.amp):
+            found = {name: value.float() for name, value in network(image).items()}
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         if broken := (~found["grade"].isfinite().all(dim=1)).nonzero().flatten().tolist():
