@@ -15,6 +15,10 @@ Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 """From images to the arrays of ``OUTPUTS``."""
 
 
+TRACED_PX = 64
+"""Side that a network is traced on where the trace fits every size: tracing runs it several times."""
+
+
 def import_deploy(package: str) -> ModuleType:
     """Return a package of the extra ``deploy``, or a part of it.
 
@@ -65,8 +69,9 @@ def openvino_model(explained: ExplainedNetwork, image: Tensor) -> Any:  # noqa: 
     # openvino.convert_model does the same, and reports its use over the network unless that is switched off.
     decoders = import_deploy("openvino.frontend.pytorch.ts_decoder")
     frontend = import_deploy("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
+    corner = image.as_subclass(Tensor)[:, :, :TRACED_PX, :TRACED_PX]
     with torch.no_grad():
-        decoder = decoders.TorchScriptPythonDecoder(Ordered(explained), example_input=(image.as_subclass(Tensor),))
+        decoder = decoders.TorchScriptPythonDecoder(Ordered(explained), example_input=(corner,))
         model = frontend.convert(frontend.load(decoder))
     model.inputs[0].get_tensor().set_names({"image"})
     for output, name in zip(model.outputs, OUTPUTS, strict=True):

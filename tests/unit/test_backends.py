@@ -88,6 +88,15 @@ def test_an_answer_is_not_overwritten_by_the_next(backend):
     assert all(torch.equal(first[name], kept[name]) for name in OUTPUTS)
 
 
+def test_openvino_is_built_on_a_corner_and_answers_for_the_whole():
+    network, seen = made(), set()
+    network.encoder.register_forward_pre_hook(lambda _, given: seen.add(tuple(map(int, given[0].shape[-2:]))))
+    image = images(1, 128, 192)
+    found = load("openvino", network)(image)
+    assert seen == {(64, 64)}
+    assert apart(found, eager(network, image)) < EXACT
+
+
 @pytest.mark.parametrize(
     ("backend", "kind", "name"),
     [("openvino", openvino.CompiledModel, "__call__"), ("onnxruntime", onnxruntime.InferenceSession, "run")],
