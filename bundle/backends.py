@@ -6,6 +6,7 @@ import torch
 from bundle.engines import mixed_precision
 from bundle.networks.converted import Run, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
+from bundle.networks.float32_ends import kept_in_float32
 from bundle.networks.graded_network import GradedNetwork
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class Backend(nn.Module):
 
 
 class TorchBackend(Backend):
-    """The network itself, channels last, in bfloat16 where that is asked for."""
+    """The network itself, channels last, in bfloat16 where that is asked for, but for its ends."""
 
     def __init__(self, network_def: GradedNetwork, device: torch.device, amp: bool) -> None:
         super().__init__(network_def)
@@ -47,7 +48,8 @@ class TorchBackend(Backend):
         self.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        with torch.inference_mode(), eval_mode(self.explained), mixed_precision(image.device, self.amp):
+        ends = kept_in_float32(self.explained.network.ends(), image.device.type)
+        with torch.inference_mode(), eval_mode(self.explained), mixed_precision(image.device, self.amp), ends:
             found = self.explained(image.contiguous(memory_format=torch.channels_last))
         return {name: value.float() for name, value in found.items()}
 

@@ -33,6 +33,10 @@ class GradedNetwork(nn.Module, ABC):
         """Return the grade logits ``(N, 5)`` of the deepest features."""
         return self.grade_head(self.pool(features_NCHW).flatten(1))
 
+    def ends(self) -> list[nn.Module]:
+        """Name the modules next to the image and to the logits, where rounding costs most; here that of the grade."""
+        return [self.grade_head]
+
     def _read_grade_from(self, channels: int) -> None:
         """Add global average pooling and one linear layer."""
         self.pool = nn.AdaptiveAvgPool2d(1)

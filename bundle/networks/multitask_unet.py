@@ -1,5 +1,7 @@
 """One network that outlines lesions and grades the disease."""
 
+from typing import cast
+
 from bundle.labels import LESION_COUNT
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.vgg import VGG16Encoder
@@ -64,6 +66,11 @@ class MultiTaskUNet(GradedNetwork):
         self._read_grade_from(deepest)
         for module in (self.decoder, self.segmentation_head):
             module.apply(_he_normal)
+
+    def ends(self) -> list[nn.Module]:
+        """Name the first convolution, those of the full resolution behind the last skip, and that of the grade."""
+        full_resolution = cast(UpCat, self.decoder[-1]).convs
+        return [*super().ends(), self.encoder.first_convolution(), full_resolution, self.segmentation_head]
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         return self.encoder(image)

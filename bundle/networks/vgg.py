@@ -1,5 +1,7 @@
 """The VGG16 encoder of both networks: five blocks, every resolution kept for the skips."""
 
+from typing import cast
+
 import torch
 from bundle.networks.pretrained import imagenet_weights
 from torch import Tensor, nn
@@ -63,6 +65,10 @@ class VGG16Encoder(nn.Module):
             _load(layers, "vgg16_bn" if batch_norm else "vgg16", pretrained, width)
         self.normalise = Normalise()
         self.blocks = nn.ModuleList(_split(layers))
+
+    def first_convolution(self) -> nn.Module:
+        """Return the one that sees the image."""
+        return cast(nn.Sequential, self.blocks[0])[0]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.normalise(image)
