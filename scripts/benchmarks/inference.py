@@ -92,7 +92,7 @@ def inference(
     parts += [network_table(size, width, rounds, peaks) for size in sizes]
     if photographs and checkpoint:
         parts.append(agreement_table(photographs, checkpoint))
-        parts.append(folder_table(photographs, checkpoint, folder_size, backend))
+        parts.append(folder_table(photographs, checkpoint, folder_size, backend, rounds))
     publish("\n\n".join([*parts, _notes()]), out)
 
 
