@@ -203,8 +203,8 @@ def _notes() -> str:
     return (
         f"{torch.get_num_threads()} threads. The first tables: one random image at a time, random weights, ways in "
         "turn in one process. Ours is the multi-task U-Net with grade and five heat maps, its peer the U-Net on VGG16 "
-        "of segmentation-models-pytorch in eager float32, lesions alone. PyTorch's bfloat16 keeps the ends of our network "
-        "in float32; OpenVINO's keeps nothing. A giga multiplication is counted with its "
-        "addition as two operations; OpenVINO's float32 may need fewer (Winograd), so its share may be above that of "
+        "of segmentation-models-pytorch in eager float32, lesions alone. PyTorch's bfloat16 keeps the ends of our "
+        "network in float32; OpenVINO's keeps nothing. A giga multiplication is counted with its addition as two "
+        "operations; OpenVINO's float32 may need fewer (Winograd), so its share may be above that of "
         f"the others for the same speed. {', '.join(f'{name} {version(name)}' for name in PACKAGES)}."
     )
