@@ -31,7 +31,8 @@ else
 endif
 	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo $(if $(RESULTS),--results $(RESULTS))
 
-SEED := $(shell date +%s)
+SEED ?= $(shell date +%s)
+SEED := $(SEED)
 PYTEST := $(BIN)/python -m pytest --randomly-seed=$(SEED)
 
 test: install  ## the tests, in another order each time, two processes at a time; on real photographs where IDRID_ROOT is set
