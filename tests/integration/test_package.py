@@ -192,7 +192,7 @@ def test_onnx_gives_the_lesions(tools):
 
 
 @pytest.mark.parametrize("forget", [True, False], ids=["not installed", "another one installed"])
-def test_inference_runs_from_any_folder_without_an_option(folder, unpacked, forget):
+def test_inference_runs_from_any_folder_without_an_option(folder, unpacked, tools, forget):
     output = folder / f"inference_{forget}"
     words = ("-m", "monai.bundle", "run", "--config_file", unpacked / "configs" / "inference.yaml")
     words += ("--input", folder / "eye.png", "--output_dir", output, "--track", "False", "--num_workers", "0")
