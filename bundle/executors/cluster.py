@@ -81,10 +81,11 @@ def _import_ray() -> ModuleType:
 @contextmanager
 def _connected(ray: ModuleType, address: str | None, gpus_per_task: float) -> Iterator[None]:
     """Connect to a cluster or start a local one, and let go of it, unless the program is connected already."""
+    _check_reached(address)
     if ray.is_initialized():
+        _check_connected_to(address, ray.get_runtime_context().gcs_address)
         yield
         return
-    _check_reached(address)
     # The workers of a cluster do not have this process's environment.
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     try:
@@ -98,6 +99,11 @@ def _connected(ray: ModuleType, address: str | None, gpus_per_task: float) -> It
         yield
     finally:
         ray.shutdown()
+
+
+def _check_connected_to(address: str | None, connected: str) -> None:
+    if address not in (None, "auto", connected):
+        raise ValueError(f"expected --ray_address {connected}, to which this program is connected, got {address}")
 
 
 def _check_reached(address: str | None) -> None:

@@ -187,6 +187,15 @@ def ray():
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
+def test_another_cluster_than_the_connected_one_is_refused(ray):
+    connected = ray.get_runtime_context().gcs_address
+    assert run_ray([], address=connected) == run_ray([], address="auto") == run_ray([])
+    with pytest.raises(
+        ValueError, match=rf"expected --ray_address {connected}, .* is connected, got ray://{connected}"
+    ):
+        run_ray([], address=f"ray://{connected}")
+
+
 def test_ray_runs_what_a_task_needs_before_it(ray, tmp_path):
     run_ray(diamond(tmp_path))
     lines = told(tmp_path)
