@@ -76,9 +76,7 @@ def load_teacher(network: nn.Module, path: str | os.PathLike, expected: Mapping[
         >>> torch.equal(teacher.weight, network.weight), teacher.weight.requires_grad, network.weight.requires_grad
         (True, False, True)
     """
-    teacher = copy.deepcopy(network)
-    load_weights(teacher, path, expected)
-    return teacher.eval().requires_grad_(False)
+    return filled(copy.deepcopy(network), path, expected).eval().requires_grad_(False)
 
 
 def _fill(
