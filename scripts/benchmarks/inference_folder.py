@@ -20,7 +20,7 @@ import torch
 from bundle import ROOT
 from bundle.datasets.items import file_items
 from bundle.export import trained_network
-from bundle.networks.weights import save_weights
+from bundle.networks.weights import provenance, save_weights
 from monai.bundle.scripts import run
 from monai.transforms import Compose, LoadImaged, Resize, Resized, SaveImage
 from scripts.benchmarks.rows import largest_mib
@@ -69,7 +69,7 @@ def measure(way: str, photographs: str, checkpoint: str, image_size: int, backen
     """Return images, seconds, and the largest memory of this process and of its largest worker together."""
     # MONAI's own calls of deprecated functions; the figures are the matter here.
     warnings.simplefilter("ignore")
-    facts = trained_network(checkpoint, {})[1]
+    facts = provenance(checkpoint)
     options = {name: facts[name] for name in ("width", "batch_norm", "decoder_norm")}
     options |= {"image_size": image_size} | ({} if backend == NO_BACKEND else {"backend": backend})
     with tempfile.TemporaryDirectory() as folder:
