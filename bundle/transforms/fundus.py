@@ -11,6 +11,7 @@ from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_l
 from bundle.transforms.lesions import load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
+from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
@@ -134,6 +135,9 @@ class NativeLabelsd(MapTransform):
     Args:
         keys: of the probabilities.
     """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)  # MapTransform itself does not say what it takes, and configs are checked against that
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         found = dict(data)
