@@ -1,8 +1,17 @@
-"""Categorical focal loss on hard classes and on soft labels; it is linear in the label."""
+"""Categorical focal losses: of soft grades, linear in the label, and of outlines, deaf to lesions not looked for."""
+
+# flake8: noqa: N803
+
+import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+BALANCES = ("fixed", "norm")
+RATIO_KEPT = 0.5
+"""Share of the earlier mean in the moving mean of the ratio of gradients."""
 
 
 def focal_terms(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -18,8 +27,13 @@ def focal_terms(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tens
         >>> focal_terms(torch.zeros(1, 2), alpha=1.0, gamma=2.0)  # (1 - 1/2)^2 log 2
         tensor([[0.1733, 0.1733]])
     """
-    log_p = F.log_softmax(logits, dim=1)
-    return -alpha * (1 - log_p.exp()) ** gamma * log_p
+    return _terms(F.log_softmax(logits, dim=1), alpha, gamma)
+
+
+def _terms(log_p: Tensor, alpha: float, gamma: float) -> Tensor:
+    # At p = 1 a gamma below 1 has an infinite slope, times log p = 0: NaN. The smallest step below 1 has neither.
+    short_of_1 = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
+    return -alpha * short_of_1**gamma * log_p
 
 
 class CategoricalFocalLoss(nn.Module):
@@ -73,8 +87,125 @@ class CategoricalFocalLoss(nn.Module):
         expected = (logits.shape[0], 1, *logits.shape[2:])
         if label.shape != expected:
             raise ValueError(f"expected class indices of shape {expected}, got {tuple(label.shape)}")
-        log_p = F.log_softmax(logits, dim=1).gather(1, label.long())
-        return -self.alpha * (1 - log_p.exp()) ** self.gamma * log_p
+        return _terms(F.log_softmax(logits, dim=1).gather(1, label.long()), self.alpha, self.gamma)
+
+
+class LesionLoss(CategoricalFocalLoss):
+    """Categorical focal loss of a label map, in which a lesion that nobody looked for has no say.
+
+    Where a lesion was not looked for, a pixel without an outline is *background or that lesion*: its probability is
+    ``p_0 + sum_{c not looked for} p_c``, the likelihood of a partial label. The logits of those lesions are held
+    constant in it, so that their gradient is exactly zero: nobody looked, so nothing is taught of them. The mean is
+    over the elements of the photographs on which some lesion was looked for, and 0 where there is none.
+
+    Args:
+        alpha: as in :class:`CategoricalFocalLoss`.
+        gamma: as there.
+
+    Raises:
+        ValueError: as there, or if ``looked_for`` has another shape.
+
+    Shape:
+        - logits: ``(N, 1 + C, H, W)``, channel 0 is background.
+        - label_map: class indices ``(N, 1, H, W)`` of an integer type.
+        - looked_for: ``(N, C)`` boolean.
+        - output: ``()``, in float32.
+
+    Example:
+        >>> logits = torch.zeros(1, 3, 1, 1, requires_grad=True)
+        >>> background, first_only = torch.zeros(1, 1, 1, 1, dtype=torch.long), torch.tensor([[True, False]])
+        >>> loss = LesionLoss(alpha=1.0, gamma=0.0)(logits, background, first_only)
+        >>> round(loss.item(), 4)  # -log(2/3) / 3
+        0.1352
+        >>> torch.autograd.grad(loss, logits)[0].flatten()[2]
+        tensor(0.)
+
+    Reference:
+        Cour et al., "Learning from Partial Labels", JMLR 2011, for the likelihood.
+    """
+
+    def forward(self, logits: Tensor, label_map: Tensor, looked_for: Tensor) -> Tensor:  # type: ignore[override]
+        logits = logits.float()
+        if looked_for.shape != (len(logits), logits.shape[1] - 1):
+            expected = (len(logits), logits.shape[1] - 1)
+            raise ValueError(f"expected looked_for of shape {expected}, got {tuple(looked_for.shape)}")
+        counts = looked_for.any(dim=1)
+        terms = self._hard(merged_into_background(logits, looked_for), label_map)[counts]
+        return terms.sum() / max(logits[0].numel() * int(counts.sum()), 1)
+
+
+def merged_into_background(logits: Tensor, looked_for_NC: Tensor) -> Tensor:
+    """Add the mass of lesions that were not looked for to the background's, holding their logits constant.
+
+    Their own logits become minus infinity. ``softmax`` of the result sums to 1 over what was looked for and the
+    background.
+
+    Shape:
+        - logits, output: ``(N, 1 + C, ...)``.
+        - looked_for_NC: ``(N, C)`` boolean.
+
+    Example:
+        >>> merged_into_background(torch.zeros(1, 3), torch.tensor([[True, False]])).softmax(dim=1)
+        tensor([[0.6667, 0.3333, 0.0000]])
+    """
+    if bool(looked_for_NC.all()):
+        return logits
+    unlooked = ~looked_for_NC.reshape(*looked_for_NC.shape, *[1] * (logits.ndim - 2))
+    background, lesions = logits[:, :1], logits[:, 1:]
+    nobodys = lesions.detach().masked_fill(~unlooked, -torch.inf)
+    merged = torch.cat([background, nobodys], dim=1).logsumexp(dim=1, keepdim=True)
+    return torch.cat([merged, lesions.masked_fill(unlooked, -torch.inf)], dim=1)
+
+
+class GradeWeight:
+    """The weight of the grading loss in ``L = L_S + weight L_C``: fixed, or such that both tasks pull alike.
+
+    - ``fixed``: ``beta``, as in the paper.
+    - ``norm``: ``beta |g_S| / |g_C|``, with the norms of the gradients of both losses on what the tasks share, as a
+      moving geometric mean of what :meth:`see` was told; ``beta`` until then.
+
+    Args:
+        beta: weight of the grading loss.
+        balance: ``fixed`` or ``norm``.
+
+    Raises:
+        ValueError: if beta is negative, or ``balance`` is another word.
+
+    Example:
+        >>> weight = GradeWeight(beta=0.8, balance="norm")
+        >>> weight.see(norm_ratio=4.0)  # the grading loss pulls four times as hard
+        >>> float(weight)
+        0.2
+    """
+
+    def __init__(self, beta: float, balance: str = "fixed") -> None:
+        if beta < 0:
+            raise ValueError(f"expected beta >= 0, got {beta}")
+        if balance not in BALANCES:
+            raise ValueError(f"expected balance in {list(BALANCES)}, got {balance!r}")
+        self.beta, self.balance = beta, balance
+        self._log_ratio: float | None = None
+
+    def see(self, norm_ratio: float) -> None:
+        """Take note of ``|g_C| / |g_S|``; what is no positive number says nothing."""
+        if not 0 < norm_ratio < math.inf:
+            return
+        log_ratio = math.log(norm_ratio)
+        kept = log_ratio if self._log_ratio is None else self._log_ratio
+        self._log_ratio = RATIO_KEPT * kept + (1 - RATIO_KEPT) * log_ratio
+
+    def __float__(self) -> float:
+        if self.balance == "fixed" or self._log_ratio is None:
+            return float(self.beta)
+        return self.beta / math.exp(self._log_ratio)
+
+    def state_dict(self) -> dict[str, float | None]:
+        """Return what a run that goes on must know."""
+        return {"log_ratio": self._log_ratio}
+
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._log_ratio = state["log_ratio"]
 
 
 def class_terms(loss: CategoricalFocalLoss, logits: Tensor) -> Tensor:

@@ -1,15 +1,24 @@
 """The label update network: it moves the soft grade of an image, and only to grades that its lesions allow."""
 
+# flake8: noqa: N806
+
+from typing import Any
+
 import torch
 from bundle.labels import GRADES
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.vgg import VGG16Encoder
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 MASKS = ("feasible", "all")
 ENCODERS = ("own", "shared")
-SMALLEST_SHARE = 1e-6
+SMALLEST_VARIANCE = 1e-12
+"""Added to the variance of pooled features: far below that of any encoder that is alive."""
+
+SMALLEST_SHARE = 1e-2
+"""Of a grade that may be taught and has no mass in the initial label: so much that an update can still raise it."""
 
 
 def mask_softmax(logits: Tensor, mask: Tensor) -> Tensor:
@@ -34,10 +43,14 @@ def mask_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 class LabelUpdateNetwork(nn.Module):
-    """``u(x, y0, F) = MaskSoftMax(log y0 + W pool(encoder(x)), F)`` with ``W`` zero at the start.
+    """``u(x, y0, F) = MaskSoftMax(log max(y0, 0.01) + W norm(pool(encoder(x))), F)`` with ``W`` zero at the start.
 
-    Before training u therefore returns the initial label, and a grade outside F never gets mass
-    (Liu & Huang 2023, section 3.3; the zero start and F as the mask are ours).
+    Before training u therefore returns the initial label (a feasible grade without mass gets a hundredth), and a grade
+    outside F never gets mass (Liu & Huang 2023, section 3.3; the zero start and F as the mask are ours).
+
+    ``norm`` brings the pooled features of an image to mean 0 and deviation 1, without parameters: how far a step of W
+    moves a label then does not depend on the scale of the encoder. Nothing depends on the other images of a batch: the
+    network stays in evaluation mode whatever it is told, so that the labels it is judged by are those it gives.
 
     Args:
         pretrained: ImageNet weights of its own VGG16 encoder: True, False or a path.
@@ -48,9 +61,11 @@ class LabelUpdateNetwork(nn.Module):
             in evaluation mode and without passing a gradient on, so that only the linear layer is learned.
         tasks: the multi-task network, for ``shared``: its ``features`` and the width of its ``grade_head`` are read.
             It is no part of this network's state.
+        frozen: whether its own encoder stays as it is, so that only the linear layer is learned.
 
     Raises:
-        ValueError: if ``mask`` or ``encoder`` is another word, or ``shared`` comes without a network to share.
+        ValueError: if ``mask`` or ``encoder`` is another word, ``shared`` comes without a network to share, or is to be
+            learned.
 
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1]; initial: ``(N, 5)``, rows sum to 1; feasible: ``(N, 5)`` boolean.
@@ -61,6 +76,9 @@ class LabelUpdateNetwork(nn.Module):
         >>> initial = torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.25]])
         >>> update(torch.rand(1, 3, 64, 96), initial, initial > 0)  # before training, the initial label
         tensor([[0.0000, 0.0000, 0.5000, 0.2500, 0.2500]], grad_fn=<SoftmaxBackward0>)
+
+    Reference:
+        Ba et al., "Layer Normalization", 2016, for the norm.
     """
 
     def __init__(
@@ -71,6 +89,7 @@ class LabelUpdateNetwork(nn.Module):
         batch_norm: bool = False,
         encoder: str = "own",
         tasks: GradedNetwork | None = None,
+        frozen: bool = True,
     ) -> None:
         super().__init__()
         if mask not in MASKS or encoder not in ENCODERS:
@@ -80,8 +99,10 @@ class LabelUpdateNetwork(nn.Module):
         self.mask = mask
         self.pool = nn.AdaptiveAvgPool2d(1)
         if encoder == "own":
-            self.encoder = VGG16Encoder(pretrained, width, batch_norm)
+            self.encoder = VGG16Encoder(pretrained, width, batch_norm).requires_grad_(not frozen)
             self.shift = nn.Linear(self.encoder.channels[-1], len(GRADES))
+        elif not frozen:
+            raise ValueError("expected label_encoder_learning_rate 0 for label_encoder 'shared': it is not its own")
         elif tasks is not None:
             # In a tuple, or the multi-task network would be registered, and saved, as a part of this one.
             self._shared = (tasks,)
@@ -90,12 +111,18 @@ class LabelUpdateNetwork(nn.Module):
             raise ValueError("expected a network whose encoder is shared for label_encoder 'shared', got none")
         nn.init.zeros_(self.shift.weight)
         nn.init.zeros_(self.shift.bias)
+        self.train()
+
+    def train(self, mode: bool = True) -> "LabelUpdateNetwork":
+        """Stay in evaluation mode: statistics of a batch would make its labels others than those that are taught."""
+        return super().train(False)
 
     def forward(self, image: Tensor, initial: Tensor, feasible: Tensor) -> Tensor:
-        shift = self.shift(self.pool(self._features(image)).flatten(1))
+        pooled_NC = self.pool(self._features(image)).flatten(1).to(initial.dtype)
+        with torch.autocast(image.device.type, enabled=False):  # a label in bfloat16 would move in steps of a hundredth
+            shift = self.shift(F.layer_norm(pooled_NC, pooled_NC.shape[1:], eps=SMALLEST_VARIANCE))
         kept = feasible if self.mask == "feasible" else torch.ones_like(feasible)
-        # A grade without any mass could never be revived from log 0; a millionth can.
-        return mask_softmax(initial.clamp(min=SMALLEST_SHARE).log() + shift.to(initial.dtype), kept)
+        return mask_softmax(initial.clamp(min=SMALLEST_SHARE).log() + shift, kept)
 
     def _features(self, image: Tensor) -> Tensor:
         if hasattr(self, "encoder"):
@@ -103,3 +130,36 @@ class LabelUpdateNetwork(nn.Module):
         (tasks,) = self._shared
         with torch.no_grad(), eval_mode(tasks):
             return tasks.features(image)
+
+
+def parameter_groups(
+    network: LabelUpdateNetwork | None, learning_rate: float, encoder_learning_rate: float
+) -> list[dict[str, Any]]:
+    """Return an optimiser's groups: the linear layer, and at a rate of its own what is learned of the encoder.
+
+    Adam's step does not depend on the size of a gradient. At the linear layer's rate it would move every weight of an
+    encoder of millions by as much, all for the same few labels.
+
+    Args:
+        network: the label update network; None, where it is switched off, has no groups.
+        learning_rate: of the linear layer.
+        encoder_learning_rate: of its own encoder; 0 where that is frozen.
+
+    Raises:
+        ValueError: if a rate is negative.
+
+    Example:
+        >>> network = LabelUpdateNetwork(pretrained=False, width=0.0625, frozen=False)
+        >>> [(len(group["params"]), group["lr"]) for group in parameter_groups(network, 1e-4, 1e-6)]
+        [(2, 0.0001), (26, 1e-06)]
+    """
+    if learning_rate < 0 or encoder_learning_rate < 0:
+        raise ValueError(
+            f"expected label_learning_rate and label_encoder_learning_rate of 0 or more, got {learning_rate} and "
+            f"{encoder_learning_rate}"
+        )
+    if network is None:
+        return []
+    learned = [p for name, p in network.named_parameters() if name.startswith("encoder.") and p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": list(network.shift.parameters()), "lr": learning_rate}]
+    return [*groups, {"params": learned, "lr": encoder_learning_rate}] if learned else groups

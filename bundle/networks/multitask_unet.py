@@ -1,9 +1,10 @@
 """One network that outlines lesions and grades the disease."""
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from bundle.labels import LESION_COUNT
-from bundle.networks.graded_network import GradedNetwork
+from bundle.networks.graded_network import GradedNetwork, start_from_prior
 from bundle.networks.vgg import VGG16Encoder
 from monai.networks.nets.basic_unet import UpCat
 from torch import Tensor, nn
@@ -25,9 +26,11 @@ class MultiTaskUNet(GradedNetwork):
         batch_norm: of the encoder; see :class:`VGG16Encoder`. The decoder's is ``decoder_norm``; Keras' has batch norm.
         lesion_classes: that the segmentation head tells apart, besides the background; 1 where lesions are fused.
         decoder_norm: ``batch``, or ``group`` (8 groups), with which an image's result does not depend on its batch.
+        lesion_prior: probability of each lesion at every pixel before training (:func:`start_from_prior`); None starts
+            the segmentation head He-normal and without a bias, like the rest of the decoder.
 
     Raises:
-        ValueError: if there is not one lesion class, or ``decoder_norm`` is another word.
+        ValueError: if there is not one lesion class, ``decoder_norm`` is another word, or the prior is none.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
@@ -48,12 +51,16 @@ class MultiTaskUNet(GradedNetwork):
         batch_norm: bool = False,
         lesion_classes: int = LESION_COUNT,
         decoder_norm: str = "batch",
+        lesion_prior: float | None = 0.01,
     ) -> None:
         super().__init__()
         if lesion_classes < 1:
             raise ValueError(f"expected one lesion class or more, got lesion_classes {lesion_classes}")
         if decoder_norm not in DECODER_NORMS:
             raise ValueError(f"expected decoder_norm in {list(DECODER_NORMS)}, got {decoder_norm!r}")
+        self._settings = {
+            "width": width, "batch_norm": batch_norm, "decoder_norm": decoder_norm, "lesion_classes": lesion_classes,
+        }  # fmt: skip
         self.encoder = VGG16Encoder(pretrained, width, batch_norm)
         *skips, deepest = (*self.encoder.channels, self.encoder.channels[-1])
         outputs = [max(DECODER_CHANNELS[-1], round(channels * width)) for channels in DECODER_CHANNELS]
@@ -66,6 +73,16 @@ class MultiTaskUNet(GradedNetwork):
         self._read_grade_from(deepest)
         for module in (self.decoder, self.segmentation_head):
             module.apply(_he_normal)
+        if lesion_prior is not None:
+            start_from_prior(self.segmentation_head, lesion_prior)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what builds it again."""
+        return dict(self._settings)
+
+    def shared_modules(self) -> Sequence[nn.Module]:
+        """Return the encoder."""
+        return (self.encoder,)
 
     def ends(self) -> list[nn.Module]:
         """Name the first convolution, those of the full resolution behind the last skip, and that of the grade."""
@@ -120,9 +137,18 @@ class GradeTask(nn.Module):
         return self.network.head(self.network.features(image))
 
     def label_parameters(self) -> dict[str, nn.Parameter]:
-        """Return encoder and grade head by name."""
-        prefixes = ("network.encoder.", "network.grade_head.")
-        return {name: value for name, value in self.named_parameters() if name.startswith(prefixes)}
+        """Return what the grade reads, by name: the shared modules and the grade head."""
+        return {**shared_parameters(self), **_parameters_of(self, [self.network.grade_head])}
+
+
+def shared_parameters(tasks: BothTasks | GradeTask) -> dict[str, nn.Parameter]:
+    """Return the parameters that both tasks read, under their names in ``tasks``."""
+    return _parameters_of(tasks, tasks.network.shared_modules())
+
+
+def _parameters_of(tasks: nn.Module, modules: Sequence[nn.Module]) -> dict[str, nn.Parameter]:
+    wanted = {id(parameter) for module in modules for parameter in module.parameters()}
+    return {name: value for name, value in tasks.named_parameters() if id(value) in wanted}
 
 
 def _up(below: int, skip: int, out: int, norm: str) -> UpCat:

@@ -1,11 +1,11 @@
 """The compared encoder-decoders of segmentation-models-pytorch, with a grade read from their deepest features."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from bundle.labels import LESION_COUNT
-from bundle.networks.graded_network import GradedNetwork
+from bundle.networks.graded_network import GradedNetwork, start_from_prior
 from bundle.networks.pretrained import imagenet_weights
 from bundle.networks.vgg import Normalise
 from torch import Tensor, nn
@@ -33,10 +33,12 @@ class GradedSegmenter(GradedNetwork):
         encoder_name: one of ``ENCODERS``; DeepLabv3+ dilates its encoder, which VGG cannot.
         pretrained: ImageNet weights of the encoder, as torchvision has them: True, False or a path.
         lesion_classes: that the segmentation head tells apart, besides the background; 1 where lesions are fused.
+        lesion_prior: probability of each lesion at every pixel before training (:func:`start_from_prior`); None leaves
+            the head as smp makes it.
 
     Raises:
         ValueError: if a name is unknown, the two do not go together, there is not one lesion class, smp is missing,
-            or the weights do not fit.
+            the prior is none, or the weights do not fit.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
@@ -63,18 +65,30 @@ class GradedSegmenter(GradedNetwork):
         encoder_name: str = "resnet18",
         pretrained: bool | str = True,
         lesion_classes: int = LESION_COUNT,
+        lesion_prior: float | None = 0.01,
     ) -> None:
         super().__init__()
         _check(architecture, encoder_name, lesion_classes)
+        self._settings = {"architecture": architecture, "encoder_name": encoder_name, "lesion_classes": lesion_classes}
         segmenter = _smp_class(architecture)(encoder_name, encoder_weights=None, classes=lesion_classes + 1)
         self.normalise = Normalise()
         self.encoder = segmenter.encoder
         self.decoder = segmenter.decoder
         self.segmentation_head = segmenter.segmentation_head
         self._read_grade_from(self.encoder.out_channels[-1])
+        if lesion_prior is not None:
+            start_from_prior(self.segmentation_head[0], lesion_prior)
         state = imagenet_weights(encoder_name, pretrained)
         if state is not None:
             _load(self.encoder, state, encoder_name)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what builds it again."""
+        return dict(self._settings)
+
+    def shared_modules(self) -> Sequence[nn.Module]:
+        """Return the encoder."""
+        return (self.encoder,)
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         return self.encoder(self.normalise(image))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from bundle.losses import CategoricalFocalLoss, class_weights, focal_terms
+from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss, class_weights, focal_terms
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,3 +66,80 @@ def test_class_weights_average_to_one_over_the_examples():
 def test_class_weights_reject_no_example():
     with pytest.raises(ValueError, match="at least one class label"):
         class_weights([], 5)
+
+
+def test_a_gamma_between_0_and_1_has_finite_gradients_where_a_class_is_certain():
+    logits = torch.tensor([[100.0, 0.0, 0.0]], requires_grad=True)  # p = 1 in float32
+    CategoricalFocalLoss(gamma=0.5)(logits, torch.tensor([[0.5, 0.5, 0.0]])).backward()
+    assert logits.grad.isfinite().all()
+
+
+def lesion_logits(seed=0):
+    return torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def outlines(*classes):
+    """A label map of these classes and the background, which stands everywhere but in some pixels."""
+    labels = torch.zeros(2, 1, 4, 6, dtype=torch.int64)
+    for column, one in enumerate(classes):
+        labels[:, 0, 1, column] = one
+    return labels
+
+
+def test_where_every_lesion_was_looked_for_the_lesion_loss_is_the_plain_one():
+    logits, labels = lesion_logits(), outlines(1, 2, 3, 4)
+    expected = CategoricalFocalLoss()(logits, labels)
+    assert torch.equal(LesionLoss()(logits, labels, torch.ones(2, 4, dtype=torch.bool)), expected)
+
+
+def test_lesions_that_nobody_looked_for_get_no_gradient_and_their_mass_is_no_error():
+    logits = lesion_logits().requires_grad_()
+    exudates_only = torch.tensor([[False, False, True, False]] * 2)
+    LesionLoss()(logits, outlines(3), exudates_only).backward()
+    assert logits.grad[:, [1, 2, 4]].abs().max() == 0
+    assert logits.grad[:, [0, 3]].abs().min() > 0
+    sure_of_haemorrhage = torch.zeros(2, 5, 4, 6)
+    sure_of_haemorrhage[:, 2] = 50.0
+    loss = LesionLoss()(sure_of_haemorrhage, torch.zeros_like(outlines()), exudates_only)
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_loss_of_a_partial_label_is_that_of_the_merged_classes():
+    logits, exudates_only = lesion_logits(), torch.tensor([[False, False, True, False]] * 2)
+    p = logits.softmax(dim=1)
+    merged = torch.stack([p[:, 0] + p[:, 1] + p[:, 2] + p[:, 4], p[:, 3]], dim=1).log()
+    two = CategoricalFocalLoss()(merged, (outlines(3) == 3).long())
+    assert LesionLoss()(logits, outlines(3), exudates_only).item() == pytest.approx(two.item() * 2 / 5)
+
+
+def test_a_photograph_without_outlines_neither_teaches_lesions_nor_thins_out_the_others():
+    logits, labels = lesion_logits(), outlines(1, 3)
+    first_only = torch.tensor([[True] * 4, [False] * 4])
+    found = LesionLoss()(logits, labels * torch.tensor([1, 0]).view(2, 1, 1, 1), first_only)
+    assert found.item() == pytest.approx(CategoricalFocalLoss()(logits[:1], labels[:1]).item())
+    assert LesionLoss()(logits, 0 * labels, torch.zeros(2, 4, dtype=torch.bool)).item() == 0
+
+
+def test_looked_for_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"expected looked_for of shape \(2, 4\), got \(2, 5\)"):
+        LesionLoss()(lesion_logits(), outlines(), torch.ones(2, 5, dtype=torch.bool))
+
+
+def test_a_fixed_weight_stays_and_one_by_norm_makes_both_tasks_pull_alike():
+    fixed, by_norm = GradeWeight(0.8), GradeWeight(0.8, "norm")
+    for weight in (fixed, by_norm):
+        weight.see(16.0)
+        weight.see(1.0)
+        weight.see(0.0)  # no gradient yet: says nothing
+    assert float(fixed) == 0.8
+    assert float(by_norm) == pytest.approx(0.8 / 4)  # the geometric mean of 16 and 1
+    resumed = GradeWeight(0.8, "norm")
+    resumed.load_state_dict(by_norm.state_dict())
+    assert float(resumed) == float(by_norm)
+
+
+def test_a_weight_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"expected beta >= 0, got -0\.1"):
+        GradeWeight(-0.1)
+    with pytest.raises(ValueError, match=r"expected balance in \['fixed', 'norm'\], got 'equal'"):
+        GradeWeight(0.8, "equal")

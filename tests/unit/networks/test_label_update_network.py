@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from bundle.networks.label_update import LabelUpdateNetwork, mask_softmax
+from bundle.networks.label_update import LabelUpdateNetwork, mask_softmax, parameter_groups
 from bundle.networks.multitask_unet import MultiTaskUNet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +14,10 @@ FEASIBLE = INITIAL > 0
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
-def network(mask="feasible", shift=None):
+def network(mask="feasible", shift=None, **settings):
     """Build a narrow one; ``shift`` sets what is added to the log of each grade."""
     torch.manual_seed(0)
-    found = LabelUpdateNetwork(pretrained=False, width=1 / 16, mask=mask)
+    found = LabelUpdateNetwork(pretrained=False, width=1 / 16, mask=mask, **settings)
     if shift is not None:
         with torch.no_grad():
             found.shift.bias.copy_(torch.tensor(shift))
@@ -45,9 +45,48 @@ def test_before_training_it_returns_the_initial_label():
     assert torch.allclose(labels, INITIAL, rtol=0, atol=1e-6)
 
 
-def test_before_training_mask_all_lends_each_empty_grade_a_millionth():
+def test_before_training_mask_all_lends_each_empty_grade_a_hundredth():
     labels = network("all")(IMAGE, INITIAL, FEASIBLE)
-    assert labels[1].tolist() == pytest.approx([1e-6, 1, 1e-6, 1e-6, 1e-6], rel=1e-5)
+    assert labels[1].tolist() == pytest.approx([0.01 / 1.04, 1 / 1.04, *[0.01 / 1.04] * 3])
+
+
+def test_a_grade_without_mass_is_level_with_a_certain_one_after_a_push_of_log_a_hundred():
+    initial, feasible = torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0]]), torch.tensor([[False, False, True, True, False]])
+    labels = network(shift=[0, 0, 0, math.log(100), 0])(IMAGE[:1], initial, feasible)
+    assert labels[0].tolist() == pytest.approx([0, 0, 0.5, 0.5, 0])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_labels_do_not_depend_on_the_scale_of_the_features(scale):
+    update = network(frozen=False)
+    torch.nn.init.normal_(update.shift.weight, std=0.3)
+    expected = update(IMAGE, INITIAL, FEASIBLE)
+    last = update.encoder.blocks[-1][-2]
+    with torch.no_grad():
+        last.weight.mul_(scale)
+        last.bias.mul_(scale)
+    found = update(IMAGE, INITIAL, FEASIBLE)
+    assert (expected - INITIAL).abs().max() > 0.02
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_label_depends_neither_on_the_batch_nor_on_the_mode():
+    update = network(batch_norm=True)
+    torch.nn.init.normal_(update.shift.weight, std=0.3)
+    together = update.train()(IMAGE, INITIAL, FEASIBLE)
+    alone = update.eval()(IMAGE[:1], INITIAL[:1], FEASIBLE[:1])
+    assert torch.allclose(together[:1], alone, atol=1e-6)
+    assert all(buffer.eq(0).all() for name, buffer in update.named_buffers() if name.endswith("num_batches_tracked"))
+
+
+def test_in_bfloat16_a_label_is_still_float32_and_close():
+    update = network()
+    torch.nn.init.normal_(update.shift.weight, std=0.3)
+    exact = update(IMAGE, INITIAL, FEASIBLE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = update(IMAGE, INITIAL, FEASIBLE)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.02
 
 
 def test_a_push_of_log_two_doubles_the_odds_of_a_grade():
@@ -69,8 +108,16 @@ def test_a_feasible_grade_without_mass_can_be_revived():
     assert update.shift.bias.grad[3] > 0
 
 
+def test_its_encoder_stays_as_it_is_unless_it_is_given_a_rate():
+    assert not any(p.requires_grad for p in network().encoder.parameters())
+    assert len(parameter_groups(network(), 1e-4, 0.0)) == 1
+    assert parameter_groups(None, 1e-4, 0.0) == []
+    with pytest.raises(ValueError, match="of 0 or more, got 0.0001 and -1"):
+        parameter_groups(network(), 1e-4, -1)
+
+
 def test_its_encoder_learns_once_the_last_layer_has_moved():
-    update = network()
+    update = network(frozen=False)
     torch.nn.init.normal_(update.shift.weight, std=0.1)
     update(IMAGE, INITIAL, FEASIBLE)[0, 2].backward()
     assert update.encoder.blocks[0][0].weight.grad.abs().max() > 0
@@ -100,6 +147,7 @@ def test_a_shared_encoder_gives_features_and_takes_no_gradient_and_no_statistics
         ({"mask": "none"}, r"expected label_mask in \['feasible', 'all'\] .* got 'none', 'own'"),
         ({"encoder": "none"}, r"label_encoder in \['own', 'shared'\], got 'feasible', 'none'"),
         ({"encoder": "shared"}, "expected a network whose encoder is shared"),
+        ({"encoder": "shared", "frozen": False}, "expected label_encoder_learning_rate 0 for label_encoder 'shared'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(settings, message):
