@@ -1,15 +1,14 @@
 """What one iteration does: callables for the ``iteration_update`` of MONAI's trainer and evaluator."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from bundle.attribution import NonFiniteLogits, grade_maps
-from bundle.losses import CategoricalFocalLoss
+from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.memory import says_what_to_lower
 from bundle.networks.explained import resized_maps
 from bundle.networks.graders import Grader
-from bundle.networks.label_update import LabelUpdateNetwork
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
@@ -126,25 +125,30 @@ class GradingStep:
         return {"loss": loss.detach(), "accuracy": correct}
 
 
-class MultiTaskStep:
-    """Stage 2: one optimiser step of ``L = L_S + beta L_C`` with the current soft labels (eq. 3 of the paper).
+class Labels(Protocol):
+    """The labels that are taught."""
 
-    The soft labels are what the label update network says of the batch, or the initial labels where there is none.
+    def of(self, ids: Sequence[str]) -> Tensor:
+        """Return those of some photographs, ``(N, 5)``."""
+
+
+class MultiTaskStep:
+    """Stage 2: one optimiser step of ``L = L_S + beta L_C`` with the labels that are taught (eq. 3 of the paper).
 
     Args:
-        loss: the categorical focal loss of both tasks.
+        lesion_loss: of the outlines.
+        grade_loss: of the soft grades.
         beta: weight of the grading loss.
-        label_update: the label update network, or None.
+        labels: where the label of each photograph is looked up; None takes the initial label that the batch brings.
         amp: bfloat16 in the forward pass.
-        teacher: a trained network whose most probable class is the lesion label of photographs that are not
-            ``outlined``: self-training, as MTUnet gets its missing masks.
+        teacher: a trained network whose most probable class is the lesion label of photographs on which nobody looked
+            for lesions: self-training, as MTUnet gets its missing masks.
 
     Raises:
-        ValueError: if beta is negative, or there are both a teacher and a label update network: the meta loss needs
-            true outlines.
+        ValueError: if beta is negative.
 
     Example:
-        >>> MultiTaskStep(CategoricalFocalLoss(), beta=-0.8)
+        >>> MultiTaskStep(LesionLoss(), CategoricalFocalLoss(), beta=-0.8)
         Traceback (most recent call last):
             ...
         ValueError: expected beta >= 0, got -0.8
@@ -152,44 +156,44 @@ class MultiTaskStep:
 
     def __init__(
         self,
-        loss: CategoricalFocalLoss,
-        beta: float,
-        label_update: LabelUpdateNetwork | None = None,
+        lesion_loss: LesionLoss,
+        grade_loss: CategoricalFocalLoss,
+        beta: float | GradeWeight,
+        labels: Labels | None = None,
         amp: bool = False,
         teacher: nn.Module | None = None,
     ) -> None:
-        if beta < 0:
+        if float(beta) < 0:
             raise ValueError(f"expected beta >= 0, got {beta}")
-        if teacher is not None and label_update is not None:
-            raise ValueError("expected label_update: false with a teacher: the meta loss needs true outlines")
-        self.loss, self.beta, self.label_update, self.amp, self.teacher = loss, beta, label_update, amp, teacher
+        self.lesion_loss, self.grade_loss, self.beta = lesion_loss, grade_loss, beta
+        self.labels, self.amp, self.teacher = labels, amp, teacher
 
     @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         batch = to_device(batch, engine.state.device)
         engine.network.train()
         with mixed_precision(engine.state.device, self.amp):
-            labels, lesions = self._labels(batch), self._lesions(batch)
+            lesions, looked_for = self._lesions(batch)
             tasks = engine.network(batch["image"])
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-        lesion_loss = self.loss(tasks["lesions"], lesions)
-        grade_loss = self.loss(tasks["grade"], labels, batch["weight"])
-        loss = lesion_loss + self.beta * grade_loss
+        lesion_loss = self.lesion_loss(tasks["lesions"], lesions, looked_for)
+        grade_loss = self.grade_loss(tasks["grade"], self._labels(batch), batch["weight"])
+        loss = lesion_loss + float(self.beta) * grade_loss
         _learn(engine, loss)
         return {"loss": loss.detach(), "lesion_loss": lesion_loss.detach(), "grade_loss": grade_loss.detach()}
 
     def _labels(self, batch: Batch) -> Tensor:
-        if self.label_update is None:
-            return batch["initial"]
-        with torch.no_grad(), eval_mode(self.label_update):
-            return self.label_update(batch["image"], batch["initial"], batch["feasible"]).float()
+        return batch["initial"] if self.labels is None else self.labels.of(batch["id"]).to(batch["image"].device)
 
-    def _lesions(self, batch: Batch) -> Tensor:
-        if self.teacher is None or bool(batch["outlined"].all()):
-            return batch["lesions"]
+    def _lesions(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the label map of each photograph, and the lesions that were looked for on it."""
+        outlined = batch["looked_for"].any(dim=1)
+        if self.teacher is None or bool(outlined.all()):
+            return batch["lesions"], batch["looked_for"]
         with torch.no_grad(), eval_mode(self.teacher):
             drawn = self.teacher(batch["image"]).argmax(dim=1, keepdim=True)
-        return torch.where(batch["outlined"].view(-1, 1, 1, 1), batch["lesions"], drawn)
+        lesions = torch.where(outlined.view(-1, 1, 1, 1), batch["lesions"], drawn)
+        return lesions, batch["looked_for"] | ~outlined.unsqueeze(1)
 
 
 class EvaluationStep:

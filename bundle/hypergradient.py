@@ -125,20 +125,15 @@ def label_tangents(
     return Tangents(inner_NC.detach(), loss.detach(), None if kept is None else kept.detach())
 
 
-def label_objective(labels: Tensor, inner_NC: Tensor, weight: Tensor, beta: float, virtual_lr: float) -> Tensor:
-    """Return a scalar whose gradient through ``labels`` is ``dL_meta(theta+)/dlabels``.
-
-    ``- virtual_lr * beta * mean_{n,c} w_n u_nc inner_nc``; its value means nothing, its gradient is exact.
+def label_gradient(inner_NC: Tensor, weight: Tensor, beta: float, virtual_lr: float) -> Tensor:
+    """Return ``dL_meta(theta+)/du_nc = - virtual_lr * beta / (N C) * w_n * inner_nc``.
 
     Shape:
-        - labels, inner_NC: ``(N, C)``.
+        - inner_NC, output: ``(N, C)``.
         - weight: ``(N,)``.
-        - output: ``()``.
 
     Example:
-        >>> labels = torch.tensor([[0.5, 0.5]], requires_grad=True)
-        >>> value = label_objective(labels, torch.tensor([[3.0, 6.0]]), torch.ones(1), beta=1.0, virtual_lr=0.5)
-        >>> torch.autograd.grad(value, labels)[0]  # -0.5 * 3 / 2 and -0.5 * 6 / 2
+        >>> label_gradient(torch.tensor([[3.0, 6.0]]), torch.ones(1), beta=1.0, virtual_lr=0.5)  # -0.5 * 3 / 2, ...
         tensor([[-0.7500, -1.5000]])
     """
-    return -virtual_lr * beta * (weight.unsqueeze(1) * labels * inner_NC).mean()
+    return -virtual_lr * beta / inner_NC.numel() * weight.unsqueeze(1) * inner_NC

@@ -125,13 +125,12 @@ class LesionLoss(CategoricalFocalLoss):
     """
 
     def forward(self, logits: Tensor, label_map: Tensor, looked_for: Tensor) -> Tensor:  # type: ignore[override]
-        logits = logits.float()
         if looked_for.shape != (len(logits), logits.shape[1] - 1):
             expected = (len(logits), logits.shape[1] - 1)
             raise ValueError(f"expected looked_for of shape {expected}, got {tuple(looked_for.shape)}")
         counts = looked_for.any(dim=1)
-        terms = self._hard(merged_into_background(logits, looked_for), label_map)[counts]
-        return terms.sum() / max(logits[0].numel() * int(counts.sum()), 1)
+        logits, label_map, looked_for = logits[counts].float(), label_map[counts], looked_for[counts]
+        return self._hard(merged_into_background(logits, looked_for), label_map).sum() / max(logits.numel(), 1)
 
 
 def merged_into_background(logits: Tensor, looked_for_NC: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from bundle.hand_over import InitialLabel
-from bundle.labels import GRADES
+from bundle.labels import GRADES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from monai.transforms import Transform
 
@@ -144,10 +144,10 @@ def initial_labels(
 def taught_labels(
     manifest: Manifest, outlined: Sequence[Photograph], labels: Mapping[str, InitialLabel], graded: Sequence[Photograph]
 ) -> dict[str, dict[str, Any]]:
-    """Map each id to what stage 2 teaches as its grade, and to whether its lesions are outlined.
+    """Map each id to what stage 2 teaches as its grade, and to the lesions that were looked for on it.
 
-    An outlined photograph has its initial label. A graded one, which only self-training uses, has its true grade as
-    the whole of the label, and as the only feasible grade.
+    An outlined photograph has its initial label. A graded one has its true grade as the whole of the label, and as the
+    only feasible grade; no lesion was looked for on it.
 
     Raises:
         ValueError: if an outlined photograph has no initial label.
@@ -161,14 +161,31 @@ def taught_labels(
         >>> may = (False, False, True, True, True)
         >>> label = InitialLabel(soft=(0.0, 0.0, 0.75, 0.25, 0.0), feasible=may, weight=0.5)
         >>> taught = taught_labels(manifest, [outlined], {"1": label}, [graded])
-        >>> taught["1"]["initial"], taught["2"]["initial"], taught["2"]["outlined"]
-        (tensor([0.0000, 0.0000, 0.7500, 0.2500, 0.0000]), tensor([0., 0., 0., 1., 0.]), tensor(False))
+        >>> taught["1"]["initial"], taught["1"]["looked_for"]
+        (tensor([0.0000, 0.0000, 0.7500, 0.2500, 0.0000]), tensor([ True, False, False, False]))
+        >>> taught["2"]["initial"], taught["2"]["looked_for"].any()
+        (tensor([0., 0., 0., 1., 0.]), tensor(False))
     """
     known = manifest.known_grades()
     certain = {row.id: _certain(known[row.group]) for row in graded}
     taught = initial_labels(manifest, [*outlined, *graded], {**labels, **certain})
-    with_outlines = {row.id for row in outlined}
-    return {name: {**facts, "outlined": torch.tensor(name in with_outlines)} for name, facts in taught.items()}
+    annotated = {row.id: row.annotated for row in outlined}
+    return {
+        name: {**facts, "looked_for": torch.tensor([lesion in annotated.get(name, ()) for lesion in LESIONS])}
+        for name, facts in taught.items()
+    }
+
+
+def taught_grades(table: Mapping[str, Mapping[str, Any]]) -> list[int]:
+    """List the grades that some label may have: the feasible ones of every photograph that is taught a grade at all.
+
+    Example:
+        >>> may = torch.tensor([False, False, True, True, True])
+        >>> taught_grades({"7": {"feasible": may, "weight": torch.tensor(0.4)}})
+        [2, 3, 4]
+    """
+    taught = [row["feasible"] for row in table.values() if row["weight"] > 0]
+    return torch.stack(taught).any(dim=0).nonzero().flatten().tolist() if taught else []
 
 
 def _certain(grade: int) -> InitialLabel:

@@ -123,6 +123,16 @@ def graded_validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
     return _inside(manifest, _graded(manifest), fold, "graded photographs to validate on, without an outlined copy")
 
 
+def graded_where(manifest: Manifest, fold: int | None, wanted: bool) -> list[Photograph]:
+    """As :func:`graded_training` where a training asks for graded photographs, else none.
+
+    Example:
+        >>> graded_where(Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=()), fold=None, wanted=False)
+        []
+    """
+    return graded_training(manifest, fold) if wanted else []
+
+
 def graded_copies(manifest: Manifest) -> list[Photograph]:
     """Select the graded photographs of the training split that no grader sees: a copy of each is outlined somewhere."""
     outlined = {row.group for row in manifest.photographs if row.outlined}

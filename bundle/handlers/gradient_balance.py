@@ -1,54 +1,92 @@
 """Whether the two tasks pull the shared encoder the same way: the paper's motive, as a curve."""
 
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
 import torch
+from bundle.distributed import mean_over_ranks
 from bundle.engines import Batch, called_with, to_device
 from bundle.hypergradient import loss_gradients
-from bundle.losses import CategoricalFocalLoss
+from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
+from bundle.networks.multitask_unet import BothTasks, shared_parameters
 from ignite.engine import Engine, Events
 from monai.networks.utils import train_mode
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 
 class GradientBalance:
-    """After some epochs, compare the gradients of both tasks on the encoder, on the batch that came last.
+    """After each epoch, compare the gradients of both tasks on what they share, on the batch that came last.
 
-    With ``g_S = grad L_S`` and ``g_C = grad L_C`` by the encoder's parameters, ``balance/cosine`` is
-    ``<g_S, g_C> / (|g_S| |g_C|)``, below 0 where the tasks pull against each other, and ``balance/norm_ratio`` is
-    ``beta |g_C| / |g_S|``. The grading loss is against the initial labels, so that the curve is the same thing with and
-    without updates of the labels. In float32; the network and its gradients are left as they are. An average over
-    processes is not taken: it is the main process's batch.
+    With ``g_S = grad L_S`` and ``g_C = grad L_C`` by the shared parameters, ``balance/cosine`` is
+    ``<g_S, g_C> / (|g_S| |g_C|)``, below 0 where the tasks pull against each other, ``balance/norm_ratio`` is
+    ``weight |g_C| / |g_S|`` and ``balance/weight`` the weight of the grading loss, which is told of the ratio. The
+    grading loss is against the initial labels, so that the curves are the same thing with and without updates of the
+    labels. In float32; the network and its gradients are left as they are. Several processes average their gradients.
 
     Args:
         tasks: the multi-task network, bare.
-        loss: of both tasks.
-        beta: weight of the grading loss.
-        every: epochs from one value to the next.
+        lesion_loss: ``L_S``.
+        grade_loss: ``L_C``.
+        weight: of the grading loss.
 
     Reference:
-        Du et al., "Adapting Auxiliary Losses Using Gradient Similarity", 2018, for the cosine.
+        Du et al., "Adapting Auxiliary Losses Using Gradient Similarity", 2018, for the cosine; Chen et al., "GradNorm",
+        ICML 2018, for the norms.
     """
 
-    def __init__(self, tasks: nn.Module, loss: CategoricalFocalLoss, beta: float, every: int = 1) -> None:
-        self.tasks, self.loss, self.beta, self.every = tasks, loss, beta, every
+    def __init__(
+        self, tasks: BothTasks, lesion_loss: LesionLoss, grade_loss: CategoricalFocalLoss, weight: GradeWeight
+    ) -> None:
+        self.tasks, self.lesion_loss, self.grade_loss, self.weight = tasks, lesion_loss, grade_loss, weight
+        self._history: list[dict[str, float]] = []
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Put both numbers into ``engine.state.metrics``."""
+        """Put the numbers into ``engine.state.metrics``."""
         lesions, grade = self.gradients(to_device(engine.state.batch, engine.state.device))
-        engine.state.metrics["balance/cosine"] = cosine_similarity(lesions, grade, dim=0).item()
-        engine.state.metrics["balance/norm_ratio"] = (self.beta * grade.norm() / lesions.norm()).item()
+        ratio = (grade.norm() / lesions.norm()).item()
+        found = {
+            "balance/cosine": cosine_similarity(lesions, grade, dim=0).item(),
+            "balance/norm_ratio": float(self.weight) * ratio,
+            "balance/weight": float(self.weight),
+        }
+        self._history.append(found)
+        engine.state.metrics.update(found)
+        self.weight.see(ratio)
 
     def gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return ``g_S`` and ``g_C``, each as one vector."""
-        parameters = dict(self.tasks.named_parameters())
-        encoder = {name: value for name, value in parameters.items() if name.startswith("network.encoder.")}
+        shared, parameters = shared_parameters(self.tasks), dict(self.tasks.named_parameters())
         found = []
-        for task, label, weight in (("lesions", "lesions", None), ("grade", "initial", batch["weight"])):
+        for task in ("lesions", "grade"):
             with train_mode(self.tasks), torch.enable_grad():
                 logits = called_with(self.tasks, parameters, batch["image"], amp=False)[task]
-                gradients = loss_gradients(self.loss(logits, batch[label], weight), encoder)
+                gradients = loss_gradients(self._loss(task, logits, batch), shared, mean_over_ranks)
                 found.append(torch.cat([gradient.flatten() for gradient in gradients.values()]))
         return found[0], found[1]
+
+    def _loss(self, task: str, logits: Tensor, batch: Batch) -> Tensor:
+        if task == "lesions":
+            return self.lesion_loss(logits, batch["lesions"], batch["looked_for"])
+        return self.grade_loss(logits, batch["initial"], batch["weight"])
+
+    def facts(self) -> dict[str, float]:
+        """Return what a weights file says of it: ratio and cosine as medians over the epochs, and the last weight."""
+        if not self._history:
+            return {}
+        names = ("balance/norm_ratio", "balance/cosine")
+        medians = {name.replace("/", "_"): median(one[name] for one in self._history) for name in names}
+        return {**medians, "balance_weight": self._history[-1]["balance/weight"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that goes on must know."""
+        return {"history": [dict(one) for one in self._history], "weight": self.weight.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._history = [dict(one) for one in state["history"]]
+        self.weight.load_state_dict(state["weight"])

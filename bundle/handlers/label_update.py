@@ -1,73 +1,101 @@
-"""Stage 2's second network in turn with the first: when meta steps are taken, and on what."""
+"""Stage 2's second network in turn with the first: when meta steps are taken, on what, and what they change."""
 
 from collections.abc import Iterable, Iterator
 
 import torch
-from bundle.distributed import joined_over_ranks
+from bundle.distributed import mean_over_ranks
 from bundle.engines import Batch, to_device
-from bundle.handlers.label_curves import label_curves, pooled
+from bundle.handlers.label_table import LabelTable
 from bundle.handlers.meta_step import MetaStep
 from bundle.memory import says_what_to_lower
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 
 ALTERNATIONS = ("epoch", "step")
+SMALLEST_SHARE = 1 / 256
+"""Of a pass of meta steps, before none of it is kept."""
 
 
 class LabelUpdateHandler:
-    """Take meta steps while the multi-task network trains, and put the label curves into its engine's metrics.
+    """Take meta steps while the multi-task network trains, and after each pass of them teach the labels that came out.
 
-    - ``epoch``: after each epoch of training, one pass of meta steps over the same data (Algorithm 1, lines 13-18).
+    - ``epoch``: after each epoch of training, one pass of meta steps over the photographs (Algorithm 1, lines 13-18).
     - ``step``: in every training step, between backward pass and optimiser; the gradient of the batch that training has
       just computed is the virtual step's, so that there is no second pass for it.
 
+    After a pass, the label of every photograph is computed once, of the photograph as it is, without augmentation, and
+    put into the table that training reads: within an epoch labels stay as they are, and curves show those that the next
+    training step uses. If the label of some photograph moved by more than ``movement_max`` (total variation) in a pass,
+    the parameters go back towards those before it, by halves, until none does. A shared encoder goes on learning with
+    the multi-task network, and labels follow it; that part of their movement is not bounded.
+
     Args:
         step: one meta step.
-        loader: the training batches.
+        table: the labels that are taught.
+        photographs: batches of every photograph of the table that has outlines, not augmented; other labels are not
+            updated.
+        loader: the batches of a pass, for ``epoch``.
         alternation: ``epoch`` or ``step``.
         every: epochs of training per pass of meta steps, or training steps per meta step.
         graded: batches of photographs with true grades, drawn without end; for the objective ``graded``.
+        movement_max: total variation by which the label of a photograph may move in a pass.
 
     Raises:
-        ValueError: if ``alternation`` is another word, ``every`` is below 1, or graded photographs are missing or not
-            asked for.
+        ValueError: if ``alternation`` is another word, ``every`` is below 1, ``movement_max`` is not in (0, 1], or
+            graded photographs are missing or not asked for.
     """
 
     def __init__(
         self,
         step: MetaStep,
+        table: LabelTable,
+        photographs: Iterable[Batch],
         loader: Iterable[Batch],
         alternation: str = "epoch",
         every: int = 1,
         graded: Iterable[Batch] | None = None,
+        movement_max: float = 0.1,
     ) -> None:
         if alternation not in ALTERNATIONS:
             raise ValueError(f"expected alternation in {list(ALTERNATIONS)}, got {alternation!r}")
-        if every < 1:
-            raise ValueError(f"expected meta_every of 1 or more, got {every}")
+        if every < 1 or not 0 < movement_max <= 1:
+            raise ValueError(
+                f"expected meta_every of 1 or more and label_movement_max in (0, 1], got {every} and {movement_max}"
+            )
         if (graded is None) == (step.objective == "graded"):
             raise ValueError(
                 f"expected graded photographs for meta_objective 'graded' and for no other, got {step.objective!r} "
                 f"and {'none' if graded is None else 'some'}"
             )
-        self.step, self.loader, self.alternation, self.every, self.graded = step, loader, alternation, every, graded
-        self._curves: list[dict[str, Tensor]] = []
+        self.step, self.table, self.photographs, self.loader = step, table, photographs, loader
+        self.alternation, self.every, self.graded, self.movement_max = alternation, every, graded, movement_max
+        self._meta_losses: list[Tensor] = []
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
         if self.alternation == "epoch":
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.run_pass)
         else:
-            engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+            engine.add_event_handler(Events.EPOCH_STARTED, self.start_pass)
             engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.run_step)
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish_epoch)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish_pass)
+
+    def start(self, engine: Engine) -> None:
+        """Teach what the label update network says before it has learned; a run that goes on has its labels already."""
+        if engine.state.epoch == 0:
+            self.table.replace(self.labels(engine))
 
     def run_pass(self, engine: Engine) -> None:
         """Run one pass of meta steps over the loader."""
-        self.start_epoch(engine)
+        self.start_pass(engine)
+        sampler = getattr(self.loader, "sampler", None)
+        if isinstance(sampler, DistributedSampler):  # as MONAI does for the training's
+            sampler.set_epoch(engine.state.epoch)
         for batch in self.loader:
             self._take(engine, batch, gradients=None)
-        self.finish_epoch(engine)
+        self.finish_pass(engine)
 
     def run_step(self, engine: Engine) -> None:
         """Take one meta step with the gradients that the training step has just left."""
@@ -76,23 +104,50 @@ class LabelUpdateHandler:
             gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters}
             self._take(engine, engine.state.batch, gradients)
 
-    def start_epoch(self, engine: Engine) -> None:
-        """Begin to draw graded photographs anew, so that an epoch draws the same ones after a cut as without it."""
-        self._curves = []
+    def start_pass(self, engine: Engine) -> None:
+        """Begin to draw graded photographs again, so that a pass draws the same ones after a cut as without it."""
+        self._meta_losses = []
+        self._before = [p.detach().clone() for p in self._parameters()]
         self._draws = _endless(self.graded) if self.graded is not None else None
 
-    def finish_epoch(self, engine: Engine) -> None:
-        """Put the label curves of the epoch into ``engine.state.metrics``."""
-        if self._curves:
-            engine.state.metrics.update(pooled(joined_over_ranks(self._curves)))
+    def finish_pass(self, engine: Engine) -> None:
+        """Teach the labels that came out, and put their curves into ``engine.state.metrics``."""
+        self.table.replace(self._bounded_labels(engine))
+        if self._meta_losses:
+            (mean,) = mean_over_ranks([torch.stack(self._meta_losses).mean()])
+            engine.state.metrics["labels/meta_loss"] = mean.item()
+        engine.state.metrics.update(self.table.curves())
+
+    def _bounded_labels(self, engine: Engine) -> Tensor:
+        """Return the labels after the pass, having gone back as far as the bound on their movement asks for."""
+        after, share = [p.detach().clone() for p in self._parameters()], 1.0
+        labels = self.labels(engine)
+        while share > 0 and self.table.movement(labels).max() > self.movement_max:
+            share = share / 2 if share > SMALLEST_SHARE else 0.0
+            with torch.no_grad():
+                for parameter, old, new in zip(self._parameters(), self._before, after, strict=True):
+                    parameter.copy_(old.lerp(new, share))
+            labels = self.labels(engine)
+        return labels
+
+    def labels(self, engine: Engine) -> Tensor:
+        """Return the label of every photograph of the table as the label update network gives it now, ``(M, 5)``."""
+        labels_M5 = self.table.initial_M5.clone()
+        for batch in self.photographs:
+            moved = to_device(batch, engine.state.device)
+            with torch.no_grad():
+                labels_M5[self.table.places(batch["id"])] = self.step.labels(moved).to(labels_M5)
+        (mean,) = mean_over_ranks([labels_M5.to(engine.state.device)])  # kernels round: every process has the same
+        return mean.cpu()
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.step.label_update.parameters() if p.requires_grad]
 
     @says_what_to_lower
     def _take(self, engine: Engine, batch: Batch, gradients: dict[str, Tensor] | None) -> None:
         batch = to_device(batch, engine.state.device)
         graded = to_device(next(self._draws), engine.state.device) if self._draws is not None else None
-        moved = self.step(batch, graded, gradients)
-        curves = label_curves(batch, moved.labels_NC, moved.meta_loss)
-        self._curves.append({name: value.cpu() for name, value in curves.items()})
+        self._meta_losses.append(self.step(batch, graded, gradients))
 
 
 def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:

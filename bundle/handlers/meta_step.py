@@ -2,13 +2,14 @@
 
 # flake8: noqa: N815
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from bundle.distributed import mean_over_ranks
 from bundle.engines import Batch, called_with, mixed_precision
-from bundle.hypergradient import Parameters, Tangents, label_objective, label_tangents, loss_gradients
-from bundle.losses import CategoricalFocalLoss, class_terms
+from bundle.handlers.label_pulls import LabelPulls
+from bundle.hypergradient import Parameters, label_gradient, label_tangents, loss_gradients
+from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss, class_terms
 from bundle.networks.multitask_unet import BothTasks, GradeTask
 from monai.networks.utils import train_mode
 from torch import Tensor, nn
@@ -17,27 +18,36 @@ from torch.nn import functional as F
 OBJECTIVES = ("segmentation", "initial", "segmentation+initial", "graded", "literal")
 
 
-class Moved(NamedTuple):
-    """What a meta step found and did.
+CHECKED_STEPS = 8
+"""Meta steps that are checked: in one alone, a rare draw might not show."""
+
+SAME_TWICE = 1e-3
+"""How far two passes of the same network may lie apart, relative to the largest: kernels of a GPU round at random."""
+
+
+class LabelGradients(NamedTuple):
+    """What one virtual step says of the labels of a batch.
 
     Attributes:
-        meta_loss: at ``theta+``, before the step.
-        labels_NC: that the label update network gave before the step.
+        labels_NC: ``dL_meta(theta+)/du``, exact.
+        meta_loss: ``L_meta(theta+)``.
     """
 
-    meta_loss: Tensor
     labels_NC: Tensor
+    meta_loss: Tensor
 
 
 class MetaStep:
     """Ask how the soft labels should change so that, after one virtual gradient step, the meta loss falls.
 
-    The virtual step is ``theta+ = theta - virtual_lr * grad (L_S + beta L_C(u))``, see :mod:`bundle.hypergradient`.
-    The label update network learns from
+    The virtual step is ``theta+ = theta - eps * grad (L_S + beta L_C(u))``, see :mod:`bundle.hypergradient`. Its exact
+    gradient by each label is brought to a scale of 1 and averaged over passes (:class:`LabelPulls`), and the label
+    update network takes one step of its optimiser down
 
-        L_meta(theta+) / virtual_lr + kl_weight * KL(initial label || u)
+        mean_n sum_c u_nc pull_nc + kl_weight * mean_n KL(initial label_n || u_n)
 
-    where the division makes ``kl_weight`` mean the same at every ``virtual_lr``. The meta loss is, by ``objective``,
+    so that ``kl_weight`` weighs the same at the beginning of a training, where gradients are large, and at its end. The
+    meta loss is, by ``objective``,
 
     - ``segmentation``: ``L_S``, which has true labels (what MAXL does);
     - ``initial``: ``beta L_C`` against the initial labels; ``segmentation+initial``: both;
@@ -51,16 +61,20 @@ class MetaStep:
         tasks: the multi-task network, bare (not wrapped for DDP).
         label_update: the network that learns; with several processes wrapped for DDP, which averages its gradients.
         optimizer: of ``label_update``.
-        loss: the categorical focal loss of both tasks.
+        lesion_loss: ``L_S``; may be any loss of outlines.
+        grade_loss: ``L_C``; linear in the soft label.
         beta: weight of the grading loss.
-        virtual_lr: size of the virtual step.
+        virtual_lr: ``eps``; None takes the learning rate that ``training_optimizer`` has at the time.
         objective: what the meta loss is.
-        kl_weight: pull towards the initial label.
+        kl_weight: pull towards the initial label, against pulls of 1.
         amp: bfloat16 in forward passes, as in training; the Jacobian-vector product is in float32 in any case.
+        training_optimizer: of the multi-task network; only its learning rate is read.
+        pulls: what earlier passes found.
 
     Raises:
-        ValueError: if the objective is another word, a number is out of its range, or the encoder or the grade head
-            drops activations at random: the two passes of the gradient would not see the same network.
+        ValueError: if the objective is another word or a number is out of its range; when first called, if the grade
+            losses of one batch differ from pass to pass (dropout, stochastic depth), or the grade reads a parameter
+            outside of ``shared_modules`` and ``grade_head``: the gradient would be wrong.
         RuntimeError: when called, if the loss is not finite.
 
     Reference:
@@ -72,35 +86,51 @@ class MetaStep:
         tasks: BothTasks,
         label_update: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loss: CategoricalFocalLoss,
-        beta: float,
-        virtual_lr: float = 1e-2,
+        lesion_loss: LesionLoss,
+        grade_loss: CategoricalFocalLoss,
+        beta: float | GradeWeight,
+        virtual_lr: float | None = None,
         objective: str = "segmentation",
         kl_weight: float = 0.0,
         amp: bool = False,
+        training_optimizer: torch.optim.Optimizer | None = None,
+        pulls: LabelPulls | None = None,
     ) -> None:
         if objective not in OBJECTIVES:
             raise ValueError(f"expected meta_objective in {list(OBJECTIVES)}, got {objective!r}")
-        if not virtual_lr > 0 or kl_weight < 0:
-            raise ValueError(f"expected virtual_lr > 0 and kl_weight >= 0, got {virtual_lr} and {kl_weight}")
+        if (virtual_lr is not None and not virtual_lr > 0) or kl_weight < 0:
+            raise ValueError(f"expected virtual_lr > 0 or null, and kl_weight >= 0, got {virtual_lr} and {kl_weight}")
+        if virtual_lr is None and training_optimizer is None:
+            raise ValueError("expected a virtual_lr, or an optimiser whose rate is taken, got neither")
         self.tasks, self.grade_task, self.label_update = tasks, GradeTask(tasks.network), label_update
-        self.optimizer, self.loss, self.beta, self.virtual_lr = optimizer, loss, beta, virtual_lr
-        self.objective, self.kl_weight, self.amp = objective, kl_weight, amp
-        _refuse_dropout(tasks.network)
+        self.optimizer, self.lesion_loss, self.grade_loss, self.beta = optimizer, lesion_loss, grade_loss, beta
+        self._virtual_lr, self.objective, self.kl_weight, self.amp = virtual_lr, objective, kl_weight, amp
+        self.training_optimizer, self.pulls = training_optimizer, pulls or LabelPulls()
+        self._unchecked = CHECKED_STEPS
 
-    def __call__(self, batch: Batch, graded: Batch | None = None, gradients: Parameters | None = None) -> Moved:
-        """Update the label update network on one batch.
+    @property
+    def virtual_lr(self) -> float:
+        """The size of the virtual step."""
+        if self._virtual_lr is not None:
+            return self._virtual_lr
+        assert self.training_optimizer is not None
+        return float(self.training_optimizer.param_groups[0]["lr"])
+
+    def __call__(self, batch: Batch, graded: Batch | None = None, gradients: Parameters | None = None) -> Tensor:
+        """Update the label update network on one batch and return the meta loss before it, ``()``.
 
         Args:
             batch: on the device.
             graded: photographs with true grades, for the objective ``graded``.
             gradients: of the training loss of this very batch by parameter name, where training has them already.
         """
-        with train_mode(self.tasks, self.label_update):
-            found = self.tangents(batch, graded, gradients)
-            labels = self._labels(batch)
-        loss = self._objective(batch, labels, found) / self.virtual_lr
-        loss = loss + self.kl_weight * divergence(batch["initial"], labels)
+        if self._unchecked:
+            self._check(batch["image"])
+        found = self.label_gradients(batch, graded, gradients)
+        bare: Any = getattr(self.label_update, "module", self.label_update)
+        pulls_NC = self.pulls.update(batch["id"], found.labels_NC, bare.kept(batch["feasible"]))
+        labels = self.labels(batch)
+        loss = (labels * pulls_NC).sum(dim=1).mean() + self.kl_weight * divergence(batch["initial"], labels)
         if not torch.isfinite(loss + found.meta_loss):
             raise RuntimeError(
                 f"the meta loss became {found.meta_loss.item()} and the label update {loss.item()}; lower virtual_lr, "
@@ -109,37 +139,74 @@ class MetaStep:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return Moved(found.meta_loss, labels.detach())
+        return found.meta_loss
 
-    def tangents(self, batch: Batch, graded: Batch | None = None, gradients: Parameters | None = None) -> Tangents:
-        """Return ``<v, grad l_nc>`` for the batch and the meta loss at ``theta+``."""
+    def labels(self, batch: Batch) -> Tensor:
+        """Return the labels that the label update network gives for a batch now, ``(N, 5)``."""
+        with mixed_precision(batch["image"].device, self.amp):
+            return self.label_update(batch["image"], batch["initial"], batch["feasible"])
+
+    def label_gradients(
+        self, batch: Batch, graded: Batch | None = None, gradients: Parameters | None = None
+    ) -> LabelGradients:
+        """Return ``dL_meta(theta+)/du`` for the labels that the label update network gives now."""
         parameters = dict(self.tasks.named_parameters())
-        labels = None
-        if gradients is None or self.objective == "literal":
-            with torch.no_grad():
-                labels = self._labels(batch)
-        if gradients is None:
-            gradients = loss_gradients(self._training_loss(parameters, batch, labels), parameters, mean_over_ranks)
+        with torch.no_grad():
+            labels = self.labels(batch)
 
         def meta_loss(stepped: Parameters) -> tuple[Tensor, Tensor | None]:
             return self._meta_loss(stepped, batch, labels, graded)
 
-        def class_losses(primal: Parameters) -> Tensor:
-            return class_terms(self.loss, called_with(self.grade_task, primal, batch["image"], amp=False))
+        with train_mode(self.tasks):
+            if gradients is None:
+                gradients = loss_gradients(self._training_loss(parameters, batch, labels), parameters, mean_over_ranks)
+            found = label_tangents(
+                gradients, meta_loss, lambda primal: self._class_losses(primal, batch["image"]), parameters,
+                self.grade_task.label_parameters(), self.virtual_lr, mean_over_ranks,
+            )  # fmt: skip
+        through_step = label_gradient(found.inner_NC, batch["weight"], float(self.beta), self.virtual_lr)
+        return LabelGradients(through_step if found.kept is None else through_step + found.kept, found.meta_loss)
 
-        label_parameters = self.grade_task.label_parameters()
-        return label_tangents(
-            gradients, meta_loss, class_losses, parameters, label_parameters, self.virtual_lr, mean_over_ranks
-        )
+    def _class_losses(self, primal: Parameters, image: Tensor) -> Tensor:
+        return class_terms(self.grade_loss, called_with(self.grade_task, primal, image, amp=False))
 
-    def _training_loss(self, parameters: Parameters, batch: Batch, labels: Tensor | None) -> Tensor:
+    def _check(self, image: Tensor) -> None:
+        """Refuse a network whose gradient would be wrong, whatever the reason."""
+        parameters = dict(self.grade_task.named_parameters())
+        with train_mode(self.tasks), torch.enable_grad():
+            first, second = (self._class_losses(parameters, image) for _ in range(2))
+        apart = float((first - second).detach().abs().max() / first.detach().abs().max())
+        if apart > SAME_TWICE:
+            raise ValueError(
+                f"expected the same grade losses from two passes of the same network, got {apart:.2g} apart: something "
+                f"on the way to the grade is drawn at random, such as dropout or stochastic depth, and the meta "
+                f"gradient would be wrong; set its rate to 0, or label_update to false"
+            )
+        if strangers := self._read_besides(first, parameters):
+            raise ValueError(
+                f"expected a grade that reads shared_modules() and grade_head alone, got one that reads "
+                f"{strangers[0]} too: the meta gradient would be wrong; name its module in shared_modules() of "
+                f"{type(self.tasks.network).__name__}"
+            )
+        self._unchecked -= 1
+
+    def _read_besides(self, losses_NC: Tensor, parameters: Parameters) -> list[str]:
+        """Name the parameters that the grade reads, and that are not among those it is differentiated by."""
+        own = self.grade_task.label_parameters()
+        others = {name: p for name, p in parameters.items() if name not in own and p.requires_grad}
+        if not others:
+            return []
+        found = torch.autograd.grad(losses_NC.sum(), list(others.values()), allow_unused=True)
+        return [name for name, gradient in zip(others, found, strict=True) if gradient is not None]
+
+    def _training_loss(self, parameters: Parameters, batch: Batch, labels: Tensor) -> Tensor:
         with torch.enable_grad():
             tasks = called_with(self.tasks, parameters, batch["image"], self.amp)
-            lesion_loss = self.loss(tasks["lesions"], batch["lesions"])
-            return lesion_loss + self.beta * self.loss(tasks["grade"], labels, batch["weight"])
+            lesion_loss = self.lesion_loss(tasks["lesions"], batch["lesions"], batch["looked_for"])
+            return lesion_loss + float(self.beta) * self.grade_loss(tasks["grade"], labels, batch["weight"])
 
     def _meta_loss(
-        self, stepped: Parameters, batch: Batch, labels: Tensor | None, graded: Batch | None
+        self, stepped: Parameters, batch: Batch, labels: Tensor, graded: Batch | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the meta loss, and for ``literal`` its derivative by the labels at fixed ``theta+``."""
         if self.objective == "graded":
@@ -151,9 +218,9 @@ class MetaStep:
         tasks = found if isinstance(found, dict) else {"grade": found}
         terms = []
         if "segmentation" in self.objective:
-            terms.append(self.loss(tasks["lesions"], batch["lesions"]))
+            terms.append(self.lesion_loss(tasks["lesions"], batch["lesions"], batch["looked_for"]))
         if "initial" in self.objective:
-            terms.append(self.beta * self.loss(tasks["grade"], batch["initial"], batch["weight"]))
+            terms.append(float(self.beta) * self.grade_loss(tasks["grade"], batch["initial"], batch["weight"]))
         return torch.stack(terms).sum(), None
 
     def _graded_loss(self, stepped: Parameters, graded: Batch | None) -> Tensor:
@@ -161,21 +228,13 @@ class MetaStep:
             raise ValueError("expected a batch of graded photographs for meta_objective 'graded', got none")
         logits = called_with(self.grade_task, stepped, graded["image"], self.amp)
         true = F.one_hot(graded["grade"], logits.shape[1]).to(logits.dtype)
-        return self.beta * self.loss(logits, true)
+        return float(self.beta) * self.grade_loss(logits, true)
 
-    def _literal_loss(self, stepped: Parameters, batch: Batch, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert labels is not None
+    def _literal_loss(self, stepped: Parameters, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = called_with(self.grade_task, stepped, batch["image"], self.amp)
-        direct = self.beta * batch["weight"].unsqueeze(1) * class_terms(self.loss, logits.to(labels.dtype))
+        terms = class_terms(self.grade_loss, logits.to(labels.dtype))
+        direct = float(self.beta) * batch["weight"].unsqueeze(1) * terms
         return (labels * direct).mean(), direct / direct.numel()
-
-    def _objective(self, batch: Batch, labels: Tensor, found: Tangents) -> Tensor:
-        through_step = label_objective(labels, found.inner_NC, batch["weight"], self.beta, self.virtual_lr)
-        return through_step if found.kept is None else through_step + (labels * found.kept).sum()
-
-    def _labels(self, batch: Batch) -> Tensor:
-        with mixed_precision(batch["image"].device, self.amp):
-            return self.label_update(batch["image"], batch["initial"], batch["feasible"])
 
 
 def divergence(initial: Tensor, labels: Tensor) -> Tensor:
@@ -187,16 +246,3 @@ def divergence(initial: Tensor, labels: Tensor) -> Tensor:
     """
     tiny = torch.finfo(labels.dtype).tiny
     return (torch.xlogy(initial, initial) - initial * labels.clamp(min=tiny).log()).sum(dim=1).mean()
-
-
-def _refuse_dropout(network: nn.Module) -> None:
-    found = [
-        name
-        for name, one in network.named_modules()
-        if isinstance(one, nn.modules.dropout._DropoutNd) and one.p > 0 and name.startswith(("encoder.", "grade_head"))
-    ]
-    if found:
-        raise ValueError(
-            f"expected no dropout in encoder and grade head for the label update, got {found[0]}: the meta gradient "
-            f"would be wrong; set its rate to 0, or label_update to false"
-        )

@@ -10,7 +10,6 @@ from typing import Any
 from bundle.labels import GRADES
 from torch import Tensor, nn
 
-
 HEAD_STD = 0.01
 """Of the weights of a segmentation head that starts from a prior, as in RetinaNet: logits begin near its bias."""
 

@@ -121,8 +121,11 @@ class LabelUpdateNetwork(nn.Module):
         pooled_NC = self.pool(self._features(image)).flatten(1).to(initial.dtype)
         with torch.autocast(image.device.type, enabled=False):  # a label in bfloat16 would move in steps of a hundredth
             shift = self.shift(F.layer_norm(pooled_NC, pooled_NC.shape[1:], eps=SMALLEST_VARIANCE))
-        kept = feasible if self.mask == "feasible" else torch.ones_like(feasible)
-        return mask_softmax(initial.clamp(min=SMALLEST_SHARE).log() + shift, kept)
+        return mask_softmax(initial.clamp(min=SMALLEST_SHARE).log() + shift, self.kept(feasible))
+
+    def kept(self, feasible: Tensor) -> Tensor:
+        """Return the grades that labels may have: the feasible ones, or all."""
+        return feasible if self.mask == "feasible" else torch.ones_like(feasible)
 
     def _features(self, image: Tensor) -> Tensor:
         if hasattr(self, "encoder"):

@@ -82,6 +82,9 @@ def _check_radius(radius_px: int) -> None:
 class FuseLesionsd(Transform):
     """Make the label map of an item one class: uint8 ``(1, S, S)`` of 0-4 becomes uint8 ``(1, S, S)`` of {0, 1}.
 
+    Where the item says which lesions were looked for, ``looked_for`` ``(4,)`` becomes ``(1,)``: all of them or not. On
+    a photograph on which one was not, what is not outlined may still be a lesion.
+
     Args:
         radius_px: see :func:`fuse_lesions`; in pixels of the map.
         key: of the label map.
@@ -100,7 +103,8 @@ class FuseLesionsd(Transform):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         labels_HW = data[self.key].as_subclass(torch.Tensor).numpy()[0]
-        return {**data, self.key: torch.from_numpy(fuse_lesions(labels_HW, self.radius_px))[None]}
+        looked_for = {"looked_for": data["looked_for"].all()[None]} if "looked_for" in data else {}
+        return {**data, **looked_for, self.key: torch.from_numpy(fuse_lesions(labels_HW, self.radius_px))[None]}
 
 
 def fuse_outlines(masks: Mapping[str, Mask]) -> dict[str, Mask]:

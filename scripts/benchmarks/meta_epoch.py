@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import torch
 from bundle.engines import Batch, MultiTaskStep, called_with, placed
 from bundle.handlers.meta_step import MetaStep
-from bundle.losses import CategoricalFocalLoss
+from bundle.losses import CategoricalFocalLoss, LesionLoss
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from scripts.benchmarks.rows import largest_mib
@@ -29,18 +29,19 @@ class Training:
     def __init__(self, width: float) -> None:
         torch.manual_seed(0)
         self.tasks = BothTasks(MultiTaskUNet(pretrained=False, width=width))
-        self.label_update = LabelUpdateNetwork(pretrained=False, width=width)
+        self.label_update = LabelUpdateNetwork(pretrained=False, width=width, frozen=False)
         for network in (self.tasks, self.label_update):
             placed(network, CPU)
         torch.nn.init.normal_(self.label_update.shift.weight, std=0.01)
-        self.loss = CategoricalFocalLoss()
+        torch.nn.init.normal_(self.tasks.network.grade_head.weight, std=0.01)  # from zero, labels have no gradient
+        self.lesion_loss, self.grade_loss = LesionLoss(), CategoricalFocalLoss()
         self.optimizer = torch.optim.Adam(self.tasks.parameters(), lr=5e-5)
         self.label_optimizer = torch.optim.Adam(self.label_update.parameters(), lr=1e-3)
         for optimizer in (self.optimizer, self.label_optimizer):
             _allocate_state(optimizer)
-        self.training_step = MultiTaskStep(self.loss, BETA, self.label_update)
+        self.training_step = MultiTaskStep(self.lesion_loss, self.grade_loss, BETA)
         self.meta_step = MetaStep(
-            self.tasks, self.label_update, self.label_optimizer, self.loss, BETA, VIRTUAL_LR, "segmentation"
+            self.tasks, self.label_update, self.label_optimizer, self.lesion_loss, self.grade_loss, BETA, VIRTUAL_LR
         )
 
     def train(self, batch: Batch, before_step: Callable[[], None] = lambda: None) -> None:
@@ -68,12 +69,12 @@ class Training:
         parameters = dict(self.tasks.named_parameters())
         labels = self.label_update(batch["image"], batch["initial"], batch["feasible"])
         tasks = called_with(self.tasks, parameters, batch["image"], amp=False)
-        lesion_loss = self.loss(tasks["lesions"], batch["lesions"])
-        training = lesion_loss + BETA * self.loss(tasks["grade"], labels, batch["weight"])
+        lesion_loss = self.lesion_loss(tasks["lesions"], batch["lesions"], batch["looked_for"])
+        training = lesion_loss + BETA * self.grade_loss(tasks["grade"], labels, batch["weight"])
         gradients = torch.autograd.grad(training, list(parameters.values()), create_graph=True)
         stepped = {name: p - VIRTUAL_LR * g for (name, p), g in zip(parameters.items(), gradients, strict=True)}
         lesions = called_with(self.tasks, stepped, batch["image"], amp=False)["lesions"]
-        return self.loss(lesions, batch["lesions"])
+        return self.lesion_loss(lesions, batch["lesions"], batch["looked_for"])
 
 
 def _allocate_state(optimizer: torch.optim.Optimizer) -> None:
@@ -91,6 +92,8 @@ def batches(count: int, image_size: int) -> Iterator[dict[str, Tensor]]:
         generator = torch.Generator().manual_seed(number)
         image = torch.rand(1, 3, image_size, image_size, generator=generator)
         yield {
+            "id": [str(number)],
+            "looked_for": torch.ones(1, 4, dtype=torch.bool),
             "image": image.contiguous(memory_format=torch.channels_last),
             "lesions": torch.randint(0, 5, (1, 1, image_size, image_size), generator=generator),
             "initial": torch.tensor([[0.0, 0.0, 0.5, 0.3, 0.2]]),
@@ -147,9 +150,10 @@ def gradient_difference(image_size: int, width: float) -> float:
     """Return how far the gradients of both ways lie apart on one photograph, relative to their norm, in float32."""
     training = Training(width)
     (batch,) = batches(1, image_size)
-    expected = torch.autograd.grad(training.meta_loss(batch), list(training.label_update.parameters()))
-    training.meta_step(batch)
-    ours = [p.grad * VIRTUAL_LR for p in training.label_update.parameters() if p.grad is not None]
+    learned = list(training.label_update.parameters())
+    expected = torch.autograd.grad(training.meta_loss(batch), learned)
+    found = training.meta_step.label_gradients(batch).labels_NC
+    ours = torch.autograd.grad(training.meta_step.labels(batch), learned, grad_outputs=found)
     flat = [torch.cat([one.flatten() for one in many]) for many in (ours, expected)]
     return float((flat[0] - flat[1]).norm() / flat[1].norm())
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import torch
 from bundle.engines import Batch, MultiTaskStep, has_bfloat16, placed
-from bundle.losses import CategoricalFocalLoss
+from bundle.losses import CategoricalFocalLoss, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from scripts.benchmarks.timing import in_turn, table
 
 CPU = torch.device("cpu")
 LEAST, SIZES = 2.0, (256, 512)
-LOSS = CategoricalFocalLoss()
+LESION_LOSS, GRADE_LOSS = LesionLoss(), CategoricalFocalLoss()
 
 
 def precision_table(width: float, rounds: int) -> str:
@@ -28,6 +28,7 @@ def _row(size: int, width: float, rounds: int) -> list[str]:
     batch = {
         "image": torch.rand(2, 3, size, size, generator=generator),
         "lesions": torch.randint(0, 5, (2, 1, size, size), generator=generator),
+        "looked_for": torch.ones(2, 4, dtype=torch.bool),
         "initial": torch.full((2, 5), 0.2), "weight": torch.ones(2),
     }  # fmt: skip
     pair = in_turn([batch] * (rounds + 1), _ours(width), _plain(width), warm_up=1)
@@ -38,7 +39,7 @@ def _ours(width: float) -> Callable[[Batch], object]:
     """Our step; the network is laid out as configs/train.yaml does."""
     network = _network(width)
     placed(network, CPU)
-    step = MultiTaskStep(LOSS, beta=0.8, amp=True)
+    step = MultiTaskStep(LESION_LOSS, GRADE_LOSS, beta=0.8, amp=True)
     engine = SimpleNamespace(
         state=SimpleNamespace(device=CPU), network=network, fire_event=lambda event: None,
         optimizer=torch.optim.Adam(network.parameters(), lr=5e-5),
@@ -53,7 +54,8 @@ def _plain(width: float) -> Callable[[Batch], object]:
 
     def step(batch: Batch) -> None:
         tasks = network(batch["image"])
-        loss = LOSS(tasks["lesions"], batch["lesions"]) + 0.8 * LOSS(tasks["grade"], batch["initial"], batch["weight"])
+        lesion_loss = LESION_LOSS(tasks["lesions"], batch["lesions"], batch["looked_for"])
+        loss = lesion_loss + 0.8 * GRADE_LOSS(tasks["grade"], batch["initial"], batch["weight"])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

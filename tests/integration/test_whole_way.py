@@ -159,7 +159,8 @@ def trained_together(processes, folder, labels, output):
         "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone", "-m", "monai.bundle", "run",
         "--config_file", configs, "--manifest", folder / "manifest.json", "--pseudo_labels", labels,
         "--output_dir", output, "--cache_dir", folder / "outputs" / "cache", "--max_epochs", "1",
-        "--batch_size", 2 // processes, "--decoder_norm", "group", "--amp", "False", "--alternation", "step",
+        "--batch_size", 2 // processes, "--network_def#decoder_norm", "group", "--amp", "False",
+        "--alternation", "step",
         "--train#preprocessing#transforms#3#_disabled_", "True", "--optimizer#eps", "1e-5",
         "--label_optimizer#eps", "1e-5", "--tracking_uri", f"sqlite:///{output}.db",
     )  # fmt: skip

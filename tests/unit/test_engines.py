@@ -15,9 +15,8 @@ from bundle.engines import (
     has_bfloat16,
     to_device,
 )
-from bundle.losses import CategoricalFocalLoss
+from bundle.losses import CategoricalFocalLoss, LesionLoss
 from bundle.networks.explained import ExplainedNetwork
-from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
@@ -74,11 +73,16 @@ def batch():
         "id": ["a", "b"],
         "image": torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)),
         "lesions": torch.randint(0, 5, (2, 1, 64, 96), generator=torch.Generator().manual_seed(1)),
+        "looked_for": torch.ones(2, 4, dtype=torch.bool),
         "grade": torch.tensor([0, 3]),
         "initial": initial,
         "feasible": torch.ones(2, 5, dtype=torch.bool),
         "weight": torch.tensor([1.0, 0.5]),
     }
+
+
+def multi_task_step(**settings):
+    return MultiTaskStep(LesionLoss(), CategoricalFocalLoss(), BETA, **settings)
 
 
 def focal(p):
@@ -89,24 +93,44 @@ def focal(p):
 @pytest.fixture
 def small_unet():
     torch.manual_seed(0)
-    return BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16))
+    network = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_prior=None)
+    nn.init.normal_(network.grade_head.weight)  # as after some training: from zero, all grades are alike
+    return BothTasks(network)
 
 
 def test_the_training_loss_is_that_of_lesions_plus_beta_times_that_of_grades(batch):
-    output = MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(Constant()), batch)
+    output = multi_task_step()(engine(Constant()), batch)
     assert output["lesion_loss"].item() == pytest.approx(focal(1 / 5))  # 0.0515
     grade_loss = (1.0 + 0.5) / 2 * focal(1 / 8)  # initial labels on grades 1 and 2, weights 1 and 0.5
     assert output["grade_loss"].item() == pytest.approx(grade_loss)
     assert output["loss"].item() == pytest.approx(focal(1 / 5) + 0.8 * grade_loss)
 
 
-def test_with_a_label_update_network_its_labels_are_the_ones_that_are_taught(batch):
-    update = LabelUpdateNetwork(pretrained=False, width=1 / 16)
-    with torch.no_grad():
-        update.shift.bias[0] = 100.0  # every label moves to grade 0
-    output = MultiTaskStep(CategoricalFocalLoss(), BETA, update)(engine(Constant()), batch)
+def test_with_a_table_of_labels_these_are_the_ones_that_are_taught(batch):
+    class OnlyGrade0:
+        def of(self, ids):
+            assert ids == ["a", "b"]
+            return torch.eye(5)[[0, 0]]
+
+    output = multi_task_step(labels=OnlyGrade0())(engine(Constant()), batch)
     assert output["grade_loss"].item() == pytest.approx(0.75 * focal(1 / 2))
-    assert all(p.grad is None for p in update.parameters())
+
+
+def test_lesions_that_nobody_looked_for_are_not_taught_as_background(batch):
+    network, exudates_only = Constant(), torch.tensor([[False, False, True, False]] * 2)
+    batch["lesions"] = (batch["lesions"] == 3) * 3
+    multi_task_step()(engine(network), {**batch, "looked_for": exudates_only})
+    assert network.lesions[[1, 2, 4]].abs().max() == 0
+    assert network.lesions[[0, 3]].abs().min() > 0
+
+
+def test_a_graded_photograph_teaches_its_grade_and_no_lesion(batch):
+    network = Constant()
+    nobody_looked = torch.zeros(2, 4, dtype=torch.bool)
+    output = multi_task_step()(engine(network), {**batch, "looked_for": nobody_looked})
+    assert output["lesion_loss"] == 0
+    assert network.lesions.abs().max() == 0
+    assert not torch.equal(network.grade, HALF)
 
 
 def test_a_teacher_outlines_the_photographs_that_are_not_outlined_and_no_others(batch):
@@ -116,25 +140,24 @@ def test_a_teacher_outlines_the_photographs_that_are_not_outlined_and_no_others(
             scores[:, 3] = 1.0
             return scores
 
-    teacher, outlined = Sees(), torch.tensor([True, False])
-    step = MultiTaskStep(CategoricalFocalLoss(), BETA, teacher=teacher)
-    lesions = step._lesions({**batch, "outlined": outlined})
+    teacher = Sees()
+    batch["looked_for"] = torch.tensor([[True, False, True, True], [False] * 4])
+    lesions, looked_for = multi_task_step(teacher=teacher)._lesions(batch)
     assert torch.equal(lesions[0], batch["lesions"][0])
     assert lesions[1].unique().tolist() == [3]
+    assert looked_for.tolist() == [[True, False, True, True], [True] * 4]
     assert teacher.training
-    with pytest.raises(ValueError, match="expected label_update: false with a teacher"):
-        MultiTaskStep(CategoricalFocalLoss(), BETA, LabelUpdateNetwork(False, 1 / 16), teacher=teacher)
 
 
 def test_a_step_moves_the_network_down_the_gradient_of_its_loss(batch):
     network = Constant()
-    output = MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(network, lr=0.1), batch)
-    assert MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(network), batch)["loss"] < output["loss"]
+    output = multi_task_step()(engine(network, lr=0.1), batch)
+    assert multi_task_step()(engine(network), batch)["loss"] < output["loss"]
 
 
 def test_without_weight_in_the_grading_loss_the_grade_is_not_taught(batch):
     network = Constant()
-    MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(network), {**batch, "weight": torch.zeros(2)})
+    multi_task_step()(engine(network), {**batch, "weight": torch.zeros(2)})
     assert torch.equal(network.grade, HALF)
     assert network.lesions.abs().max() > 0
 
@@ -149,7 +172,7 @@ def test_a_grading_step_tells_loss_and_accuracy(batch):
     assert output["accuracy"].item() == 0.5
 
 
-@pytest.mark.parametrize("step", [GradingStep(nn.CrossEntropyLoss()), MultiTaskStep(CategoricalFocalLoss(), BETA)])
+@pytest.mark.parametrize("step", [GradingStep(nn.CrossEntropyLoss()), multi_task_step()])
 def test_training_steps_fire_monais_events_in_order(batch, step, small_unet):
     network = small_unet if isinstance(step, MultiTaskStep) else Graded()
     driven = engine(network.eval())
@@ -162,18 +185,14 @@ def test_training_steps_fire_monais_events_in_order(batch, step, small_unet):
 def test_a_trainer_of_monai_runs_the_step(batch, small_unet):
     trainer = SupervisedTrainer(
         device=CPU, max_epochs=2, train_data_loader=[batch], network=small_unet, loss_function=None, decollate=False,
-        optimizer=torch.optim.Adam(small_unet.parameters(), lr=1e-3), iteration_update=MultiTaskStep(
-            CategoricalFocalLoss(), BETA
-        ),
+        optimizer=torch.optim.Adam(small_unet.parameters(), lr=1e-3), iteration_update=multi_task_step(),
     )  # fmt: skip
     trainer.run()
     assert (trainer.state.epoch, trainer.state.iteration) == (2, 2)
     assert trainer.state.output["loss"].isfinite()
 
 
-@pytest.mark.parametrize(
-    "step", [GradingStep(nn.CrossEntropyLoss()), MultiTaskStep(CategoricalFocalLoss(), BETA), EvaluationStep()]
-)
+@pytest.mark.parametrize("step", [GradingStep(nn.CrossEntropyLoss()), multi_task_step(), EvaluationStep()])
 def test_a_step_that_runs_out_of_memory_says_which_settings_to_lower(batch, step):
     def full(image):
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -213,10 +232,7 @@ def test_bfloat16_comes_close_to_float32_and_returns_float32(batch, small_unet):
 
 
 def test_a_training_step_in_bfloat16_keeps_weights_and_loss_in_float32(batch, small_unet):
-    losses = [
-        MultiTaskStep(CategoricalFocalLoss(), BETA, amp=amp)(engine(small_unet, lr=0.0), batch)["loss"]
-        for amp in (False, True)
-    ]
+    losses = [multi_task_step(amp=amp)(engine(small_unet, lr=0.0), batch)["loss"] for amp in (False, True)]
     assert losses[1].dtype == torch.float32
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
     assert all(p.grad.dtype == torch.float32 for p in small_unet.parameters())
@@ -305,4 +321,4 @@ def test_what_is_no_cpu_and_no_gpu_has_no_bfloat16():
 
 def test_a_negative_beta_is_refused():
     with pytest.raises(ValueError, match=r"expected beta >= 0, got -0\.1"):
-        MultiTaskStep(CategoricalFocalLoss(), beta=-0.1)
+        MultiTaskStep(LesionLoss(), CategoricalFocalLoss(), beta=-0.1)

@@ -105,3 +105,10 @@ def test_rejects_a_radius_that_is_no_count_of_pixels(radius_px):
         fuse_lesions(two_spots(2), radius_px)
     with pytest.raises(ValueError, match=rf"expected a fuse_radius_px of 0, 1, 2, ... pixels, got {radius_px!r}"):
         FuseLesionsd(radius_px)
+
+
+@pytest.mark.parametrize(("looked_for", "fused"), [([True] * 4, [True]), ([True, False, True, True], [False])])
+def test_the_fused_lesion_was_looked_for_where_all_four_were(looked_for, fused):
+    item = {"lesions": torch.tensor([[[0, 1, 4]]], dtype=torch.uint8), "looked_for": torch.tensor(looked_for)}
+    assert FuseLesionsd(radius_px=0)(item)["looked_for"].tolist() == fused
+    assert item["looked_for"].tolist() == looked_for

@@ -75,12 +75,12 @@ def test_initial_labels_become_tensors_beside_the_true_grade(tmp_path):
 
 
 def test_a_graded_photograph_is_taught_its_true_grade_and_has_no_outlines(tmp_path):
-    outlined, graded = photograph("a"), photograph("b", grade=3)
+    outlined, graded = photograph("a", annotated=("MA", "EX")), photograph("b", grade=3)
     found = taught_labels(manifest(tmp_path, outlined, graded), [outlined], {"a": LABEL}, [graded])
     assert found["b"]["initial"].tolist() == [0, 0, 0, 1, 0]
     assert found["b"]["feasible"].tolist() == [False, False, False, True, False]
-    assert (found["b"]["weight"].item(), found["b"]["outlined"].item()) == (1.0, False)
-    assert found["a"]["outlined"].item()
+    assert (found["b"]["weight"].item(), found["b"]["looked_for"].any().item()) == (1.0, False)
+    assert found["a"]["looked_for"].tolist() == [True, False, True, False]
     assert found["a"]["initial"].tolist() == pytest.approx([0, 0, 0.5, 0.3, 0.2])
 
 

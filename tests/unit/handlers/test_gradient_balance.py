@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from bundle.handlers.gradient_balance import GradientBalance
-from bundle.losses import CategoricalFocalLoss
+from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from torch import nn
 
@@ -18,6 +18,7 @@ def batch():
     return {
         "image": torch.rand(2, 3, 32, 64, generator=generator),
         "lesions": torch.randint(0, 5, (2, 1, 32, 64), generator=generator),
+        "looked_for": torch.ones(2, 4, dtype=torch.bool),
         "initial": torch.eye(5)[[1, 4]], "weight": torch.tensor([1.0, 0.5]),
     }  # fmt: skip
 
@@ -30,6 +31,7 @@ class TwoNumbers(nn.Module):
         self.network = nn.Module()
         self.network.encoder = nn.Module()
         self.network.encoder.numbers = nn.Parameter(torch.zeros(2))
+        self.network.shared_modules = lambda: (self.network.encoder,)
         self.reads = torch.tensor([1.0, -1.0]) if opposed else torch.tensor([1.0, 1.0])
 
     def forward(self, image):
@@ -48,9 +50,14 @@ def test_the_cosine_of_known_directions(batch, opposed, cosine):
         "weight": torch.ones(2),
     }
     engine = SimpleNamespace(state=SimpleNamespace(batch=batch, device=CPU, metrics={}))
-    GradientBalance(TwoNumbers(opposed), CategoricalFocalLoss(), beta=0.5)(engine)
+    weight = GradeWeight(0.5, "norm")
+    balance = GradientBalance(TwoNumbers(opposed), LesionLoss(), CategoricalFocalLoss(), weight)
+    balance(engine)
     assert engine.state.metrics["balance/cosine"] == pytest.approx(cosine, abs=1e-6)
     assert engine.state.metrics["balance/norm_ratio"] == pytest.approx(0.5)  # both losses are the same here
+    assert engine.state.metrics["balance/weight"] == 0.5
+    assert balance.facts()["balance_norm_ratio"] == pytest.approx(0.5)
+    assert float(weight) == pytest.approx(0.5)  # beta times the ratio of equal norms
 
 
 def test_the_gradients_are_autograds_and_nothing_else_changes(batch):
@@ -58,7 +65,8 @@ def test_the_gradients_are_autograds_and_nothing_else_changes(batch):
     tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16)).train().to(memory_format=torch.channels_last)
     loss = CategoricalFocalLoss()
     buffers = [one.clone() for one in tasks.buffers()]
-    lesions, grade = GradientBalance(tasks, loss, beta=1.0).gradients(batch)
+    nn.init.normal_(tasks.network.grade_head.weight)
+    lesions, grade = GradientBalance(tasks, LesionLoss(), loss, GradeWeight(1.0)).gradients(batch)
     assert all(torch.equal(a, b) for a, b in zip(tasks.buffers(), buffers, strict=True))
     assert all(p.grad is None for p in tasks.parameters())
     out = tasks(batch["image"])
@@ -68,3 +76,22 @@ def test_the_gradients_are_autograds_and_nothing_else_changes(batch):
     assert torch.allclose(grade, torch.cat([one.flatten() for one in expected]), rtol=1e-4, atol=1e-8)
     assert lesions.shape == grade.shape
     assert lesions.norm() > 0
+
+
+def test_a_balance_that_goes_on_knows_its_history_and_its_weight(batch):
+    torch.manual_seed(0)
+    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16))
+    nn.init.normal_(tasks.network.grade_head.weight)
+    engine = SimpleNamespace(state=SimpleNamespace(batch=batch, device=CPU, metrics={}))
+    first, second = (
+        GradientBalance(tasks, LesionLoss(), CategoricalFocalLoss(), GradeWeight(0.8, "norm")) for _ in range(2)
+    )
+    first(engine)
+    second.load_state_dict(first.state_dict())
+    assert second.facts() == first.facts()
+    assert float(second.weight) == float(first.weight)
+    assert float(first.weight) != 0.8
+    second(engine)
+    assert engine.state.metrics["balance/norm_ratio"] == pytest.approx(
+        0.8, rel=1e-4
+    )  # the same batch: it is balanced now

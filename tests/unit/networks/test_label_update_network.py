@@ -112,7 +112,7 @@ def test_its_encoder_stays_as_it_is_unless_it_is_given_a_rate():
     assert not any(p.requires_grad for p in network().encoder.parameters())
     assert len(parameter_groups(network(), 1e-4, 0.0)) == 1
     assert parameter_groups(None, 1e-4, 0.0) == []
-    with pytest.raises(ValueError, match="of 0 or more, got 0.0001 and -1"):
+    with pytest.raises(ValueError, match=r"of 0 or more, got 0\.0001 and -1"):
         parameter_groups(network(), 1e-4, -1)
 
 

@@ -1,0 +1,94 @@
+"""What the meta gradient says of each label, on a scale of 1 and averaged over the passes."""
+
+# flake8: noqa: N803
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from bundle.distributed import joined_over_ranks
+from torch import Tensor
+
+KEPT = 0.9
+"""Share of the earlier mean in the moving means."""
+
+
+class LabelPulls:
+    """Average the meta gradient of each photograph's label over passes, after bringing it to a root mean square of 1.
+
+    The gradient ``g_nc`` falls by orders of magnitude while a network learns, and that of one photograph changes with
+    the batch it stands in. With ``g`` centred over the kept grades (only differences move a label) and ``v`` the
+    moving mean of ``g_nc^2`` over the labels that can move,
+
+        pull_n <- kept pull_n + (1 - kept) g_n / sqrt(v),    divided by 1 - kept^k at the k-th time
+
+    so that a pull which is the same in every pass is about 1, and one that is noise dies away. Labels step along
+    ``-pull``.
+
+    Example:
+        >>> pulls = LabelPulls()
+        >>> kept = torch.tensor([[False, True, True]])
+        >>> pulls.update(["7"], torch.tensor([[9.0, 1e-6, 3e-6]]), kept).round(decimals=4)
+        tensor([[ 0., -1.,  1.]])
+    """
+
+    def __init__(self) -> None:
+        self._mean_square, self._updates = 0.0, 0
+        self._pulls: dict[str, Tensor] = {}
+        self._times: dict[str, int] = {}
+
+    def update(self, ids: Sequence[str], gradients_NC: Tensor, kept_NC: Tensor) -> Tensor:
+        """Take note of a batch's gradients and return the pulls of its photographs, ``(N, C)``, zero where not kept.
+
+        ``kept_NC`` is the mask of the label update network, over which its labels share their mass.
+
+        A photograph whose gradient is zero (weight 0, or one grade that is kept) has a pull of zero and counts nowhere.
+        """
+        centred = _centred(gradients_NC, kept_NC)
+        named = list(zip(ids, centred.detach().cpu(), kept_NC.cpu(), strict=True))
+        everywhere = [one for one in joined_over_ranks(named) if bool(one[1].any())]
+        self._see_scale([gradient[kept] for _, gradient, kept in everywhere])
+        for name, gradient, _ in everywhere:
+            self._add(name, gradient / self._scale)
+        found = [self._pull(name, like) for name, like in zip(ids, centred, strict=True)]
+        return torch.stack(found)
+
+    def _see_scale(self, gradients: Sequence[Tensor]) -> None:
+        if gradients:
+            self._mean_square = KEPT * self._mean_square + (1 - KEPT) * float(
+                torch.cat(list(gradients)).square().mean()
+            )
+            self._updates += 1
+
+    @property
+    def _scale(self) -> float:
+        return math.sqrt(self._mean_square / (1 - KEPT**self._updates))
+
+    def _add(self, name: str, gradient: Tensor) -> None:
+        self._pulls[name] = KEPT * self._pulls.get(name, torch.zeros_like(gradient)) + (1 - KEPT) * gradient
+        self._times[name] = self._times.get(name, 0) + 1
+
+    def _pull(self, name: str, like: Tensor) -> Tensor:
+        if name not in self._pulls:
+            return torch.zeros_like(like)
+        return (self._pulls[name] / (1 - KEPT ** self._times[name])).to(like)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that goes on must know."""
+        return {
+            "mean_square": self._mean_square, "updates": self._updates, "pulls": dict(self._pulls),
+            "times": dict(self._times),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self._mean_square, self._updates = state["mean_square"], state["updates"]
+        self._pulls, self._times = dict(state["pulls"]), dict(state["times"])
+
+
+def _centred(gradients_NC: Tensor, kept_NC: Tensor) -> Tensor:
+    """Subtract the mean over the kept grades; labels sum to 1, so that it could move none of them."""
+    kept = gradients_NC.masked_fill(~kept_NC, 0)
+    mean = kept.sum(dim=1, keepdim=True) / kept_NC.sum(dim=1, keepdim=True)
+    return (kept - mean).masked_fill(~kept_NC, 0)

@@ -1,0 +1,137 @@
+"""The label that each photograph is taught: training reads it, curves and tables show it, updates replace it."""
+
+# flake8: noqa: N803
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from bundle.datasets.items import UNKNOWN_GRADE
+from bundle.files import write_csv_whole
+from bundle.labels import GRADES
+from torch import Tensor
+
+CURVES = (
+    "labels/movement", "labels/entropy", "labels/top_grade_changed", "labels/accuracy", "labels/initial_accuracy",
+    "labels/grades_in_use",
+)  # fmt: skip
+
+
+class LabelTable:
+    """One soft label for each photograph, the same for every look at it until it is replaced.
+
+    What is shown is what is taught: there is no other copy of the labels.
+
+    Args:
+        table: id to ``initial`` and ``feasible`` ``(5,)``, ``weight`` ``()`` and ``grade``, -1 where it is not known;
+            from :func:`bundle.datasets.items.taught_labels`.
+
+    Example:
+        >>> known = {"feasible": torch.ones(5, dtype=torch.bool), "weight": torch.tensor(1.0), "grade": 2}
+        >>> table = LabelTable({"7": {"initial": torch.tensor([0.0, 0.0, 0.5, 0.5, 0.0]), **known}})
+        >>> table.replace(torch.tensor([[0.0, 0.0, 0.75, 0.25, 0.0]]))
+        >>> table.of(["7"]).tolist(), table.curves()["labels/movement"]
+        ([[0.0, 0.0, 0.75, 0.25, 0.0]], 0.25)
+    """
+
+    def __init__(self, table: Mapping[str, Mapping[str, Any]]) -> None:
+        self.ids = list(table)
+        self.initial_M5, self.feasible_M5 = (
+            torch.stack([row[key] for row in table.values()]) for key in ("initial", "feasible")
+        )
+        self.weight_M = torch.stack([row["weight"] for row in table.values()])
+        self.grade_M = torch.tensor([row["grade"] for row in table.values()])
+        self.current_M5 = self.initial_M5.clone()
+        self._place = {name: place for place, name in enumerate(self.ids)}
+
+    def of(self, ids: Sequence[str]) -> Tensor:
+        """Return the labels of some photographs, ``(N, 5)``."""
+        return self.current_M5[self.places(ids)]
+
+    def places(self, ids: Sequence[str]) -> list[int]:
+        """Return where photographs stand in the table."""
+        return [self._place[name] for name in ids]
+
+    def replace(self, labels_M5: Tensor) -> None:
+        """Teach other labels from now on."""
+        self.current_M5 = labels_M5.detach().cpu().to(self.initial_M5.dtype)
+
+    @property
+    def free_M(self) -> Tensor:
+        """Which labels can move: those that are taught, and of which more than one grade is feasible."""
+        return (self.feasible_M5.sum(dim=1) > 1) & (self.weight_M > 0)
+
+    def curves(self) -> dict[str, float]:
+        """Describe the labels that are taught now, for MLflow.
+
+        Movement is the total variation from the initial label, entropy is in nats, both averaged over the photographs.
+        Accuracy is over those of known grade, and left out where none is known.
+
+        Example:
+            >>> one, may = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]), torch.ones(5, dtype=torch.bool)
+            >>> known = {"initial": one, "feasible": may, "weight": torch.tensor(1.0)}
+            >>> table = LabelTable({"7": {**known, "grade": 1}, "8": {**known, "grade": -1}})
+            >>> table.replace(torch.tensor([[0.25, 0.75, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]))
+            >>> found = table.curves()
+            >>> found["labels/movement"], found["labels/accuracy"], found["labels/grades_in_use"]
+            (0.375, 1.0, 2.0)
+        """
+        top, initially = self.current_M5.argmax(dim=1), self.initial_M5.argmax(dim=1)
+        known = self.grade_M != UNKNOWN_GRADE
+        found = {
+            "labels/movement": self.movement(self.initial_M5).mean(),
+            "labels/entropy": entropy(self.current_M5).mean(),
+            "labels/top_grade_changed": (top != initially).float().mean(),
+            "labels/accuracy": (top == self.grade_M)[known].float().mean(),
+            "labels/initial_accuracy": (initially == self.grade_M)[known].float().mean(),
+            "labels/grades_in_use": top.unique().numel(),
+        }
+        return {name: float(value) for name, value in found.items() if value == value}
+
+    def movement(self, other_M5: Tensor) -> Tensor:
+        """Return the total variation between the labels and others, ``(M,)`` in [0, 1]."""
+        return (self.current_M5 - other_M5.cpu()).abs().sum(dim=1) / 2
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Lay out every label: its initial shares, those that are taught, and the true grade where it is known."""
+        return [
+            {"id": name, "true_grade": None if grade == UNKNOWN_GRADE else grade, "weight": weight}
+            | {f"initial_{c}": value for c, value in zip(GRADES, initial, strict=True)}
+            | {f"taught_{c}": value for c, value in zip(GRADES, taught, strict=True)}
+            for name, grade, weight, initial, taught in zip(
+                self.ids, self.grade_M.tolist(), self.weight_M.tolist(), self.initial_M5.tolist(),
+                self.current_M5.tolist(), strict=True,
+            )
+        ]  # fmt: skip
+
+    def write(self, path: str | Path) -> None:
+        """Write :meth:`rows` as CSV."""
+        write_csv_whole(Path(path), self.rows())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that goes on must know."""
+        return {"ids": self.ids, "current": self.current_M5}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`.
+
+        Raises:
+            ValueError: if it is of other photographs.
+        """
+        if list(state["ids"]) != self.ids:
+            raise ValueError(
+                f"expected the labels of these {len(self.ids)} photographs, got those of {len(state['ids'])} others; "
+                f"start again with `--resume False`"
+            )
+        self.current_M5 = state["current"].clone()
+
+
+def entropy(labels_M5: Tensor) -> Tensor:
+    """Return ``-sum_c p_c log p_c`` of each label in nats, ``(M,)``.
+
+    Example:
+        >>> entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+        tensor([0.6931, 0.0000])
+    """
+    return torch.special.entr(labels_M5).sum(dim=1)
