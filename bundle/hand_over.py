@@ -1,6 +1,7 @@
 """What stage 1 hands to stage 2: the initial label of every lesion image, and where it came from."""
 
 import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from bundle.labels import GRADES
 from bundle.manifest import Manifest
 
 SCHEMA = 1
+PEAK = 0.6
+"""Share of the likeliest grade in a label of :func:`with_known_errors`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +106,43 @@ def load_pseudo_labels(path: str | os.PathLike | None, manifest: Manifest) -> di
 def _initial(row: Mapping[str, Any]) -> InitialLabel:
     soft, feasible = (tuple(row[f"{name}_{grade}"] for grade in GRADES) for name in ("soft_label", "feasible"))
     return InitialLabel(soft=soft, feasible=feasible, weight=row["weight"])
+
+
+def with_known_errors(
+    labels: Mapping[str, InitialLabel], manifest: Manifest, share: float, seed: int
+) -> dict[str, InitialLabel]:
+    """Replace the labels that can move by such as are right, but for a known share that is wrong.
+
+    It shows what an update of the labels can repair. A label that can move has more than one feasible grade, and its
+    true grade is known. It gets ``PEAK`` on that grade, the rest on the other feasible ones alike; ``round(share n)``
+    of these ``n``, drawn at random, get the peak on another feasible grade instead. Their weight is 1; other labels
+    stay as they are.
+
+    Args:
+        labels: from :func:`load_pseudo_labels`.
+        manifest: which knows the true grades.
+        share: of wrong ones, in [0, 1].
+        seed: of the draw.
+
+    Raises:
+        ValueError: if the share is not in [0, 1], or no label can move.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"expected a share of wrong labels in [0, 1], got {share}")
+    known = manifest.known_grades()
+    truth = {row.id: known[row.group] for row in manifest.photographs if row.group in known}
+    free = sorted(name for name, one in labels.items() if sum(one.feasible) > 1 and name in truth)
+    if not free:
+        raise ValueError("expected labels with more than one feasible grade and a known true one, found none")
+    draw = random.Random(seed)
+    wrong = set(draw.sample(free, round(share * len(free))))
+    return {**labels, **{name: _peaked(labels[name], truth[name], name in wrong, draw) for name in free}}
+
+
+def _peaked(label: InitialLabel, truth: int, wrong: bool, draw: random.Random) -> InitialLabel:
+    feasible = [grade for grade in GRADES if label.feasible[grade]]
+    others = [grade for grade in feasible if grade != truth]
+    peak = draw.choice(others) if wrong else truth
+    rest = (1 - PEAK) / (len(feasible) - 1)
+    shares = {grade: PEAK if grade == peak else rest for grade in feasible}
+    return InitialLabel(soft=tuple(shares.get(grade, 0.0) for grade in GRADES), feasible=label.feasible, weight=1.0)

@@ -8,14 +8,11 @@ from typing import Any
 
 import torch
 from bundle.datasets.items import UNKNOWN_GRADE
+from bundle.distributed import is_main
 from bundle.files import write_csv_whole
 from bundle.labels import GRADES
+from ignite.engine import Engine, Events
 from torch import Tensor
-
-CURVES = (
-    "labels/movement", "labels/entropy", "labels/top_grade_changed", "labels/accuracy", "labels/initial_accuracy",
-    "labels/grades_in_use",
-)  # fmt: skip
 
 
 class LabelTable:
@@ -125,6 +122,29 @@ class LabelTable:
                 f"start again with `--resume False`"
             )
         self.current_M5 = state["current"].clone()
+
+
+class WriteLabels:
+    """Write the labels that were taught last, beside the initial and the true ones, when training has finished.
+
+    Args:
+        path: the CSV file.
+        table: of the labels.
+    """
+
+    def __init__(self, path: str, table: LabelTable) -> None:
+        self.path, self.table = path, table
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if is_main():
+            self.table.write(self.path)
+
+    def facts(self) -> dict[str, float]:
+        """Return what a weights file says of the labels: their curves at the end."""
+        return {name.replace("/", "_"): value for name, value in self.table.curves().items()}
 
 
 def entropy(labels_M5: Tensor) -> Tensor:

@@ -43,13 +43,14 @@ def mask_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 class LabelUpdateNetwork(nn.Module):
-    """``u(x, y0, F) = MaskSoftMax(log max(y0, 0.01) + W norm(pool(encoder(x))), F)`` with ``W`` zero at the start.
+    """``u(x, y0, F) = MaskSoftMax(log max(y0, 0.01) + W norm(pool(encoder(x))) / C, F)`` with ``W`` zero at the start.
 
     Before training u therefore returns the initial label (a feasible grade without mass gets a hundredth), and a grade
     outside F never gets mass (Liu & Huang 2023, section 3.3; the zero start and F as the mask are ours).
 
-    ``norm`` brings the pooled features of an image to mean 0 and deviation 1, without parameters: how far a step of W
-    moves a label then does not depend on the scale of the encoder. Nothing depends on the other images of a batch: the
+    ``norm`` brings the ``C`` pooled features of an image to mean 0 and deviation 1, without parameters. A step of Adam,
+    which moves every weight by at most its rate, then moves the logit of a grade by about that rate at most, whatever
+    the scale and the width of the encoder. Nothing depends on the other images of a batch: the
     network stays in evaluation mode whatever it is told, so that the labels it is judged by are those it gives.
 
     Args:
@@ -120,7 +121,8 @@ class LabelUpdateNetwork(nn.Module):
     def forward(self, image: Tensor, initial: Tensor, feasible: Tensor) -> Tensor:
         pooled_NC = self.pool(self._features(image)).flatten(1).to(initial.dtype)
         with torch.autocast(image.device.type, enabled=False):  # a label in bfloat16 would move in steps of a hundredth
-            shift = self.shift(F.layer_norm(pooled_NC, pooled_NC.shape[1:], eps=SMALLEST_VARIANCE))
+            normed_NC = F.layer_norm(pooled_NC, pooled_NC.shape[1:], eps=SMALLEST_VARIANCE)
+            shift = self.shift(normed_NC / pooled_NC.shape[1])
         return mask_softmax(initial.clamp(min=SMALLEST_SHARE).log() + shift, self.kept(feasible))
 
     def kept(self, feasible: Tensor) -> Tensor:

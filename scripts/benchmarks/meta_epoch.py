@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from bundle.engines import Batch, MultiTaskStep, called_with, placed
@@ -86,7 +87,7 @@ def _allocate_state(optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
-def batches(count: int, image_size: int) -> Iterator[dict[str, Tensor]]:
+def batches(count: int, image_size: int) -> Iterator[dict[str, Any]]:
     """Draw batches of one random photograph, one by one."""
     for number in range(count):
         generator = torch.Generator().manual_seed(number)

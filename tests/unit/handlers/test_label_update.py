@@ -47,7 +47,7 @@ def networks(objective="segmentation", lr=0.0):
     tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16))
     nn.init.normal_(tasks.network.grade_head.weight, std=0.3)
     update = LabelUpdateNetwork(pretrained=False, width=1 / 16)
-    nn.init.normal_(update.shift.weight, std=0.1)
+    nn.init.normal_(update.shift.weight, std=3.0)
     optimizer = torch.optim.SGD(update.shift.parameters(), lr=lr)
     losses = LesionLoss(), CategoricalFocalLoss()
     return tasks, update, MetaStep(tasks, update, optimizer, *losses, BETA, 1e-2, objective=objective)
@@ -93,7 +93,7 @@ class Pushed(Counted):
         return super().__call__(batch, graded, gradients)
 
     def labels(self, batch):
-        odds = batch["initial"] * torch.tensor([1.0, 1.0, 1.0, float(self.label_update.weight.exp()), 1.0])
+        odds = batch["initial"] * torch.tensor([1.0, 1.0, 1.0, self.label_update.weight.exp().item(), 1.0])
         return odds / odds.sum(dim=1, keepdim=True)
 
 

@@ -43,7 +43,7 @@ def make_step(batch, batch_norm, width=1 / 8, **settings):
     tasks = BothTasks(MultiTaskUNet(pretrained=False, width=width, batch_norm=batch_norm, lesion_prior=None)).double()
     torch.nn.init.normal_(tasks.network.grade_head.weight, std=0.3)  # from zero, no label could change the encoder
     label_update = LabelUpdateNetwork(pretrained=False, width=width, batch_norm=batch_norm, frozen=False).double()
-    torch.nn.init.normal_(label_update.shift.weight, std=0.1)
+    torch.nn.init.normal_(label_update.shift.weight, std=3.0)
     optimizer = torch.optim.SGD(label_update.parameters(), lr=1e-1)
     return MetaStep(tasks, label_update, optimizer, Lesions64(), Focal64(), BETA, VIRTUAL_LR, **settings)
 

@@ -59,7 +59,7 @@ def test_a_grade_without_mass_is_level_with_a_certain_one_after_a_push_of_log_a_
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_labels_do_not_depend_on_the_scale_of_the_features(scale):
     update = network(frozen=False)
-    torch.nn.init.normal_(update.shift.weight, std=0.3)
+    torch.nn.init.normal_(update.shift.weight, std=10.0)
     expected = update(IMAGE, INITIAL, FEASIBLE)
     last = update.encoder.blocks[-1][-2]
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_labels_do_not_depend_on_the_scale_of_the_features(scale):
 
 def test_a_label_depends_neither_on_the_batch_nor_on_the_mode():
     update = network(batch_norm=True)
-    torch.nn.init.normal_(update.shift.weight, std=0.3)
+    torch.nn.init.normal_(update.shift.weight, std=10.0)
     together = update.train()(IMAGE, INITIAL, FEASIBLE)
     alone = update.eval()(IMAGE[:1], INITIAL[:1], FEASIBLE[:1])
     assert torch.allclose(together[:1], alone, atol=1e-6)
@@ -81,7 +81,7 @@ def test_a_label_depends_neither_on_the_batch_nor_on_the_mode():
 
 def test_in_bfloat16_a_label_is_still_float32_and_close():
     update = network()
-    torch.nn.init.normal_(update.shift.weight, std=0.3)
+    torch.nn.init.normal_(update.shift.weight, std=10.0)
     exact = update(IMAGE, INITIAL, FEASIBLE)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = update(IMAGE, INITIAL, FEASIBLE)
@@ -108,6 +108,19 @@ def test_a_feasible_grade_without_mass_can_be_revived():
     assert update.shift.bias.grad[3] > 0
 
 
+@pytest.mark.parametrize("width", [1 / 16, 1 / 4])
+def test_a_step_of_adam_moves_a_logit_by_its_rate_at_most_whatever_the_width(width):
+    torch.manual_seed(0)
+    update = LabelUpdateNetwork(pretrained=False, width=width)
+    optimizer = torch.optim.Adam(parameter_groups(update, 0.02, 0.0))
+    before = update(IMAGE, INITIAL, FEASIBLE)
+    before[0, 3].backward()
+    optimizer.step()
+    after = update(IMAGE, INITIAL, FEASIBLE)
+    moved = (after[0, 2:] / before[0, 2:]).log()
+    assert 0.02 < (moved.max() - moved.min()).item() <= 4 * 0.02  # two logits apart, by weights and by biases
+
+
 def test_its_encoder_stays_as_it_is_unless_it_is_given_a_rate():
     assert not any(p.requires_grad for p in network().encoder.parameters())
     assert len(parameter_groups(network(), 1e-4, 0.0)) == 1
@@ -118,7 +131,7 @@ def test_its_encoder_stays_as_it_is_unless_it_is_given_a_rate():
 
 def test_its_encoder_learns_once_the_last_layer_has_moved():
     update = network(frozen=False)
-    torch.nn.init.normal_(update.shift.weight, std=0.1)
+    torch.nn.init.normal_(update.shift.weight, std=3.0)
     update(IMAGE, INITIAL, FEASIBLE)[0, 2].backward()
     assert update.encoder.blocks[0][0].weight.grad.abs().max() > 0
 
