@@ -66,6 +66,8 @@ def _ablation(name: str, title: str, tasks: Sequence[str] = ("lesions", "grade")
 
 
 _SEGMENTATION = _ablation("segmentation_only", "L_S", tasks=["lesions"])
+"""PLDMLT's own network without grades: what differs from it differs by the grades alone."""
+
 _COMPARED = [
     _grader("resnext50", "ResNeXt-50", "resnext50"),
     _grader("resnext101", "ResNeXt-101", "resnext101"),
@@ -98,15 +100,15 @@ def _objectives(names: Sequence[str]) -> list[Row]:
 
 SUITES: Mapping[str, Suite] = {
     "table1": Suite(
-        title="Table 1: IDRiD and DiaRetDB1", baseline="unet",
-        rows=[*_COMPARED, Row(name="pldmlt", title="PLDMLT [1, 0.8]")],
+        title="Table 1: IDRiD and DiaRetDB1", baseline=_SEGMENTATION.name,
+        rows=[*_COMPARED, _SEGMENTATION, Row(name="pldmlt", title="PLDMLT [1, 0.8]")],
     ),
     "table2": Suite(
-        title="Table 2: DDR", baseline="unet",
-        rows=[*_COMPARED, Row(name="pldmlt", title="PLDMLT [1, 0.95]", options={"beta": 0.95})],
+        title="Table 2: DDR", baseline=_SEGMENTATION.name,
+        rows=[*_COMPARED, _SEGMENTATION, Row(name="pldmlt", title="PLDMLT [1, 0.95]", options={"beta": 0.95})],
     ),
     "table3": Suite(
-        title="Table 3: ablation", baseline="segmentation_only",
+        title="Table 3: ablation", baseline=_SEGMENTATION.name,
         rows=[
             _SEGMENTATION,
             _ablation("fixed_labels", "L_S + L_C"),
@@ -138,6 +140,22 @@ SUITES: Mapping[str, Suite] = {
         rows=[
             Row(name="fixed", title="labels fixed", options={"label_update": False}),
             *_objectives(["segmentation", "initial", "segmentation+initial", "graded", "literal"]),
+        ],
+    ),
+    "known_errors": Suite(
+        title="What can the label update network repair?", baseline="fixed_errors",
+        rows=[
+            Row(
+                name="fixed_errors", title="labels fixed", overlays=["experiments/known_errors/train.yaml"],
+                options={"label_update": False},
+            ),
+            *(
+                Row(
+                    name=f"{objective}_errors", title=f"labels updated: {objective}",
+                    overlays=["experiments/known_errors/train.yaml"], options={"meta_objective": objective},
+                )
+                for objective in ("segmentation", "initial", "segmentation+initial", "graded", "literal")
+            ),
         ],
     ),
 }  # fmt: skip

@@ -72,6 +72,7 @@ class RunTracker:
         self.tags = {name: str(value) for name, value in (tags or {}).items()}
         self.run_id = ""
         self.held: list[Metric] = []
+        self.seen: dict[str, object] = {}
         self.is_lost = False
 
     def attach(self, engine: Engine) -> None:
@@ -107,11 +108,15 @@ class RunTracker:
         self._log_config()
 
     def log_metrics(self, engine: Engine, split: str | Mapping[str, str]) -> None:
-        """Log every finite number among an engine's metrics, at the epoch of the engine that the run belongs to."""
+        """Log every finite number that is new among an engine's metrics, at the epoch of the run's own engine.
+
+        An engine keeps a metric that is not computed in every epoch until it is computed again; it is logged once.
+        """
         from mlflow.entities import Metric
 
         now_ms, step = int(time.time() * 1000), self.engine.state.epoch
-        found = {f"{_split_of(name, split)}/{name}": value for name, value in engine.state.metrics.items()}
+        named = {f"{_split_of(name, split)}/{name}": value for name, value in engine.state.metrics.items()}
+        found = self._new(named) if engine is self.engine else named
         numbers = {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
         self.held += [Metric(name, value, now_ms, step) for name, value in numbers.items()]
         if self.is_lost:  # MLflow would try for minutes, at every epoch
@@ -123,6 +128,12 @@ class RunTracker:
             engine.logger.warning(
                 f"lost the MLflow store, {_first_line(error)}; the run goes on, and its curves are sent at the end"
             )
+
+    def _new(self, metrics: Mapping[str, object]) -> dict[str, object]:
+        """Leave out what stands there from an earlier epoch: what was computed again is another object, even if equal."""
+        found = {name: value for name, value in metrics.items() if self.seen.get(name) is not value}
+        self.seen.update(found)
+        return found
 
     def _send(self) -> None:
         while self.held:
@@ -143,6 +154,7 @@ class RunTracker:
 
     def _close(self) -> None:
         self._send()
+        self.client.log_param(self.run_id, "facts.steps", self.engine.state.iteration)
         for name in self.artifacts:
             path = self.output_dir / name
             if path.is_dir():

@@ -20,9 +20,10 @@ from bundle.suites import Row, Suite
 from bundle.workflow import PASSING_IDS
 
 SETTINGS = (
-    "manifest", "image_size", "width", "max_epochs", "pretrained", "batch_size", "learning_rate", "fuse", "device",
+    "manifest", "facts.network", "facts.architecture", "facts.encoder_name", "facts.width", "image_size", "max_epochs",
+    "facts.steps", "pretrained", "batch_size", "learning_rate", "fuse", "device",
 )  # fmt: skip
-"""Always on the page; another setting only where rows differ in it."""
+"""Always on the page; another setting only where rows differ in it. A fact is what a run found its network to be."""
 
 OF_THE_REPEAT = {"fold", "seed", "checkpoint", "tags"}
 
@@ -141,7 +142,8 @@ def _settings(compared: Comparison) -> list[str]:
     names = dict.fromkeys(name for run in compared.runs for name in run.settings if not name.startswith("facts."))
     others = [name for name in names if name not in SETTINGS and name not in unlike]
     found = {name: _rows_by_value(compared, name) for name in (*SETTINGS, *others)}
-    return [f"- {name}: {_by_value(groups)}" for name, groups in found.items() if len(groups) > (name not in SETTINGS)]
+    told = {name: groups for name, groups in found.items() if len(groups) > (name not in SETTINGS)}
+    return [f"- {name.removeprefix('facts.')}: {_by_value(groups)}" for name, groups in told.items()]
 
 
 def _rows_by_value(compared: Comparison, setting: str) -> dict[str, list[str]]:

@@ -87,15 +87,38 @@ def _limits(metrics: Mapping[str, Any]) -> str:
     facts, counts, subset = metrics["weights"], metrics["counts"], metrics["subset"]
     lines = [
         f"- One seed ({facts['seed']}), one split; the intervals are over images and say nothing of other seeds.",
-        f"- The network was trained on {facts['num_training_images']} photographs for {facts['epochs']} epochs at "
-        f"{facts['image_size']} px, width {facts['width']:g}; its encoder started from "
+        f"- The network ({_network(facts)}) was trained on {facts['num_training_images']} photographs for "
+        f"{facts['epochs']} epochs, {facts['steps']} steps, at {facts['image_size']} px; its encoder started from "
         f"{'ImageNet' if facts['pretrained'] else 'random'} weights.",
+        *_balance(facts),
         f"- Lesions were scored on {counts['lesions']} photographs ({subset['lesions']}), grades on {counts['grade']} "
         f"({subset['grade']}). Nothing was selected on them: the weights are those of the last epoch.",
         "- Dice and IoU as in the paper count the background; predicting no lesion at all scores what stands beside.",
         *_fused(facts),
     ]
     return "## What these numbers do not show\n\n" + "\n".join(lines)
+
+
+def _network(facts: Mapping[str, Any]) -> str:
+    """Name a network by what its weights file says of it.
+
+    Example:
+        >>> _network({"network": "GradedSegmenter", "architecture": "unet", "encoder_name": "vgg16"})
+        'GradedSegmenter, architecture unet, encoder_name vgg16'
+    """
+    told = ("architecture", "encoder_name", "width", "batch_norm")
+    return ", ".join([facts["network"], *(f"{name} {facts[name]}" for name in told if name in facts)])
+
+
+def _balance(facts: Mapping[str, Any]) -> list[str]:
+    """Say how the tasks pull at the encoder that they share, where both were trained."""
+    if "balance_norm_ratio" not in facts:
+        return []
+    return [
+        f"- On the shared encoder the gradient of the grades is {facts['balance_norm_ratio']:.2f} times as long as that "
+        f"of the lesions, weight included, and the cosine between them is {facts['balance_cosine']:+.2f} (medians over "
+        f"the epochs); the weight of the grading loss ended at {facts['balance_weight']:.3g}."
+    ]
 
 
 def _fused(facts: Mapping[str, Any]) -> list[str]:

@@ -85,6 +85,22 @@ def test_curves_have_one_point_an_epoch_under_split_task_and_metric(runs):
     assert history == {"train/both/loss": {1: 3.0, 2: 6.0}, "validation/grade/accuracy": {1: 0.25, 2: 0.25}}
 
 
+def test_a_metric_that_is_not_computed_in_every_epoch_has_a_point_where_it_was(runs):
+    class EverySecondEpoch:
+        def attach(self, engine):
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=2), self)
+
+        def __call__(self, engine):
+            engine.state.metrics["balance/cosine"] = float(engine.state.epoch)
+
+    engine = Engine(lambda engine, batch: None)
+    EverySecondEpoch().attach(engine)
+    RunTracker("train", str(runs / "seldom"), {}).attach(engine)
+    engine.run([0], max_epochs=5)
+    history = client(runs).get_metric_history(of(runs, runs / "seldom")[0].info.run_id, "train/balance/cosine")
+    assert sorted((point.step, point.value) for point in history) == [(2, 2.0), (4, 4.0)]
+
+
 def test_tasks_may_be_measured_on_different_splits(runs):
     run(runs / "splits", epochs=1, split={"both": "fold 0", "grade": "test"})
     assert of(runs, runs / "splits")[0].data.metrics == {"fold 0/both/loss": 3.0}
