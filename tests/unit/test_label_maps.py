@@ -71,7 +71,7 @@ def test_thresholds_that_are_not_one_number_a_lesion_are_refused(wrong):
 
 
 def test_not_a_number_is_no_threshold():
-    with pytest.raises(ValueError, match=r"got \[0.5, nan, 0.5, 0.5\]; give these, or null for the most probable class"):
+    with pytest.raises(ValueError, match=r"got \[0.5, nan, 0.5, 0.5\]; give these, or null for the most"):
         lesion_decision(smooth(0), (0.5, float("nan"), 0.5, 0.5))
 
 
