@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from bundle.attribution import NonFiniteLogits, grade_maps
+from bundle.label_maps import lesion_decision
 from bundle.losses import CategoricalFocalLoss
 from bundle.memory import says_what_to_lower
 from bundle.networks.explained import resized_maps
@@ -136,8 +137,9 @@ class MultiTaskStep:
         beta: weight of the grading loss.
         label_update: the label update network, or None.
         amp: bfloat16 in the forward pass.
-        teacher: a trained network whose most probable class is the lesion label of photographs that are not
-            ``outlined``: self-training, as MTUnet gets its missing masks.
+        teacher: a trained network whose decision is the lesion label of photographs that are not ``outlined``:
+            self-training, as MTUnet gets its missing masks.
+        teacher_thresholds: by which it decides (:func:`lesion_decision`); None: the most probable class decides.
 
     Raises:
         ValueError: if beta is negative, or there are both a teacher and a label update network: the meta loss needs
@@ -157,12 +159,14 @@ class MultiTaskStep:
         label_update: LabelUpdateNetwork | None = None,
         amp: bool = False,
         teacher: nn.Module | None = None,
+        teacher_thresholds: Sequence[float] | None = None,
     ) -> None:
         if beta < 0:
             raise ValueError(f"expected beta >= 0, got {beta}")
         if teacher is not None and label_update is not None:
             raise ValueError("expected label_update: false with a teacher: the meta loss needs true outlines")
         self.loss, self.beta, self.label_update, self.amp, self.teacher = loss, beta, label_update, amp, teacher
+        self.teacher_thresholds = teacher_thresholds
 
     @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
@@ -188,7 +192,8 @@ class MultiTaskStep:
         if self.teacher is None or bool(batch["outlined"].all()):
             return batch["lesions"]
         with torch.no_grad(), eval_mode(self.teacher):
-            drawn = self.teacher(batch["image"]).argmax(dim=1, keepdim=True)
+            probabilities = self.teacher(batch["image"]).float().softmax(dim=1)
+        drawn = lesion_decision(probabilities, self.teacher_thresholds).argmax(dim=1, keepdim=True)
         return torch.where(batch["outlined"].view(-1, 1, 1, 1), batch["lesions"], drawn)
 
 

@@ -126,6 +126,17 @@ def test_a_teacher_outlines_the_photographs_that_are_not_outlined_and_no_others(
         MultiTaskStep(CategoricalFocalLoss(), BETA, LabelUpdateNetwork(False, 1 / 16), teacher=teacher)
 
 
+def test_a_teacher_outlines_by_its_thresholds(batch):
+    class Unsure(nn.Module):
+        def forward(self, image):
+            return torch.tensor([0.7, 0, 0.1, 0.2, 0]).log().view(1, 5, 1, 1).expand(len(image), 5, *image.shape[-2:])
+
+    given = {**batch, "outlined": torch.tensor([True, False])}
+    for thresholds, expected in ((None, 0), ((0.5, 0.04, 0.1, 0.5), 2), ((0.5, 0.5, 0.1, 0.5), 3)):
+        step = MultiTaskStep(CategoricalFocalLoss(), BETA, teacher=Unsure(), teacher_thresholds=thresholds)
+        assert step._lesions(given)[1].unique().tolist() == [expected]
+
+
 def test_a_step_moves_the_network_down_the_gradient_of_its_loss(batch):
     network = Constant()
     output = MultiTaskStep(CategoricalFocalLoss(), BETA)(engine(network, lr=0.1), batch)

@@ -228,3 +228,15 @@ def test_rejects_a_ragged_table():
 def test_rejects_metrics_without_scores():
     with pytest.raises(ValueError, match=r"expected metrics with scores, got keys \['subset'\]"):
         evaluation_table({"subset": {}})
+
+
+def test_both_decisions_stand_in_the_table_under_clear_names():
+    scores = {"lesions/dice_MA": 0.281, "lesions/argmax_dice_MA": 0.085, "lesions/argmax_iou_mean": 0.25}
+    table = evaluation_table({"scores": scores, "lesion_thresholds": [0.2, 0.35, 0.45, 0.5]})
+    assert "Lesions are decided by thresholds: MA above 0.20, HE above 0.35, EX above 0.45, SE above 0.50." in table
+    assert cells(table, "Dice, microaneurysm")[1] == "0.281"
+    assert cells(table, "Dice of the most probable class, microaneurysm")[1] == "0.085"
+    assert cells(table, "IoU of the most probable class, mean of lesions")[1] == "0.250"
+    fused = evaluation_table({"scores": {"lesions/dice_lesion": 0.5}, "lesion_thresholds": [0.25]})
+    assert "Lesions are decided by thresholds: lesion above 0.25." in fused
+    assert "decided" not in evaluation_table(METRICS)
