@@ -1,10 +1,11 @@
 """What one iteration does: callables for the ``iteration_update`` of MONAI's trainer and evaluator."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from bundle.attribution import NonFiniteLogits, grade_maps
+from bundle.label_maps import lesion_decision
 from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.memory import says_what_to_lower
 from bundle.networks.explained import resized_maps
@@ -141,8 +142,9 @@ class MultiTaskStep:
         beta: weight of the grading loss.
         labels: where the label of each photograph is looked up; None takes the initial label that the batch brings.
         amp: bfloat16 in the forward pass.
-        teacher: a trained network whose most probable class is the lesion label of photographs on which nobody looked
-            for lesions: self-training, as MTUnet gets its missing masks.
+        teacher: a trained network whose decision is the lesion label of photographs on which nobody looked for lesions:
+            self-training, as MTUnet gets its missing masks.
+        teacher_thresholds: by which it decides (:func:`lesion_decision`); None: the most probable class decides.
 
     Raises:
         ValueError: if beta is negative.
@@ -162,11 +164,12 @@ class MultiTaskStep:
         labels: Labels | None = None,
         amp: bool = False,
         teacher: nn.Module | None = None,
+        teacher_thresholds: Sequence[float] | None = None,
     ) -> None:
         if float(beta) < 0:
             raise ValueError(f"expected beta >= 0, got {beta}")
         self.lesion_loss, self.grade_loss, self.beta = lesion_loss, grade_loss, beta
-        self.labels, self.amp, self.teacher = labels, amp, teacher
+        self.labels, self.amp, self.teacher, self.teacher_thresholds = labels, amp, teacher, teacher_thresholds
 
     @says_what_to_lower
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
@@ -190,10 +193,34 @@ class MultiTaskStep:
         outlined = batch["looked_for"].any(dim=1)
         if self.teacher is None or bool(outlined.all()):
             return batch["lesions"], batch["looked_for"]
-        with torch.no_grad(), eval_mode(self.teacher):
-            drawn = self.teacher(batch["image"]).argmax(dim=1, keepdim=True)
-        lesions = torch.where(outlined.view(-1, 1, 1, 1), batch["lesions"], drawn)
+        lesions = torch.where(outlined.view(-1, 1, 1, 1), batch["lesions"], self.drawn(batch["image"]))
         return lesions, batch["looked_for"] | ~outlined.unsqueeze(1)
+
+    def drawn(self, image: Tensor) -> Tensor:
+        """Return the label map that the teacher draws, ``(N, 1, H, W)``."""
+        assert self.teacher is not None
+        with torch.no_grad(), eval_mode(self.teacher):
+            probabilities = self.teacher(image).float().softmax(dim=1)
+        return lesion_decision(probabilities, self.teacher_thresholds).argmax(dim=1, keepdim=True)
+
+
+def refuse_idle_teacher(step: MultiTaskStep, photographs: Iterable[Batch], device: torch.device) -> None:
+    """Refuse a teacher that draws nothing: it would teach that graded photographs have no lesions.
+
+    Args:
+        step: with the teacher, or without one, which is never refused.
+        photographs: batches of outlined training photographs, which have lesions.
+        device: to run on.
+
+    Raises:
+        ValueError: if it draws no lesion on any of them.
+    """
+    if step.teacher is None or any(bool(step.drawn(to_device(one, device)["image"]).any()) for one in photographs):
+        return
+    raise ValueError(
+        "expected a --teacher that outlines lesions, got one that outlines none on any of the outlined training "
+        "photographs: it would teach that graded photographs have none; train it longer, or leave it out"
+    )
 
 
 class EvaluationStep:

@@ -1,7 +1,8 @@
 """The trained network as one file for another runtime, which appears only if it says what the network says."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from bundle.datasets.phantom_drawing import draw_photograph
 from bundle.files import written_whole
+from bundle.label_maps import lesion_decision
 from bundle.networks.converted import Ordered, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import check_facts, load_weights, provenance
+from bundle.networks.weights import check_facts, lesion_thresholds, load_weights, provenance
 from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
 from torch import Tensor, nn
 
@@ -22,6 +24,9 @@ SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".
 
 NETWORK_OPTIONS = ("width", "batch_norm", "decoder_norm", "image_size")
 """Options of ``configs/inference.yaml`` that must be what they were in training."""
+
+SAID = "facts.json"
+"""Under this name every format carries its image size and lesion thresholds, as JSON."""
 
 DIFFERENCE_MOST, DICE_LEAST = 1e-3, 0.999
 """How far an export may be from the network, in logits and in lesion pixels; the grade must be the same."""
@@ -72,7 +77,8 @@ def export(
     All take RGB in [0, 1] of any number of photographs. Outputs are the logits ``lesions`` and ``grade``, and ``maps``
     (:class:`ExplainedNetwork`). TorchScript's ``forward`` returns the lesions alone, as tools expect that take one
     tensor; its method ``explained`` returns all three in this order. ONNX and ``.pt2`` are for photographs of
-    ``image_size``; TorchScript and OpenVINO for any multiples of 32.
+    ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file carries ``image_size`` and
+    ``lesion_thresholds`` under the name ``SAID``.
 
     Args:
         checkpoint: weights of ``configs/train.yaml``; nothing else in the file is ever executed.
@@ -88,15 +94,17 @@ def export(
     """
     path = _out(checkpoint, form, out)
     network, facts = trained_network(checkpoint, settings or {})
+    thresholds = lesion_thresholds(checkpoint)
     image = _image(photograph, image_size or facts["image_size"])
+    said = json.dumps({"image_size": image.shape[-1], "lesion_thresholds": facts.get("lesion_thresholds")})
     with torch.no_grad():
         expected = ExplainedNetwork(network)(image)
     with ExitStack() as stack:
         beside = stack.enter_context(written_whole(path))
         if form == "openvino":  # the weights come to their name first: the model is no model without them
             stack.enter_context(written_whole(path.with_suffix(".bin")))
-        _WRITERS[form](network, image, beside)
-        agreement = agree(_READERS[form](beside, image), expected)
+        _WRITERS[form](network, image, beside, said)
+        agreement = agree(_READERS[form](beside, image), expected, thresholds)
         if not agreement.met:
             raise ValueError(f"expected {form} to say what the network says, got: {agreement}; nothing was written")
     return Export(path, agreement)
@@ -127,8 +135,10 @@ def trained_network(checkpoint: str | os.PathLike, settings: Mapping[str, Any]) 
     return network.eval().requires_grad_(False), known
 
 
-def agree(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Agreement:
-    """Compare the logits of both tasks.
+def agree(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], thresholds: Sequence[float] | None = None
+) -> Agreement:
+    """Compare the logits of both tasks, and what the lesion thresholds decide on them.
 
     Example:
         >>> expected = {"lesions": torch.eye(3)[None, :, None], "grade": torch.eye(5)[:1]}
@@ -137,9 +147,20 @@ def agree(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Agreem
     """
     return Agreement(
         difference=max(float((found[task] - expected[task]).abs().max()) for task in ("lesions", "grade")),
-        dice=lesion_dice(found["lesions"].argmax(dim=1), expected["lesions"].argmax(dim=1)),
+        dice=lesion_dice(*(decided(one["lesions"], thresholds) for one in (found, expected))),
         same_grade=bool((found["grade"].argmax(dim=1) == expected["grade"].argmax(dim=1)).all()),
     )
+
+
+def decided(logits: Tensor, thresholds: Sequence[float] | None) -> Tensor:
+    """Return the class of every pixel ``(N, H, W)`` from logits ``(N, C, H, W)`` (:func:`lesion_decision`).
+
+    Example:
+        >>> logits = torch.tensor([0.7, 0.3]).log().reshape(1, 2, 1, 1)
+        >>> decided(logits, None).item(), decided(logits, [0.2]).item()
+        (0, 1)
+    """
+    return lesion_decision(logits.softmax(dim=1), thresholds).argmax(dim=1)
 
 
 def lesion_dice(found: Tensor, expected: Tensor) -> float:
@@ -189,23 +210,28 @@ class Scripted(nn.Module):
         return self.ordered(image)
 
 
-def _write_torchscript(network: MultiTaskUNet, image: Tensor, path: Path) -> None:
+def _write_torchscript(network: MultiTaskUNet, image: Tensor, path: Path, said: str) -> None:
     inputs = {"forward": image, "explained": image}
-    torch.jit.trace_module(Scripted(network), inputs, check_trace=False).save(str(path))
+    traced = torch.jit.trace_module(Scripted(network), inputs, check_trace=False)
+    traced.save(str(path), _extra_files={SAID: said})
 
 
-def _write_pt2(network: MultiTaskUNet, image: Tensor, path: Path) -> None:
+def _write_pt2(network: MultiTaskUNet, image: Tensor, path: Path, said: str) -> None:
     batch = torch.cat([image, image])  # an example of one would be taken as the only number
     shapes = {"image": {0: torch.export.Dim.DYNAMIC}}
-    torch.export.save(torch.export.export(ExplainedNetwork(network), (batch,), dynamic_shapes=shapes), path)
+    program = torch.export.export(ExplainedNetwork(network), (batch,), dynamic_shapes=shapes)
+    torch.export.save(program, path, extra_files={SAID: said})
 
 
-def _write_onnx(network: MultiTaskUNet, image: Tensor, path: Path) -> None:
-    onnx_program(ExplainedNetwork(network), image).save(path, external_data=False)
+def _write_onnx(network: MultiTaskUNet, image: Tensor, path: Path, said: str) -> None:
+    program = onnx_program(ExplainedNetwork(network), image)
+    program.model.metadata_props[SAID] = said
+    program.save(path, external_data=False)
 
 
-def _write_openvino(network: MultiTaskUNet, image: Tensor, path: Path) -> None:
+def _write_openvino(network: MultiTaskUNet, image: Tensor, path: Path, said: str) -> None:
     model = openvino_model(ExplainedNetwork(network), image)
+    model.set_rt_info(said, SAID)
     import_deploy("openvino").save_model(model, path, compress_to_fp16=False)
 
 

@@ -1,6 +1,7 @@
 """The words of the field: lesions, grades, their colours, and the grades that lesions allow."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 LESIONS = ("MA", "HE", "EX", "SE")
@@ -84,3 +85,35 @@ def feasible_grades(
     if set(annotated) != set(LESIONS):
         return Feasible(frozenset(GRADES), "R4")
     return Feasible(frozenset({1}), "R1") if present else Feasible(frozenset({0}), "R0")
+
+
+def lesions_large_enough(largest_px: Mapping[str, int], field_px: float, min_area_ppm: float) -> tuple[str, ...]:
+    """Name the lesions whose largest component is large enough to count as present, in the order of ``LESIONS``.
+
+    A component counts from ``max(1, min_area_ppm 1e-6 field_px)`` pixels on: a share of the field of view means the
+    same at every resolution, and what has no pixel is never there.
+
+    Args:
+        largest_px: native pixels of the largest component of each lesion; one that is left out has none.
+        field_px: native pixels of the field of view.
+        min_area_ppm: smallest component that counts, in millionths of the field of view.
+
+    Raises:
+        ValueError: if a name is not one of ``LESIONS``, or an area is negative or not finite.
+
+    Example:
+        >>> areas_px = {"EX": 30, "MA": 29}
+        >>> lesions_large_enough(areas_px, field_px=1e7, min_area_ppm=3.0)  # 30 px
+        ('EX',)
+        >>> lesions_large_enough(areas_px, field_px=1e7, min_area_ppm=0.0)
+        ('MA', 'EX')
+    """
+    unknown = set(largest_px) - set(LESIONS)
+    if unknown:
+        raise ValueError(f"expected lesions out of {list(LESIONS)}, got {sorted(unknown)}")
+    sizes = {**largest_px, "field_px": field_px, "min_area_ppm": min_area_ppm}
+    wrong = {name: size for name, size in sizes.items() if not 0 <= size < math.inf}
+    if wrong:
+        raise ValueError(f"expected areas that are finite and not negative, got {wrong}")
+    needed_px = max(1.0, min_area_ppm * field_px / 1e6)
+    return tuple(lesion for lesion in LESIONS if largest_px.get(lesion, 0) >= needed_px)

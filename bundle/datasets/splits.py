@@ -183,6 +183,23 @@ def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "g
     return ("test", test) if test else (f"fold {fold}", held_out)
 
 
+def fold_is_lesion_test(manifest: Manifest, fold: int | None) -> bool:
+    """Whether lesions are measured on the held-out fold itself, for want of a test split: nothing may be fitted on it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> known |= {"annotated": ("MA",), "image": "clinic/1.jpg"}
+        >>> row = Photograph(id="1", group="1", split="train", fold=0, **known)
+        >>> test = Photograph(id="2", group="2", split="test", **known)
+        >>> said = {"name": "clinic", "roots": {"clinic": Path("/data")}, "folds": 2, "seed": 0}
+        >>> without, with_test = (Manifest(photographs=rows, **said) for rows in ((row,), (row, test)))
+        >>> fold_is_lesion_test(without, fold=0), fold_is_lesion_test(with_test, fold=0)
+        (True, False)
+    """
+    return fold is not None and any(row.split != "test" for row in evaluation(manifest, fold, "lesions")[1])
+
+
 def _outlined(manifest: Manifest) -> list[Photograph]:
     return [row for row in _trainable(manifest) if row.outlined]
 

@@ -1,16 +1,14 @@
-"""What a grader's training ends with: its temperature, its pictures, and weights that know the temperature."""
+"""What a grader's training ends with: its temperature, which its weights file knows, and pictures of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from bundle.handlers.scores import ScoreGrades
-from bundle.handlers.training_state import SaveWeights
+from bundle.handlers.training_state import validate_last_weights
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
 from bundle.metrics.grading import grading_scores
 from ignite.engine import Engine, Events
-from torch import nn
 
 SCORES = ("accuracy", "accuracy_majority", "quadratic_kappa", "auroc")
 
@@ -45,8 +43,7 @@ class FitTemperature:
         if not self.scorer.ids:
             engine.logger.info("no fold is held out: no temperature was fitted, it stays 1")
             return
-        if self.validator.state.epoch != engine.state.epoch:
-            self.validator.run(engine.state.epoch)
+        validate_last_weights(self.validator, engine)
         probabilities, grades = self.scorer.arrays()
         self.calibration = calibrate(as_logits(probabilities), grades)
         engine.state.metrics.update({f"calibration/{name}": v for name, v in self.calibration._asdict().items()})
@@ -93,22 +90,3 @@ class DrawGrades:
         probabilities, grades = self.fitted.scorer.arrays()
         self.confusion(self.output_dir / "confusion.png", probabilities, grades)
         self.reliability(self.output_dir / "reliability.png", probabilities, grades, self.fitted.temperature)
-
-
-class SaveGrader(SaveWeights):
-    """As :class:`SaveWeights`, with the fitted temperature among the facts; attach it after :class:`FitTemperature`.
-
-    Args:
-        path: the weights file.
-        network: what is saved.
-        facts: what else a reader must know.
-        fitted: the temperature.
-    """
-
-    def __init__(self, path: str, network: nn.Module, facts: Mapping[str, Any], fitted: FitTemperature) -> None:
-        super().__init__(path, network, facts)
-        self.fitted = fitted
-
-    def __call__(self, engine: Engine) -> None:
-        self.facts = {**self.facts, **self.fitted.facts()}
-        super().__call__(engine)

@@ -46,7 +46,9 @@ class GradientBalance:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Put the numbers into ``engine.state.metrics``."""
+        """Put the numbers into ``engine.state.metrics``; where the grade is not taught there are none."""
+        if self.weight.beta == 0:
+            return
         lesions, grade = self.gradients(to_device(engine.state.batch, engine.state.device))
         ratio = (grade.norm() / lesions.norm()).item()
         found = {

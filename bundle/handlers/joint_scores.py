@@ -1,28 +1,33 @@
 """Score how predicted grades and predicted lesions go together, where the true grade of a photograph is known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from bundle.datasets.items import UNKNOWN_GRADE
 from bundle.handlers.scores import Scorer
-from bundle.labels import Feasible, feasible_grades
+from bundle.label_maps import lesion_decision
+from bundle.labels import Feasible, feasible_grades, lesions_large_enough
 from bundle.metrics.joint import joint_intervals, joint_scores
-from bundle.pseudo_labels import present_lesions
-from bundle.transforms import native_labels
+from bundle.transforms import largest_px, lesion_areas_px, native_labels
 from ignite.engine import Engine
 
 
 class ScoreJoint(Scorer):
     """Score grades against the lesions of the same prediction at native size (see :func:`joint_scores`).
 
-    As in inference, a lesion is present if one pixel of it is predicted, and all four were looked for.
+    As in inference, a lesion is present if one component of it is large enough, and all four were looked for.
 
     Args:
         ids: the photographs that count; the same as those on which grades are scored.
         fuse: the network has one class for all lesions, which allows no grade to be told: none counts.
+        thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        min_area_ppm: smallest component that makes a lesion present, in millionths of the field of view's native
+            area, which a batch has as ``field_px``; at least a pixel.
 
     Example:
-        >>> batch = {"id": ["7"], "grade": torch.tensor([0]), "geometry": torch.tensor([[0.0, 0.0, 4.0, 6.0, 4.0]])}
+        >>> batch = {"id": ["7"], "grade": torch.tensor([0]), "field_px": torch.tensor([16])}
+        >>> batch["geometry"] = torch.tensor([[0.0, 0.0, 4.0, 6.0, 4.0]])
         >>> exudates = torch.eye(5)[3].reshape(1, 5, 1, 1).expand(1, 5, 2, 2)
         >>> engine = Engine(lambda engine, batch: {"grade": torch.eye(5)[[0]], "lesions": exudates})
         >>> ScoreJoint(["7"]).attach(engine)
@@ -30,8 +35,15 @@ class ScoreJoint(Scorer):
         1.0
     """
 
-    def __init__(self, ids: Sequence[str], fuse: bool = False) -> None:
+    def __init__(
+        self,
+        ids: Sequence[str],
+        fuse: bool = False,
+        thresholds: Sequence[float] | None = None,
+        min_area_ppm: float = 0.0,
+    ) -> None:
         self.ids = set() if fuse else set(ids)
+        self.thresholds, self.min_area_ppm = thresholds, min_area_ppm
         self.reset()
 
     def reset(self) -> None:
@@ -46,7 +58,7 @@ class ScoreJoint(Scorer):
         for index, (name, grade) in enumerate(zip(batch["id"], batch["grade"].tolist(), strict=True)):
             if name in self.ids and grade != UNKNOWN_GRADE:
                 self.predicted.append(int(output["grade"][index].argmax()))
-                self.feasible.append(_allowed(output["lesions"][index], batch["geometry"][index]))
+                self.feasible.append(self._allowed(output["lesions"][index], batch, index))
                 self.grades.append(grade)
 
     def compute(self, engine: Engine) -> None:
@@ -58,6 +70,7 @@ class ScoreJoint(Scorer):
         """Return 95 % bootstrap intervals over the images of the last evaluation."""
         return joint_intervals(self.predicted, self.feasible, self.grades) if self.grades else {}
 
-
-def _allowed(lesions: torch.Tensor, geometry: torch.Tensor) -> Feasible:
-    return feasible_grades(present_lesions(native_labels(lesions.cpu(), geometry)))
+    def _allowed(self, lesions: torch.Tensor, batch: Mapping[str, Any], index: int) -> Feasible:
+        scores = lesion_decision(lesions.cpu(), self.thresholds)
+        found_px = largest_px(lesion_areas_px(native_labels(scores, batch["geometry"][index])))
+        return feasible_grades(lesions_large_enough(found_px, float(batch["field_px"][index]), self.min_area_ppm))

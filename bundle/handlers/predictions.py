@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from bundle.labels import GRADES, LESIONS, feasible_grades
-from bundle.transforms import Crop, components, native_labels, to_native
+from bundle.label_maps import check_thresholds, lesion_decision
+from bundle.labels import GRADES, LESION_COUNT, LESIONS, feasible_grades, lesions_large_enough
+from bundle.transforms import Crop, largest_px, lesion_areas_px, native_labels, to_native
 from ignite.engine import Engine, Events
 
 HEAT_LONG_SIDE_PX = 1024
@@ -84,12 +85,15 @@ class PredictionHandler:
     Args:
         paths: photograph by item id.
         writers: given each prediction, then told to finish.
-        min_area_px: smallest component of a lesion that makes it present, at native size.
+        min_area_ppm: smallest component that makes a lesion present, in millionths of the field of view's native area;
+            at least a pixel. Smaller ones are drawn and counted all the same.
+        lesion_thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
         abstain_below: confidence under which a grade is marked as abstained; None never does.
         threads: that draw.
 
     Raises:
-        ValueError: if ``abstain_below`` is no probability, or there is no thread.
+        ValueError: if ``abstain_below`` is no probability, there is not one threshold in (0, 1] per lesion, or there
+            is no thread.
 
     Example:
         >>> PredictionHandler(paths={}, writers=[], abstain_below=60)
@@ -102,7 +106,8 @@ class PredictionHandler:
         self,
         paths: Mapping[str, str],
         writers: Sequence[Writer],
-        min_area_px: int = 1,
+        min_area_ppm: float = 0.0,
+        lesion_thresholds: Sequence[float] | None = None,
         abstain_below: float | None = None,
         threads: int = 2,
     ) -> None:
@@ -110,7 +115,10 @@ class PredictionHandler:
             raise ValueError(f"expected abstain_below to be a probability in [0, 1] or null, got {abstain_below}")
         if threads < 1:
             raise ValueError(f"expected one thread or more to write, got {threads}")
-        self.paths, self.writers, self.min_area_px = dict(paths), list(writers), min_area_px
+        if lesion_thresholds is not None:
+            check_thresholds(lesion_thresholds, LESION_COUNT)
+        self.paths, self.writers = dict(paths), list(writers)
+        self.min_area_ppm, self.lesion_thresholds = min_area_ppm, lesion_thresholds
         self.abstain_below, self.threads = abstain_below, threads
         self.drawing: deque[Future[tuple[Row, str]]] = deque()
 
@@ -161,10 +169,9 @@ class PredictionHandler:
     def _predict(
         self, name: str, output: Mapping[str, torch.Tensor], geometry: torch.Tensor, field_px: int
     ) -> Prediction:
-        lesions_HW = native_labels(output["lesions"], geometry)
-        found = components(lesions_HW)
-        areas_px = {lesion: found.areas_px[found.classes == value] for value, lesion in enumerate(LESIONS, start=1)}
-        present = [lesion for lesion, each in areas_px.items() if (each >= self.min_area_px).any()]
+        lesions_HW = native_labels(lesion_decision(output["lesions"], self.lesion_thresholds), geometry)
+        areas_px = lesion_areas_px(lesions_HW)
+        present = lesions_large_enough(largest_px(areas_px), field_px, self.min_area_ppm)
         probabilities = tuple(output["grade"].tolist())
         return Prediction(
             name=name,

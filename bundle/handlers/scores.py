@@ -49,18 +49,27 @@ class ScoreLesions(Scorer):
         fuse: the network has one class for all lesions. The truth is the plain union of the outlines; a photograph
             on which a lesion was not annotated has none, and is passed over too.
         shapes: also score components, candidates and borders, which takes about half a second a native photograph.
+        thresholds: of the lesions, which then decide; None: the most probable class decides.
+
+    Raises:
+        ValueError: if there is not one threshold in (0, 1] per class.
     """
 
     def __init__(
-        self, manifest: Manifest, rows: Sequence[Photograph], fuse: bool = False, shapes: bool = False
+        self,
+        manifest: Manifest,
+        rows: Sequence[Photograph],
+        fuse: bool = False,
+        shapes: bool = False,
+        thresholds: Sequence[float] | None = None,
     ) -> None:
-        self.manifest, self.fuse, self.shapes = manifest, fuse, shapes
+        self.manifest, self.fuse, self.shapes, self.thresholds = manifest, fuse, shapes, thresholds
         self.rows = {row.id: row for row in rows if not fuse or set(row.annotated) == set(LESIONS)}
         self.reset()
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
-        self.scores = LesionScores(class_names(self.fuse), self.shapes)
+        self.scores = LesionScores(class_names(self.fuse), self.shapes, self.thresholds)
 
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""

@@ -130,7 +130,7 @@ class RunTracker:
             )
 
     def _new(self, metrics: Mapping[str, object]) -> dict[str, object]:
-        """Leave out what stands there from an earlier epoch: what was computed again is another object, even if equal."""
+        """Leave out what stands there from an earlier epoch: what was computed again is another object."""
         found = {name: value for name, value in metrics.items() if self.seen.get(name) is not value}
         self.seen.update(found)
         return found

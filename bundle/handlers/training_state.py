@@ -1,8 +1,8 @@
 """A training that was cut off continues at its last whole epoch, with the same result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from bundle.distributed import is_main, rank
@@ -122,6 +122,26 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return names
 
 
+def validate_last_weights(validator: Engine, trainer: Engine) -> None:
+    """Run a validator once more if its last validation was of other weights than the trainer has now.
+
+    Example:
+        >>> trainer, validator = (Engine(lambda engine, batch: None) for _ in range(2))
+        >>> trainer.state.epoch, validator.run = 7, lambda epoch: print("validated at epoch", epoch)
+        >>> validate_last_weights(validator, trainer)
+        validated at epoch 7
+    """
+    if validator.state.epoch != trainer.state.epoch:
+        validator.run(trainer.state.epoch)
+
+
+class Fitted(Protocol):
+    """What is fitted to the trained network before its weights are saved."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the weights file says of it."""
+
+
 class SaveWeights:
     """Write the weights file when training has finished.
 
@@ -131,6 +151,7 @@ class SaveWeights:
         path: the weights file.
         network: what is saved.
         facts: what a reader must know to build the network again.
+        fitted: whose facts at the end of the training stand in the file too; attach them before.
 
     Example:
         >>> import tempfile
@@ -140,18 +161,22 @@ class SaveWeights:
         ...     SaveWeights(f"{folder}/model.pt", torch.nn.Linear(2, 3), {"image_size": 512}).attach(engine)
         ...     _ = engine.run([0], max_epochs=2)
         ...     load_weights(torch.nn.Linear(2, 3), f"{folder}/model.pt")
-        {'image_size': 512, 'epochs': 2}
+        {'image_size': 512, 'epochs': 2, 'steps': 2}
     """
 
-    def __init__(self, path: str, network: torch.nn.Module, facts: Mapping[str, Any]) -> None:
-        self.path, self.network, self.facts = path, network, dict(facts)
+    def __init__(
+        self, path: str, network: torch.nn.Module, facts: Mapping[str, Any], fitted: Sequence[Fitted] = ()
+    ) -> None:
+        self.path, self.network, self.facts, self.fitted = path, network, dict(facts), list(fitted)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         if is_main():
-            save_weights(self.path, self.network, {**self.facts, "epochs": engine.state.epoch})
+            found = {name: value for one in self.fitted for name, value in one.facts().items()}
+            trained = {"epochs": engine.state.epoch, "steps": engine.state.iteration}
+            save_weights(self.path, self.network, {**self.facts, **trained, **found})
 
 
 class DropState:

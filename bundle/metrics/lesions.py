@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
-from bundle.label_maps import most_probable_class
+from bundle.label_maps import check_thresholds, lesion_decision, most_probable_class
 from bundle.labels import LESION_PRIORITY, LESIONS
 from bundle.metrics.bootstrap import image_weights, percentile_interval
 from bundle.metrics.by_lesion import mean_over_images, named, ratio
@@ -19,8 +19,9 @@ SCORE_BINS = 2**16
 class LesionScores:
     """Collect pixel counts photograph by photograph, then score each lesion over all of them at once.
 
-    A pixel is predicted as its most probable class; the truth of a lesion is its own outline, also where outlines
-    overlap. With the counts of all photographs summed, ``Dice = 2 TP / (2 TP + FP + FN)`` and
+    A pixel is predicted as its most probable class, or by thresholds (:func:`lesion_decision`); the truth of a lesion
+    is its own outline, also where outlines overlap. With the counts of all photographs summed,
+    ``Dice = 2 TP / (2 TP + FP + FN)`` and
     ``IoU = TP / (TP + FP + FN)``. Average precision is ``sum_n (R_n - R_{n-1}) P_n`` over all thresholds, exact for
     scores rounded to 16 bits. Photographs on which a lesion was not annotated do not count for that lesion.
 
@@ -34,9 +35,11 @@ class LesionScores:
     Args:
         classes: names of the lesion classes that the network tells apart, in the order of its channels.
         shapes: also score what :class:`LesionShapes` does, which takes about half a second a native photograph.
+        thresholds: of the classes, which then decide; pooled Dice and IoU of the most probable class stand beside, as
+            ``argmax_dice`` and ``argmax_iou``. None: the most probable class decides.
 
     Raises:
-        ValueError: if there is none, or a name comes twice.
+        ValueError: if there is no class, a name comes twice, or there is not one threshold in (0, 1] per class.
 
     Example:
         >>> scores = LesionScores()
@@ -47,10 +50,14 @@ class LesionScores:
         (0.667, 0.5, 0.75)
     """
 
-    def __init__(self, classes: Sequence[str] = LESIONS, shapes: bool = False) -> None:
+    def __init__(
+        self, classes: Sequence[str] = LESIONS, shapes: bool = False, thresholds: Sequence[float] | None = None
+    ) -> None:
         if not classes or len(set(classes)) != len(classes):
             raise ValueError(f"expected one or more distinct names of lesion classes, got {list(classes)}")
-        self.classes = tuple(classes)
+        if thresholds is not None:
+            check_thresholds(thresholds, len(classes))
+        self.classes, self.thresholds = tuple(classes), thresholds
         self._positives = np.zeros((len(classes), SCORE_BINS), dtype=np.int64)
         self._pixels = np.zeros((len(classes), SCORE_BINS), dtype=np.int64)
         # Of lesion pixels and of all pixels: how many have a score above 0, which bins cannot tell from next to 0.
@@ -58,6 +65,8 @@ class LesionScores:
         self._background_px = 0
         # Per photograph: TP, FP, FN of each lesion, and in the last row of the whole label map.
         self._counts: list[np.ndarray] = []
+        # And those of the most probable class, where thresholds decide.
+        self._argmax_counts: list[np.ndarray] = []
         # Per photograph: its pixels, for each lesion that was annotated, else 0.
         self._looked_at_px: list[np.ndarray] = []
         self._shapes = LesionShapes(classes) if shapes else None
@@ -87,20 +96,29 @@ class LesionScores:
         }
         annotated = self.classes if annotated is None else annotated
         _check(probabilities, truth, annotated, self.classes)
-        predicted = most_probable_class(probabilities)
+        predicted = most_probable_class(lesion_decision(probabilities, self.thresholds))
         nothing = torch.zeros_like(predicted, dtype=torch.bool)
         outlines = {lesion: truth.get(lesion, nothing) for lesion in self.classes if lesion in annotated}
-        counts = np.zeros((len(self.classes) + 1, 3), dtype=np.int64)
-        for index, lesion in enumerate(self.classes):
-            if lesion in outlines:
-                counts[index] = _tp_fp_fn(predicted == index + 1, outlines[lesion])
-                self._add_scores(index, probabilities[index + 1], outlines[lesion])
+        counts = self._counted(predicted, outlines)
+        if self.thresholds is not None:
+            self._argmax_counts.append(self._counted(most_probable_class(probabilities), outlines))
+        for lesion, outline in outlines.items():
+            index = self.classes.index(lesion)
+            self._add_scores(index, probabilities[index + 1], outline)
         if set(annotated) == set(self.classes):
             counts[-1] = self._add_label_map(predicted, truth)
         self._counts.append(counts)
         self._looked_at_px.append(np.array([predicted.numel() * (lesion in outlines) for lesion in self.classes]))
         if self._shapes is not None:
             self._shapes.add(*_on_cpu(predicted, outlines, probabilities, self.classes))
+
+    def _counted(self, predicted_HW: Tensor, outlines: Mapping[str, Tensor]) -> np.ndarray:
+        """Return TP, FP and FN of each lesion that was annotated, and an empty last row."""
+        counts = np.zeros((len(self.classes) + 1, 3), dtype=np.int64)
+        for lesion, outline in outlines.items():
+            index = self.classes.index(lesion)
+            counts[index] = _tp_fp_fn(predicted_HW == index + 1, outline)
+        return counts
 
     def _add_scores(self, index: int, scores_HW: Tensor, mask_HW: Tensor) -> None:
         on_lesion = scores_HW[mask_HW]
@@ -147,8 +165,14 @@ class LesionScores:
         pooled = np.tensordot(weights_N, counts, axes=1)
         by_image = _image_scores(counts[:, :-1], np.stack(self._looked_at_px) > 0, weights_N)
         shapes = {} if self._shapes is None else self._shapes.scores(weights_N)
-        by_lesion = _overlap_scores(pooled) | by_image
+        by_lesion = _overlap_scores(pooled) | self._argmax_scores(weights_N) | by_image
         return named(by_lesion, self.classes) | _paper_scores(pooled) | shapes
+
+    def _argmax_scores(self, weights_N: np.ndarray) -> dict[str, np.ndarray]:
+        if not self._argmax_counts:
+            return {}
+        pooled = np.tensordot(weights_N, np.stack(self._argmax_counts), axes=1)
+        return {f"argmax_{name}": values for name, values in _overlap_scores(pooled).items()}
 
     def _average_precisions(self) -> dict[str, np.ndarray]:
         return {
@@ -200,6 +224,20 @@ class LesionScores:
         counts = self._stacked_counts()
         samples = [self._scores(counts, weights_N) for weights_N in image_weights(len(counts), seed, resamples)]
         return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
+
+    def best_thresholds(self) -> dict[str, float]:
+        """Return for each lesion that occurs the threshold with the best pooled Dice, where ``p > t`` is the lesion.
+
+        Each lesion by itself: pixels that two lesions claim count for both, which :func:`lesion_decision` settles.
+        Thresholds lie between the 16-bit steps of the scores. Of equally good ones, the middle of the longest run of
+        them is taken: as far from the pixels that it parts as can be.
+
+        Raises:
+            ValueError: if there was no photograph.
+        """
+        self._stacked_counts()
+        histograms = zip(self.classes, self._positives, self._pixels, strict=True)
+        return {lesion: _best_threshold(found, everything) for lesion, found, everything in histograms if found.any()}
 
     def _stacked_counts(self) -> np.ndarray:
         if not self._counts:
@@ -302,6 +340,15 @@ def _average_precision(positives: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     found = positives[:, ::-1]
     precision = np.nan_to_num(ratio(found.cumsum(axis=1), pixels[:, ::-1].cumsum(axis=1)))
     return ratio((found * precision).sum(axis=1), found.sum(axis=1))
+
+
+def _best_threshold(positives: np.ndarray, pixels: np.ndarray) -> float:
+    """Return the best of the ``SCORE_BINS - 1`` thresholds between bins, from histograms ``(bins,)``."""
+    found, claimed = (bins[::-1].cumsum()[::-1][1:] for bins in (positives, pixels))
+    dice = ratio(2 * found, claimed + positives.sum())
+    best = np.flatnonzero(dice == dice.max())
+    run = max(np.split(best, np.flatnonzero(np.diff(best) > 1) + 1), key=len)
+    return float((run[(len(run) - 1) // 2] + 0.5) / (SCORE_BINS - 1))
 
 
 def _area_of_11(positives: np.ndarray, pixels: np.ndarray, above_0: np.ndarray) -> np.ndarray:

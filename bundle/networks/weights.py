@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from bundle.files import file_sha256
+from bundle.label_maps import check_thresholds
+from bundle.labels import LESIONS
 from bundle.networks.bare_weights import read_description
 from bundle.networks.graders import Grader
 from bundle.networks.pretrained import read_weights
@@ -153,6 +155,37 @@ def _temperature(facts: Mapping[str, Any], path: str | os.PathLike) -> float:
     if not isinstance(found, (int, float)) or not 0 < found <= sys.float_info.max:  # NaN fails as well
         raise ValueError(f"expected a temperature above 0 in {path}, got {found!r}; train this grader anew")
     return float(found)
+
+
+def lesion_thresholds(path: str | os.PathLike | None) -> tuple[float, ...] | None:
+    """Return the threshold of each lesion, in the order of the network's channels, that was fitted for these weights.
+
+    Returns:
+        One number for each of ``LESIONS``, or one where the lesions were fused; None where none was fitted, as in files
+        that say nothing of it, or there is no file: the most probable class decides.
+
+    Raises:
+        ValueError: if the file is missing, is no weights file, or names thresholds that are none.
+
+    Example:
+        >>> import tempfile
+        >>> facts = {"lesion_thresholds": {"MA": 0.2, "HE": 0.35, "EX": 0.45, "SE": 0.5}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), facts)
+        ...     lesion_thresholds(f"{folder}/model.pt")
+        (0.2, 0.35, 0.45, 0.5)
+    """
+    found = None if path is None else _read(path)["facts"].get("lesion_thresholds")
+    if path is None or found is None:
+        return None
+    if not isinstance(found, dict) or (set(found) != set(LESIONS) and len(found) != 1):
+        raise ValueError(f"expected lesion_thresholds of {list(LESIONS)} or of one class in {path}, got {found!r}")
+    thresholds = tuple(found[name] for name in (LESIONS if len(found) > 1 else found))
+    try:
+        check_thresholds(thresholds, len(found))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return thresholds
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from bundle.datasets.splits import evaluation
 from bundle.files import file_sha256, load_json, write_text_whole
 from bundle.hand_over import load_pseudo_labels
 from bundle.images import decode, to_rgb
+from bundle.label_maps import lesion_decision
 from bundle.labels import GRADE_NAMES, GRADES, LESIONS
 from bundle.manifest import Manifest, Photograph, load_manifest
-from bundle.networks.weights import load_grader, short_name
+from bundle.networks.weights import lesion_thresholds, load_grader, short_name
 from bundle.pseudo_labels import Thresholds
 from bundle.reporting.comparison_page import portable
 from bundle.reporting.lesion_figure import Compared, write_lesion_figure
@@ -102,7 +103,7 @@ def _compare(manifest: Manifest, row: Photograph, trained: Sequence[Trained]) ->
 
 
 def predict_lesions(trained: Trained, item: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """Return the most probable lesion of every native pixel, as an evaluation scores it, in float32.
+    """Return the lesion of every native pixel, decided as an evaluation scores it, in float32.
 
     Returns:
         Label map ``(H, W)``.
@@ -110,8 +111,8 @@ def predict_lesions(trained: Trained, item: Mapping[str, Any]) -> NDArray[np.uin
     prepared = PrepareFundusd(trained.image_size)(item)
     with torch.no_grad():
         logits = trained.network(prepared["image"][None].float() / 255)
-    native = to_native(logits.softmax(dim=1)[0], prepared["geometry"])
-    return native.argmax(dim=0).to(torch.uint8).numpy()
+    scores = lesion_decision(logits.softmax(dim=1)[0], lesion_thresholds(trained.weights))
+    return to_native(scores, prepared["geometry"]).argmax(dim=0).to(torch.uint8).numpy()
 
 
 def scores_below(lesions: NDArray[np.uint8], outlines: Mapping[str, Mask]) -> str:
@@ -255,7 +256,7 @@ def _about_7(subset: str, trained: Sequence[Trained], compared: Sequence[Compare
             "## Figure 7: lesions beside those of other networks",
             "![Photographs, outlines, and what each network outlines](figure7.png)",
             f"The first {len(compared)} outlined photographs of {subset}, which no network here was trained on, in the "
-            "order of the manifest. A pixel shows its most probable class. Dice is of one photograph at native size.",
+            "order of the manifest. Pixels are decided as in the evaluation. Dice is of one photograph at native size.",
             markdown_table(["network", "weights", *(name.replace("_", " ") for name in names)], settings),
             markdown_table(["photograph", *compared[0].predicted], scores),
         ]

@@ -42,7 +42,7 @@ class Compared:
 
 
 def write_lesion_figure(path: str | os.PathLike, photographs: Sequence[Compared]) -> None:
-    """Draw a row for each photograph: as it is, its outlines, and each network's most probable lesions.
+    """Draw a row for each photograph: as it is, its outlines, and the lesions that each network decides for.
 
     Pictures are shrunk so that no lesion gets lost: a pixel is drawn if any below it was.
 

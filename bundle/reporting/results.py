@@ -115,9 +115,9 @@ def _balance(facts: Mapping[str, Any]) -> list[str]:
     if "balance_norm_ratio" not in facts:
         return []
     return [
-        f"- On the shared encoder the gradient of the grades is {facts['balance_norm_ratio']:.2f} times as long as that "
-        f"of the lesions, weight included, and the cosine between them is {facts['balance_cosine']:+.2f} (medians over "
-        f"the epochs); the weight of the grading loss ended at {facts['balance_weight']:.3g}."
+        f"- On the shared encoder the gradient of the grades is {facts['balance_norm_ratio']:.2f} times as long as "
+        f"that of the lesions, weight included, and the cosine between them is {facts['balance_cosine']:+.2f} (medians "
+        f"over the epochs); the weight of the grading loss ended at {facts['balance_weight']:.3g}."
     ]
 
 

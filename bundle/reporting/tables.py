@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bundle.label_maps import MOST_PROBABLE, decision_in_words
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES
 from bundle.metrics.froc import RATES
 from bundle.metrics.grading import SPECIFICITIES
@@ -26,6 +27,8 @@ TASKS = {"lesions": "Lesions", "grade": "Grades", "joint": "Grades against lesio
 _NAMES = {
     "dice": "Dice",
     "iou": "IoU",
+    "argmax_dice": f"Dice of {MOST_PROBABLE}",
+    "argmax_iou": f"IoU of {MOST_PROBABLE}",
     "image_dice": "Dice, mean over photographs",
     "image_iou": "IoU, mean over photographs",
     "false_alarm": "photographs without the lesion on which it is predicted",
@@ -110,8 +113,9 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
 
     Args:
         metrics: ``{"scores": {"lesions/dice_EX": 0.5, ...}, "intervals": {"lesions/dice_EX": [0.4, 0.6], ...},
-            "subset": {"lesions": "test", ...}, "counts": {"lesions": 27, ...}}``; only the scores are required. The
-            key of a trivial score is that of the score and one of the endings in ``BASELINES``.
+            "subset": {"lesions": "test", ...}, "counts": {"lesions": 27, ...}, "lesion_thresholds": [0.2, ...]}``; only
+            the scores are required. The key of a trivial score is that of the score and one of the endings in
+            ``BASELINES``.
 
     Raises:
         ValueError: if there are no scores.
@@ -140,13 +144,22 @@ def _task_table(task: str, scores: Mapping[str, float | None], metrics: Mapping[
         if key.startswith(f"{task}/") and not _is_baseline(key) and "/images_" not in key
     ]
     table = markdown_table(["score", "ours", "95 % interval", "trivial", "the trivial predictor"], rows)
-    return "\n\n".join(part for part in (_heading(task, metrics), _lesion_counts(task, scores), table) if part)
+    parts = _heading(task, metrics), _lesion_counts(task, scores), _decision(task, metrics), table
+    return "\n\n".join(part for part in parts if part)
 
 
 def _heading(task: str, metrics: Mapping[str, Any]) -> str:
     subset, count = metrics.get("subset", {}).get(task), metrics.get("counts", {}).get(task)
     details = [subset] * (subset is not None) + [f"{count} photographs"] * (count is not None)
     return f"### {TASKS.get(task, task)}" + f" ({', '.join(details)})" * bool(details)
+
+
+def _decision(task: str, metrics: Mapping[str, Any]) -> str:
+    """Say what the masks are that were scored, where thresholds decided."""
+    thresholds = metrics.get("lesion_thresholds")
+    if task == "grade" or thresholds is None:
+        return ""
+    return f"Lesions are decided by thresholds: {decision_in_words(thresholds, class_names(len(thresholds) == 1))}."
 
 
 def _lesion_counts(task: str, scores: Mapping[str, float | None]) -> str:

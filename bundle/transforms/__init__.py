@@ -1,7 +1,7 @@
 """Fundus transforms: the field of view, the square about it, lesion-preserving resizing, and the way back."""
 
 from bundle.transforms.augment import RandFundusAffined
-from bundle.transforms.components import components
+from bundle.transforms.components import components, largest_px, lesion_areas_px
 from bundle.transforms.fundus import CutDetaild, MeasureFieldd, NativeLabelsd, PrepareFundusd
 from bundle.transforms.fuse import FuseLesionsd, class_names, fuse_lesions, fuse_outlines, fused_radius_px
 from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_labels, to_native
@@ -26,6 +26,8 @@ __all__ = [
     "fuse_outlines",
     "fused_radius_px",
     "label_map",
+    "largest_px",
+    "lesion_areas_px",
     "load_mask",
     "load_masks",
     "load_photograph",

@@ -2,9 +2,11 @@
 
 # flake8: noqa: N803
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from bundle.labels import LESIONS
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -44,6 +46,28 @@ def components(labels_HW: NDArray[np.uint8]) -> Components:
     classes = np.zeros(count, np.uint8)
     classes[component] = runs.classes
     return Components(classes, np.bincount(component, runs.ends - runs.starts, minlength=count).astype(np.int64))
+
+
+def lesion_areas_px(labels_HW: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+    """Return the pixels of every component of each lesion.
+
+    Example:
+        >>> found = lesion_areas_px(np.array([[1, 0, 3], [0, 1, 3], [0, 0, 0], [3, 0, 0]], np.uint8))
+        >>> {lesion: sorted(areas_px.tolist()) for lesion, areas_px in found.items()}
+        {'MA': [2], 'HE': [], 'EX': [1, 2], 'SE': []}
+    """
+    found = components(labels_HW)
+    return {lesion: found.areas_px[found.classes == value] for value, lesion in enumerate(LESIONS, start=1)}
+
+
+def largest_px(areas_px: Mapping[str, NDArray[np.int64]]) -> dict[str, int]:
+    """Return the pixels of the largest component of each lesion; a lesion without one has 0.
+
+    Example:
+        >>> largest_px({"MA": np.array([4, 9]), "EX": np.array([], np.int64)})
+        {'MA': 9, 'EX': 0}
+    """
+    return {lesion: int(each.max(initial=0)) for lesion, each in areas_px.items()}
 
 
 def _runs(labels_HW: NDArray[np.uint8]) -> _Runs:

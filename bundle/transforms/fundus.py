@@ -2,11 +2,12 @@
 
 # flake8: noqa: N806
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from bundle.label_maps import lesion_decision
 from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_labels
 from bundle.transforms.lesions import load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
@@ -134,14 +135,20 @@ class NativeLabelsd(MapTransform):
 
     Args:
         keys: of the probabilities.
+        thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+
+    Raises:
+        ValueError: when called, if there is not one threshold in (0, 1] per lesion.
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)  # MapTransform itself does not say what it takes, and configs are checked against that
+    def __init__(self, keys: KeysCollection, thresholds: Sequence[float] | None = None) -> None:
+        super().__init__(keys)
+        self.thresholds = thresholds
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         found = dict(data)
         for key in self.key_iterator(found):
             probabilities_CSS = found[key].as_subclass(torch.Tensor)
-            found[key] = torch.from_numpy(native_labels(probabilities_CSS, found["geometry"]))[None]
+            scores_CSS = lesion_decision(probabilities_CSS, self.thresholds)
+            found[key] = torch.from_numpy(native_labels(scores_CSS, found["geometry"]))[None]
         return found

@@ -10,10 +10,11 @@ import torch
 from bundle.backends import Backend, load
 from bundle.datasets.items import file_items
 from bundle.engines import has_bfloat16
-from bundle.export import lesion_dice, trained_network
+from bundle.export import decided, lesion_dice, trained_network
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import import_smp
+from bundle.networks.weights import lesion_thresholds
 from bundle.transforms import PrepareFundusd
 from scripts.benchmarks.inference_folder import folder_table
 from scripts.benchmarks.page import head, publish
@@ -177,18 +178,21 @@ def agreement_table(photographs: str, checkpoint: str) -> str:
     network, facts = trained_network(checkpoint, {})
     prepare = PrepareFundusd(facts["image_size"])
     images = [prepare(item)["image"][None].float().div_(255) for item in file_items(photographs)]
-    expected = _said(REFERENCE, network, images)
-    rows = [_agreement(way, _said(way, network, images), expected) for way in ways() if way != REFERENCE]
+    thresholds = lesion_thresholds(checkpoint)
+    expected = _said(REFERENCE, network, images, thresholds)
+    rows = [_agreement(way, _said(way, network, images, thresholds), expected) for way in ways() if way != REFERENCE]
     header = ["way", "Dice of lesion pixels", "same grade", "lesion pixels", f"Dice at least {DICE_LEAST}, all grades"]
     place = f"{len(images)} photographs at {facts['image_size']} px, width {facts['width']:g}"
     return f"## Agreement with float32\n\n{place}.\n\n{table(header, rows)}"
 
 
-def _said(way: Way, network: GradedNetwork, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _said(
+    way: Way, network: GradedNetwork, images: Sequence[Tensor], thresholds: Sequence[float] | None
+) -> tuple[Tensor, Tensor]:
     """Return all label maps and all grades."""
     run = way.of(network)
     found = [run(image) for image in images]
-    lesions = [one["lesions"].argmax(dim=1).to(torch.uint8) for one in found]
+    lesions = [decided(one["lesions"], thresholds).to(torch.uint8) for one in found]
     return torch.cat(lesions), torch.cat([one["grade"].argmax(dim=1) for one in found])
 
 

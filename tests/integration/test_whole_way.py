@@ -75,6 +75,11 @@ def test_every_score_stands_beside_a_trivial_one(finished):
     assert metrics["scores"]["lesions/dice_EX_predicting_nothing"] == 0
     assert 0.9 < metrics["scores"]["lesions/paper_dice_predicting_nothing"] < 1
     assert "grade/accuracy_training_majority" in metrics["scores"]
+    thresholds = metrics["weights"]["lesion_thresholds"]
+    assert metrics["lesion_thresholds"] == list(thresholds.values())
+    assert all(0 < one < 1 for one in thresholds.values())
+    assert {"lesions/argmax_dice_mean", "lesions/argmax_iou_EX"} <= set(metrics["scores"])
+    assert "Lesions are decided by thresholds: MA above" in screen
     assert "predicting no lesion" in screen
     assert "What these numbers do not show" in (output / "results.md").read_text(encoding="utf-8")
 
@@ -90,6 +95,7 @@ def test_every_run_is_one_finished_mlflow_run_in_one_store(folder, finished):
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     train = runs["train"]
     assert {"train/both/loss", "train/labels/movement", "validation/lesions/dice_mean"} <= set(train.data.metrics)
+    assert "train/lesions/threshold_MA" in train.data.metrics
     assert train.data.params["seed"] == "0"
     manifest_sha256 = load_manifest(folder / "manifest.json").sha256
     graded = [runs[stage] for stage in ("pretrain", "pseudo_label", "train", "evaluate")]

@@ -13,6 +13,7 @@ from bundle.engines import (
     MultiTaskStep,
     ProposalStep,
     has_bfloat16,
+    refuse_idle_teacher,
     to_device,
 )
 from bundle.losses import CategoricalFocalLoss, LesionLoss
@@ -147,6 +148,21 @@ def test_a_teacher_outlines_the_photographs_that_are_not_outlined_and_no_others(
     assert lesions[1].unique().tolist() == [3]
     assert looked_for.tolist() == [[True, False, True, True], [True] * 4]
     assert teacher.training
+
+
+def test_a_teacher_outlines_by_its_thresholds(batch):
+    class Unsure(nn.Module):
+        def forward(self, image):
+            return torch.tensor([0.7, 0, 0.1, 0.2, 0]).log().view(1, 5, 1, 1).expand(len(image), 5, *image.shape[-2:])
+
+    given = {**batch, "looked_for": torch.tensor([[True] * 4, [False] * 4])}
+    for thresholds, expected in ((None, 0), ((0.5, 0.04, 0.1, 0.5), 2), ((0.5, 0.5, 0.1, 0.5), 3)):
+        step = multi_task_step(teacher=Unsure(), teacher_thresholds=thresholds)
+        assert step._lesions(given)[0][1].unique().tolist() == [expected]
+    refuse_idle_teacher(step, [batch], CPU)
+    refuse_idle_teacher(multi_task_step(), [batch], CPU)  # there is none
+    with pytest.raises(ValueError, match="expected a --teacher that outlines lesions, got one that outlines none"):
+        refuse_idle_teacher(multi_task_step(teacher=Unsure()), [batch], CPU)
 
 
 def test_a_step_moves_the_network_down_the_gradient_of_its_loss(batch):

@@ -1,5 +1,6 @@
 """An export says what the network says, of any number of photographs, or does not appear."""
 
+import json
 import os
 import sys
 
@@ -9,7 +10,7 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from bundle.export import SUFFIXES, Agreement, agree, export, lesion_dice, trained_network
+from bundle.export import SAID, SUFFIXES, Agreement, agree, export, lesion_dice, trained_network
 from bundle.networks.converted import onnx_runner, openvino_runner
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graders import Grader
@@ -76,6 +77,33 @@ def test_outputs_have_their_names_and_torchscript_gives_the_lesions_first(checkp
     assert [one.get_any_name() for one in (*model.inputs, *model.outputs)] == ["image", *OUTPUTS]
 
 
+def said_in(form, path):
+    """Read what a file carries by the runtime's own means."""
+    files = {SAID: ""}
+    if form == "torchscript":
+        torch.jit.load(path, _extra_files=files)
+        return files[SAID]
+    if form == "pt2":
+        torch.export.load(path, extra_files=files)
+        return files[SAID]
+    if form == "onnx":
+        return onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map[SAID]
+    return openvino.Core().read_model(path).get_rt_info(SAID).value
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_every_format_carries_its_image_size_and_the_thresholds(form, tmp_path):
+    thresholds = {"MA": 0.2, "HE": 0.35, "EX": 0.45, "SE": 0.5}
+    fitted = saved(tmp_path / "fitted.pt", {**FACTS, "lesion_thresholds": thresholds})
+    made = export(fitted, form, image_size=96)
+    assert json.loads(said_in(form, made.path)) == {"image_size": 96, "lesion_thresholds": thresholds}
+
+
+def test_weights_without_thresholds_say_that_there_are_none(checkpoint):
+    said = said_in("torchscript", export(checkpoint, "torchscript").path)
+    assert json.loads(said) == {"image_size": 64, "lesion_thresholds": None}
+
+
 def test_fused_weights_are_exported_with_their_two_classes(tmp_path):
     made = export(saved(tmp_path / "fused.pt", {**FACTS, "fuse": True}, lesion_classes=1), "torchscript")
     assert torch.jit.load(made.path)(torch.rand(1, 3, 64, 96)).shape == (1, 2, 64, 96)
@@ -106,6 +134,10 @@ def test_agreement_is_in_logits_in_pixels_and_in_the_grade():
     swapped = {"lesions": expected["lesions"].flip(1), "grade": torch.eye(5)[1:2]}
     assert agree(swapped, expected) == Agreement(1.0, 0.0, False)
     assert lesion_dice(torch.zeros(4), torch.zeros(4)) == 1.0
+    faint = {**expected, "lesions": torch.tensor([[0.7, 0.9], [0.3, 0.1]]).log().view(1, 2, 1, 2)}
+    other = {**expected, "lesions": torch.tensor([[0.7, 0.7], [0.3, 0.3]]).log().view(1, 2, 1, 2)}
+    assert agree(other, faint).dice == 1.0  # both all background
+    assert agree(other, faint, [0.2]).dice == pytest.approx(2 / 3)  # two pixels against one
     for worse in ((2e-3, 1.0, True), (0.0, 0.998, True), (0.0, 1.0, False), (float("nan"), 1.0, True)):
         assert not Agreement(*worse).met
 

@@ -153,6 +153,33 @@ def test_a_threshold_marks_the_grade_and_keeps_the_probabilities(infer, tmp_path
     assert 0.2 <= float(row["confidence"]) < 0.999
 
 
+THRESHOLDS = {"MA": 0.05, "HE": 0.9, "EX": 0.9, "SE": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "found"),
+    [
+        ({}, "MA above 0.05, HE above 0.90, EX above 0.90, SE above 0.90", {1}),
+        ({"lesion_thresholds": [0.9, 0.9, 0.05, 0.9]}, "MA above 0.90, HE above 0.90, EX above 0.05", {3}),
+        ({"lesion_thresholds": None}, "the most probable class", None),
+    ],
+)
+def test_masks_are_decided_by_the_thresholds_of_the_weights_and_the_report_says_so(
+    infer, tmp_path, options, words, found
+):
+    torch.manual_seed(0)
+    fitted = tmp_path / "fitted.pt"
+    save_weights(
+        fitted, MultiTaskUNet(pretrained=False, width=1 / 16), {"image_size": SIZE, "lesion_thresholds": THRESHOLDS}
+    )
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "plain.png")
+    out = infer(tmp_path / "plain.png", checkpoint=str(fitted), report=True, **options)
+    assert f"<dt>lesions decided by</dt><dd>{words}" in (out / "report.html").read_text(encoding="utf-8")
+    classes = set(np.unique(mask_of(out, "plain.png")).tolist())
+    old = mask_of(infer(tmp_path / "plain.png", output_dir=str(tmp_path / "old")), "plain.png")
+    assert classes - {0} == (set(np.unique(old).tolist()) - {0} if found is None else found)
+
+
 def test_results_among_the_photographs_are_refused(infer, tmp_path):
     Image.fromarray(eye(3)).save(tmp_path / "a.png")
     with pytest.raises((ValueError, RuntimeError)) as refused:

@@ -3,7 +3,18 @@
 from itertools import chain, combinations
 
 import pytest
-from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESION_PRIORITY, LESIONS, feasible_grades
+from bundle.labels import (
+    GRADE_NAMES,
+    GRADES,
+    LESION_COLOURS,
+    LESION_NAMES,
+    LESION_PRIORITY,
+    LESIONS,
+    feasible_grades,
+    lesions_large_enough,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 
 SUBSETS = list(chain.from_iterable(combinations(LESIONS, size) for size in range(5)))
 
@@ -65,3 +76,35 @@ def test_refuses_an_unknown_lesion():
 def test_refuses_a_lesion_that_nobody_looked_for():
     with pytest.raises(ValueError, match=r"lesions \['HE'\] are outlined but not among the annotated"):
         feasible_grades({"HE"}, annotated={"MA"})
+
+
+def test_a_lesion_is_there_from_its_share_of_the_field_on():
+    largest_px = {"SE": 31, "MA": 30, "EX": 29, "HE": 0}
+    assert lesions_large_enough(largest_px, field_px=1e7, min_area_ppm=3.0) == ("MA", "SE")  # 30 px
+    assert lesions_large_enough(largest_px, field_px=1e6, min_area_ppm=3.0) == ("MA", "EX", "SE")  # 3 px
+    assert lesions_large_enough({}, field_px=1e7, min_area_ppm=3.0) == ()
+
+
+def test_whatever_the_share_a_lesion_has_at_least_one_pixel():
+    assert lesions_large_enough({"MA": 0, "EX": 1}, field_px=1e4, min_area_ppm=3.0) == ("EX",)  # 0.03 px
+    assert lesions_large_enough({"MA": 0, "EX": 1}, field_px=0, min_area_ppm=0) == ("EX",)
+
+
+areas = st.dictionaries(st.sampled_from(LESIONS), st.integers(0, 2000))
+
+
+@given(areas, st.integers(1, 100), st.floats(0, 1e3), st.floats(0, 1e3))
+def test_a_larger_threshold_never_finds_more_and_resolution_does_not_matter(largest_px, times, ppm, more_ppm):
+    found = lesions_large_enough(largest_px, field_px=1e6, min_area_ppm=ppm)
+    assert set(lesions_large_enough(largest_px, field_px=1e6, min_area_ppm=ppm + more_ppm)) <= set(found)
+    finer = {lesion: area * times for lesion, area in largest_px.items()}
+    assert set(found) <= set(lesions_large_enough(finer, field_px=times * 1e6, min_area_ppm=ppm * (1 - 1e-9)))
+
+
+def test_areas_that_are_none_are_refused():
+    with pytest.raises(ValueError, match=r"expected lesions out of .*, got \['NV'\]"):
+        lesions_large_enough({"NV": 3}, field_px=1e6, min_area_ppm=3.0)
+    with pytest.raises(ValueError, match=r"finite and not negative, got \{'min_area_ppm': -1\}"):
+        lesions_large_enough({"MA": 3}, field_px=1e6, min_area_ppm=-1)
+    with pytest.raises(ValueError, match=r"finite and not negative, got \{'field_px': nan\}"):
+        lesions_large_enough({"MA": 3}, field_px=float("nan"), min_area_ppm=3.0)

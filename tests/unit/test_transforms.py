@@ -391,3 +391,16 @@ def test_the_callers_scores_stay_as_they_are():
     before = scores.clone()
     to_native(scores, (0, 0, 12, 12, 9))
     assert torch.equal(scores, before)
+
+
+def test_native_labels_of_an_item_are_decided_by_thresholds(item):
+    prepared = PrepareFundusd(128)(item)
+    sure = torch.nn.functional.one_hot(prepared["lesions"][0].long(), 5).permute(2, 0, 1).float()
+    faint = 0.3 * sure
+    faint[0] += 0.7
+    given = {"pred": MetaTensor(faint), "geometry": prepared["geometry"]}
+    assert NativeLabelsd("pred")(given)["pred"].sum() == 0
+    found = NativeLabelsd("pred", thresholds=(0.15, 0.15, 0.15, 0.15))(given)["pred"]
+    expected = NativeLabelsd("pred")({**given, "pred": MetaTensor(sure)})["pred"]
+    assert (found != expected).float().mean() < 0.001  # where interpolated scores tie
+    assert found.unique().tolist() == [0, 1, 2, 3]

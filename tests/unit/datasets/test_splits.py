@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from bundle.datasets.splits import (
     evaluation,
+    fold_is_lesion_test,
     graded_copies,
     graded_training,
     graded_validation,
@@ -163,3 +164,10 @@ def test_refuses_to_measure_on_nothing():
 def test_refuses_an_unknown_task():
     with pytest.raises(ValueError, match="expected task 'lesions' or 'grade', got 'both'"):
         evaluation(MADE, 0, "both")
+
+
+def test_a_fold_is_the_test_where_there_is_no_other():
+    alone = manifest(row("a", outlined=True, fold=0), row("b", outlined=True, fold=1))
+    assert fold_is_lesion_test(alone, 0)
+    assert not fold_is_lesion_test(alone, None)  # nothing is held out, and nothing is fitted on it
+    assert not fold_is_lesion_test(MADE, 1)

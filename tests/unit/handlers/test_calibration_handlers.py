@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from bundle.engines import EvaluationStep, GradingStep
-from bundle.handlers.calibration import DrawGrades, FitTemperature, SaveGrader
+from bundle.handlers.calibration import DrawGrades, FitTemperature
 from bundle.handlers.scores import ScoreGrades
+from bundle.handlers.training_state import SaveWeights
 from bundle.metrics.calibration import fit_temperature
 from bundle.networks.weights import load_weights
 from ignite.engine import Events
@@ -49,7 +50,7 @@ def train(folder, ids=IDS, lr=0.0, epochs=3, val_interval=1):
                 fitted, str(folder), confusion=lambda *given: drawn.append(given),
                 reliability=lambda *given: drawn.append(given),
             ),
-            SaveGrader(str(folder / "model.pt"), network, {"seed": 7}, fitted),
+            SaveWeights(str(folder / "model.pt"), network, {"seed": 7}, [fitted]),
         ],
     )  # fmt: skip
     trainer.run()

@@ -24,7 +24,10 @@ def batch(channels=5):
         "lesions": torch.stack([lesions_of(*one, channels) for one in drawn]),
         "grade": torch.eye(5)[[0, 1, 1, 4]],
     }
-    facts = {"id": ["a", "b", "c", "d"], "grade": torch.tensor([0, 2, 1, -1]), "geometry": GEOMETRY.expand(4, 5)}
+    facts = {
+        "id": ["a", "b", "c", "d"], "grade": torch.tensor([0, 2, 1, -1]), "geometry": GEOMETRY.expand(4, 5),
+        "field_px": torch.full((4,), 1000),
+    }  # fmt: skip
     return facts, output
 
 
@@ -69,3 +72,20 @@ def test_intervals_are_of_the_last_evaluation():
     low, high = scorer.intervals()["joint/contradictions"]
     assert low <= 1 / 3 <= high
     assert scorer.intervals()["joint/rules_accuracy"] == (1, 1)
+
+
+def test_a_component_below_the_smallest_area_makes_no_grade_infeasible():
+    """The components have 4 of the field's 1000 pixels: 4000 millionths."""
+    large = evaluate(ScoreJoint(["a", "b", "c"], min_area_ppm=4000))
+    small = evaluate(ScoreJoint(["a", "b", "c"], min_area_ppm=4001))
+    assert large["joint/contradictions"] == pytest.approx(1 / 3)  # exudates and grade 1
+    assert small["joint/contradictions"] == pytest.approx(2 / 3)  # no lesion and grade 1, twice
+
+
+def test_thresholds_decide_which_lesions_are_there():
+    facts, output = batch()
+    faint = {**output, "lesions": 0.3 * output["lesions"]}
+    faint["lesions"][:, 0] += 0.7
+    assert evaluate(ScoreJoint(["b"]), (facts, faint))["joint/rules_accuracy"] == 0  # no lesion: grade 0, 2 is true
+    found = evaluate(ScoreJoint(["b"], thresholds=(0.5, 0.5, 0.2, 0.5)), (facts, faint))
+    assert found["joint/rules_accuracy"] == 1

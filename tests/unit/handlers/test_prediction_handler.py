@@ -113,11 +113,36 @@ def test_a_grade_that_its_own_lesions_do_not_allow_is_a_contradiction(value, gra
     assert found.contradiction is contradiction
 
 
-def test_a_lesion_below_the_smallest_area_does_not_make_a_grade_infeasible():
+def test_a_lesion_below_the_smallest_share_of_the_field_does_not_make_a_grade_infeasible():
     spot = [(3, slice(4, 5), slice(4, 5))]  # 4 native pixels
-    assert one(spot, settings={"min_area_px": 4}).feasible == {2, 3, 4}
-    assert one(spot, settings={"min_area_px": 5}).feasible == {0}
-    assert one(spot, settings={"min_area_px": 5}).counts["EX"] == 1
+    just_ppm = 1e6 * 4 / FIELD_PX
+    assert one(spot, settings={"min_area_ppm": just_ppm * 0.999}).feasible == {2, 3, 4}
+    assert one(spot, settings={"min_area_ppm": just_ppm * 1.001}).feasible == {0}
+    assert one(spot, settings={"min_area_ppm": just_ppm * 1.001}).counts["EX"] == 1
+
+
+def test_small_components_do_not_add_up_to_a_large_one():
+    spots = [(3, slice(row, row + 1), slice(4, 5)) for row in (4, 8, 12)]  # 4 native pixels each
+    assert one(spots, settings={"min_area_ppm": 1e6 * 8 / FIELD_PX}).feasible == {0}
+
+
+def test_lesion_thresholds_decide_masks_counts_and_what_is_feasible():
+    faint = outputs([(3, slice(4, 6), slice(4, 6))])
+    faint["lesions"] = 0.3 * faint["lesions"]
+    faint["lesions"][:, 0] += 0.7
+    plain, decided = Collected(), Collected()
+    run([plain], [batch()], faint)
+    run([decided], [batch()], faint, lesion_thresholds=(0.5, 0.5, 0.15, 0.5))
+    assert (plain.drawn[0].counts["EX"], plain.drawn[0].feasible) == (0, {0})
+    assert (decided.drawn[0].counts["EX"], decided.drawn[0].feasible) == (1, {2, 3, 4})
+    assert (decided.drawn[0].lesions_HW[8:12, 15 + 8 : 15 + 12] == 3).all()
+
+
+def test_thresholds_of_other_lesions_are_refused_before_the_network_runs():
+    with pytest.raises(
+        ValueError, match=r"expected lesion thresholds in \(0, 1\], one for each of 4 classes, got \[0.2"
+    ):
+        PredictionHandler({}, [], lesion_thresholds=[0.2, 0.3])
 
 
 @pytest.mark.parametrize(("abstain_below", "abstained"), [(None, False), (0.6, False), (0.61, True)])

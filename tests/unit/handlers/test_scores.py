@@ -156,3 +156,16 @@ def test_an_outline_of_another_size_is_refused(manifest):
     Image.fromarray(np.ones((8, 8), np.uint8)).save(manifest.path("tiny/a_MA.tif"))
     with pytest.raises(ValueError, match=r"expected a mask of 12x8 px, as its photograph, got 8x8 px"):
         evaluate(ScoreLesions(manifest, manifest.photographs))
+
+
+def test_thresholds_decide_at_native_size(manifest):
+    facts, output = batch()
+    faint = {**output, "lesions": 0.3 * output["lesions"]}
+    faint["lesions"][:, 0] += 0.7
+    scorer = ScoreLesions(manifest, manifest.photographs, shapes=True, thresholds=(0.2, 0.5, 0.5, 0.5))
+    found = evaluate(scorer, batches=[(facts, faint)])
+    assert found["lesions/dice_MA"] == pytest.approx(0.5)  # as the sure network of the first test
+    assert found["lesions/component_recall_MA"] == 1
+    assert found["lesions/argmax_dice_MA"] == 0
+    with pytest.raises(ValueError, match="one for each of 1 classes"):
+        ScoreLesions(manifest, manifest.photographs, fuse=True, thresholds=(0.2, 0.5, 0.5, 0.5))

@@ -5,7 +5,7 @@ import torch
 from bundle.files import load_json
 from bundle.networks.bare_weights import read_description, write_bare
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import check_facts, load_weights, provenance
+from bundle.networks.weights import check_facts, lesion_thresholds, load_weights, provenance
 
 FACTS = {"width": 1 / 16, "image_size": 64, "pretrained": "/home/me/vgg16.pth"}
 
@@ -33,6 +33,12 @@ def test_what_is_loaded_is_what_was_written_with_its_facts(bare):
     assert facts == {**FACTS, "pretrained": "vgg16.pth"}
     assert torch.equal(other.segmentation_head.weight, unet(0).segmentation_head.weight)
     assert provenance(bare)["network"] == "MultiTaskUNet"
+
+
+def test_lesion_thresholds_are_kept(tmp_path):
+    facts = {**FACTS, "lesion_thresholds": {"MA": 0.2, "HE": 1 / 3, "EX": 0.45, "SE": 0.5}}
+    write_bare(tmp_path / "fitted.pt", unet(0).state_dict(), "MultiTaskUNet", facts)
+    assert lesion_thresholds(tmp_path / "fitted.pt") == (0.2, 1 / 3, 0.45, 0.5)
 
 
 def test_facts_are_checked(bare):

@@ -8,6 +8,7 @@ from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.vgg import VGG16Encoder
 from bundle.networks.weights import (
+    lesion_thresholds,
     load_grader,
     load_graders,
     load_teacher,
@@ -59,6 +60,23 @@ def test_a_teacher_is_a_frozen_copy_and_the_network_stays_as_it_was(weights):
     assert torch.equal(network.segmentation_head.weight, before)
     assert network.training
     assert network.segmentation_head.weight.requires_grad
+
+
+def test_thresholds_come_in_the_order_of_the_channels_and_are_none_in_old_files(weights, tmp_path):
+    assert lesion_thresholds(weights) is None
+    said = {"SE": 0.4, "EX": 0.3, "HE": 0.2, "MA": 0.1}
+    for name, thresholds in (("four.pt", said), ("fused.pt", {"lesion": 0.25}), ("none.pt", None)):
+        save_weights(tmp_path / name, unet(0), {**FACTS, "lesion_thresholds": thresholds})
+    assert lesion_thresholds(tmp_path / "four.pt") == (0.1, 0.2, 0.3, 0.4)
+    assert lesion_thresholds(tmp_path / "fused.pt") == (0.25,)
+    assert lesion_thresholds(tmp_path / "none.pt") is None
+
+
+@pytest.mark.parametrize("wrong", [0.5, [0.1, 0.2, 0.3, 0.4], {}, {"MA": 0.1, "HE": 0.2}, {"lesion": 2.0}])
+def test_thresholds_that_are_none_are_refused_by_the_file_they_stand_in(tmp_path, wrong):
+    save_weights(tmp_path / "model.pt", unet(0), {**FACTS, "lesion_thresholds": wrong})
+    with pytest.raises(ValueError, match=r"expected lesion_?\s?thresholds .*"):
+        lesion_thresholds(tmp_path / "model.pt")
 
 
 def test_nothing_but_the_file_itself_is_left_behind(weights):

@@ -80,8 +80,19 @@ def test_the_results_page_says_what_a_fused_lesion_is(tmp_path):
     assert "plain union" not in results_page(tmp_path)
 
 
+def test_the_results_page_says_what_was_trained_and_how_the_tasks_pull(tmp_path):
+    page = results_page(tmp_path, balance_norm_ratio=3.25, balance_cosine=-0.5, balance_weight=0.8)
+    assert "The network (MultiTaskUNet, width 0.5) was trained on 40 photographs for 3 epochs, 60 steps, at 512" in page
+    assert "3.25 times as long as that of the lesions" in page
+    assert "the cosine between them is -0.50" in page
+    assert "times as long" not in results_page(tmp_path)
+
+
 def results_page(folder, **facts):
-    weights = {"seed": 0, "num_training_images": 40, "epochs": 3, "image_size": 512, "width": 1.0, "pretrained": True}
+    weights = {
+        "seed": 0, "num_training_images": 40, "epochs": 3, "steps": 60, "image_size": 512, "pretrained": True,
+        "network": "MultiTaskUNet", "width": 0.5,
+    }  # fmt: skip
     write_stage1(folder)
     write_json_whole(folder / "train" / "metrics.json", {**METRICS, "weights": {**weights, **facts}})
     write_results(folder, Manifest(name="tiny", roots={}, folds=2, seed=0, photographs=()), stages=[])
@@ -228,3 +239,15 @@ def test_rejects_a_ragged_table():
 def test_rejects_metrics_without_scores():
     with pytest.raises(ValueError, match=r"expected metrics with scores, got keys \['subset'\]"):
         evaluation_table({"subset": {}})
+
+
+def test_both_decisions_stand_in_the_table_under_clear_names():
+    scores = {"lesions/dice_MA": 0.281, "lesions/argmax_dice_MA": 0.085, "lesions/argmax_iou_mean": 0.25}
+    table = evaluation_table({"scores": scores, "lesion_thresholds": [0.2, 0.35, 0.45, 0.5]})
+    assert "Lesions are decided by thresholds: MA above 0.20, HE above 0.35, EX above 0.45, SE above 0.50." in table
+    assert cells(table, "Dice, microaneurysm")[1] == "0.281"
+    assert cells(table, "Dice of the most probable class, microaneurysm")[1] == "0.085"
+    assert cells(table, "IoU of the most probable class, mean of lesions")[1] == "0.250"
+    fused = evaluation_table({"scores": {"lesions/dice_lesion": 0.5}, "lesion_thresholds": [0.25]})
+    assert "Lesions are decided by thresholds: lesion above 0.25." in fused
+    assert "decided" not in evaluation_table(METRICS)
