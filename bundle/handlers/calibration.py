@@ -56,8 +56,12 @@ class FitTemperature:
         """The fitted temperature, or 1."""
         return 1.0 if self.calibration is None else self.calibration.temperature
 
-    def facts(self) -> dict[str, float]:
-        """Return what a weights file says of it and of the fold; ``calibration_images`` is 0 without a fold."""
+    def facts(self) -> dict[str, float | None]:
+        """Return what a weights file says of it and of the fold; ``calibration_images`` is 0 without a fold.
+
+        ``calibration_ece_scaled`` and ``calibration_nll_scaled`` are out of sample
+        (:class:`bundle.metrics.calibration.Calibration`), and None where the fold is too small for that.
+        """
         found = {"images": 0} if self.calibration is None else self.calibration._asdict()
         rest = {f"calibration_{name}": value for name, value in found.items() if name != "temperature"}
         return {"temperature": self.temperature, **rest, **self._scores()}

@@ -9,28 +9,36 @@ from bundle.metrics.grading import CALIBRATION_BINS, grading_scores
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-TEMPERATURES = (0.1, 10.0)
-"""Where the temperature is looked for. Where all are graded rightly none is best: the lowest is given."""
+TEMPERATURES = (0.5, 10.0)
+"""Where the temperature is looked for; these bounds are ours. A few photographs that are all graded rightly would take
+any temperature down to 0, and a grader is no more than twice as sure for them."""
+
+PARTS = 5
+"""Of the fold, to measure on each what a temperature of the others does."""
+
+IMAGES_MIN = 2 * PARTS
+"""Fewer photographs measure nothing: parts of one."""
 
 
 class Calibration(NamedTuple):
-    """A fitted temperature, and what it does to the photographs that it was fitted on.
+    """A fitted temperature, and what such a one does to photographs that it was not fitted on.
 
     Attributes:
-        temperature: ``T``; 1 leaves everything as it is.
+        temperature: ``T``, fitted on all photographs; 1 leaves everything as it is.
         images: how many photographs it was fitted on.
         nll: mean negative log-likelihood before.
-        nll_scaled: and after.
+        nll_scaled: and after, out of sample: each photograph is scaled by a temperature that was fitted without its
+            part of the fold (cross-fitted). None for fewer than ``IMAGES_MIN`` photographs.
         ece: expected calibration error before.
-        ece_scaled: and after.
+        ece_scaled: and after, out of sample in the same way.
     """
 
     temperature: float
     images: int
     nll: float
-    nll_scaled: float
+    nll_scaled: float | None
     ece: float
-    ece_scaled: float
+    ece_scaled: float | None
 
 
 class Reliability(NamedTuple):
@@ -76,23 +84,45 @@ def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray) -> float:
 
 
 def calibrate(logits_NC: np.ndarray, grades_N: np.ndarray) -> Calibration:
-    """Fit a temperature and measure what it does.
+    """Fit a temperature on a fold, and measure out of sample what it does.
+
+    The temperature that is returned is of the whole fold. A measure on that very fold would flatter it. So the fold is
+    dealt into ``PARTS``, grade by grade in the given order, and each part is scaled by a temperature of the others.
 
     Raises:
         ValueError: as :func:`fit_temperature` and :func:`bundle.metrics.grading.grading_scores`.
 
     Example:
-        >>> logits = np.full((4, 5), -50.0)
+        >>> logits = np.full((20, 5), -50.0)
         >>> logits[:, :2] = 2 * np.log([0.75, 0.25])  # right in three of four, yet 9 : 1 is said
-        >>> found = calibrate(logits, np.array([0, 0, 0, 1]))
+        >>> found = calibrate(logits, np.array([0, 0, 0, 1] * 5))  # and so it is in each part
         >>> round(found.temperature, 3), round(found.ece, 3), round(found.ece_scaled, 3)
         (2.0, 0.15, 0.0)
     """
     logits, grades = _checked(logits_NC, grades_N)
-    temperature = fit_temperature(logits, grades)
-    ece, ece_scaled = (grading_scores(scale(logits, t), grades)["grade/ece"] for t in (1.0, temperature))
-    nll, nll_scaled = (_nll(logits / t, grades) for t in (1.0, temperature))
-    return Calibration(temperature, len(grades), nll, nll_scaled, ece, ece_scaled)
+    ece, nll = _errors(logits, grades)
+    ece_scaled, nll_scaled = (
+        _errors(_cross_fitted(logits, grades), grades) if len(grades) >= IMAGES_MIN else (None, None)
+    )
+    return Calibration(fit_temperature(logits, grades), len(grades), nll, nll_scaled, ece, ece_scaled)
+
+
+def _errors(logits: np.ndarray, grades: np.ndarray) -> tuple[float, float]:
+    return grading_scores(scale(logits, 1.0), grades)["grade/ece"], _nll(logits, grades)
+
+
+def _cross_fitted(logits: np.ndarray, grades: np.ndarray) -> np.ndarray:
+    """Divide the logits of each part by the temperature of all other parts."""
+    parts = _dealt(grades)
+    temperatures = np.array([fit_temperature(logits[parts != part], grades[parts != part]) for part in range(PARTS)])
+    return logits / temperatures[parts, None]
+
+
+def _dealt(grades: np.ndarray) -> np.ndarray:
+    """Number the part of each photograph: round and round, grade by grade, so that every part has its share of each."""
+    parts = np.empty(len(grades), dtype=int)
+    parts[np.argsort(grades, kind="stable")] = np.arange(len(grades)) % PARTS
+    return parts
 
 
 def scale(logits_NC: np.ndarray, temperature: float) -> np.ndarray:

@@ -209,6 +209,9 @@ class Table(NamedTuple):
 def grader_table(graders: Sequence[Mapping[str, Any]]) -> str:
     """Write how each grader grades the fold that was held out of its training, and what its temperature does.
 
+    The calibration error with a temperature is out of sample: cross-fitted, each part of the fold scaled by a
+    temperature of the others.
+
     Args:
         graders: the facts of their weights files.
 
@@ -220,7 +223,7 @@ def grader_table(graders: Sequence[Mapping[str, Any]]) -> str:
     names = {
         "validation_accuracy": "accuracy", "validation_accuracy_majority": BASELINES["_majority"],
         "validation_quadratic_kappa": "quadratic kappa", "validation_auroc": "AUROC", "temperature": "temperature",
-        "calibration_ece": "calibration error", "calibration_ece_scaled": "with the temperature",
+        "calibration_ece": "calibration error", "calibration_ece_scaled": "with a temperature, out of sample",
     }  # fmt: skip
     rows = [
         [one["architecture"], str(one.get("calibration_images", 0)), *(number(one.get(name)) for name in names)]

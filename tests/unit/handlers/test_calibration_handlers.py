@@ -14,8 +14,9 @@ from monai.handlers import ValidationHandler
 from torch import nn
 
 CPU = torch.device("cpu")
-IDS = [f"photograph{number}" for number in range(8)]
-GRADES = torch.tensor([0, 0, 0, 0, 1, 2, 3, 4])
+GRADES = torch.tensor([0, 0, 0, 0, 1, 2, 3, 4] * 5)
+COUNT = len(GRADES)
+IDS = [f"photograph{number}" for number in range(COUNT)]
 
 
 class Constant(nn.Module):
@@ -31,7 +32,7 @@ class Constant(nn.Module):
 
 def train(folder, ids=IDS, lr=0.0, epochs=3, val_interval=1):
     """Train and return fitted temperature, trainer, network, and the epochs at which there was a validation."""
-    batch = {"id": IDS, "image": torch.rand(8, 3, 4, 6), "grade": GRADES}
+    batch = {"id": IDS, "image": torch.rand(COUNT, 3, 4, 6), "grade": GRADES}
     network, scorer, drawn, validated = Constant(), ScoreGrades(ids), [], []
     evaluator = SupervisedEvaluator(
         device=CPU, val_data_loader=[batch], network=network, iteration_update=EvaluationStep(), decollate=False,
@@ -61,12 +62,12 @@ def test_the_temperature_of_the_fold_is_fitted_and_stands_in_the_file(tmp_path):
     assert fitted.temperature == pytest.approx(2, rel=1e-3)
     facts = load_weights(Constant(), tmp_path / "model.pt")
     assert facts["temperature"] == fitted.temperature
-    assert (facts["seed"], facts["epochs"], facts["calibration_images"]) == (7, 3, 8)
+    assert (facts["seed"], facts["epochs"], facts["calibration_images"]) == (7, 3, COUNT)
     assert facts["calibration_ece"] == pytest.approx(0.3, abs=1e-5)
     assert facts["calibration_ece_scaled"] == pytest.approx(0, abs=1e-3)
     assert facts["calibration_nll_scaled"] < facts["calibration_nll"]
     assert trainer.state.metrics["calibration/temperature"] == fitted.temperature
-    assert trainer.state.metrics["calibration/images"] == 8
+    assert trainer.state.metrics["calibration/images"] == COUNT
     assert validated == [1, 2, 3]  # the last validation does: no further one is run
 
 
@@ -74,7 +75,7 @@ def test_the_temperature_of_the_fold_is_fitted_and_stands_in_the_file(tmp_path):
 def test_it_is_fitted_on_the_last_weights_where_the_last_epoch_was_not_validated(tmp_path, val_interval, expected):
     fitted, _, network, validated, _ = train(tmp_path, lr=0.5, val_interval=val_interval)
     assert validated == expected
-    logits = network.logits.detach().expand(8, 5).numpy()
+    logits = network.logits.detach().expand(COUNT, 5).numpy()
     assert fitted.temperature == pytest.approx(fit_temperature(logits, GRADES.numpy()), rel=1e-3)
     assert fitted.temperature != pytest.approx(2, rel=0.05)
 
@@ -87,9 +88,12 @@ def test_without_a_held_out_fold_the_temperature_is_1_and_the_file_says_why(tmp_
     assert facts == {"seed": 7, "epochs": 3, "temperature": 1.0, "calibration_images": 0}
 
 
-def test_only_the_photographs_of_the_fold_count(tmp_path):
+def test_only_the_photographs_of_the_fold_count_and_so_few_measure_nothing(tmp_path):
     fitted, *_ = train(tmp_path, ids=IDS[:5])
     assert fitted.calibration.images == 5
+    facts = load_weights(Constant(), tmp_path / "model.pt")
+    assert facts["temperature"] > 1
+    assert facts["calibration_ece_scaled"] is facts["calibration_nll_scaled"] is None
 
 
 def test_the_pictures_are_of_the_last_validation_and_unscaled(tmp_path):
