@@ -258,13 +258,14 @@ class ProposalStep:
     """Stage 1: what every grader says of a batch, with the heat maps of all five grades.
 
     Returns ``probabilities (N, G, 5)`` and ``maps (N, G, 5, H, W)`` for ``G`` graders. A grader's probabilities are
-    ``softmax(logits / T)`` with the temperature ``T`` that was fitted for it; its maps are of the logits themselves.
+    ``softmax(logits / T - log w)`` with the temperature ``T`` that was fitted for it and the class weights ``w`` of its
+    training (:func:`bundle.networks.graders.prior_shift`); its maps are of the logits themselves.
 
     Example:
         >>> from types import SimpleNamespace as Some
         >>> grader = nn.Linear(3, 5)
         >>> grader.bias.data = torch.tensor([1.0, 1.0, 1.0, 1.0, 16.0]).log()
-        >>> grader.features, grader.temperature = nn.AvgPool2d(8), 2.0
+        >>> grader.features, grader.temperature, grader.prior_shift = nn.AvgPool2d(8), 2.0, (0.0,) * 5
         >>> grader.head = lambda features: grader(features.mean(dim=(2, 3)))
         >>> engine = Some(state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
         >>> found = ProposalStep([grader])(engine, {"image": torch.zeros(1, 3, 16, 24)})
@@ -282,7 +283,8 @@ class ProposalStep:
         for grader in self.graders:
             with eval_mode(grader):
                 found = grade_maps(grader.to(image.device), image)
-            probabilities.append((found.logits / grader.temperature).softmax(dim=1))
+            logits = found.logits / grader.temperature - torch.tensor(grader.prior_shift)
+            probabilities.append(logits.softmax(dim=1))
             maps.append(found.maps)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return {"probabilities": torch.stack(probabilities, dim=1), "maps": torch.stack(maps, dim=1)}

@@ -1,6 +1,6 @@
 """What a grader's training ends with: its temperature, its pictures, and weights that know the temperature."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,14 @@ from bundle.handlers.scores import ScoreGrades
 from bundle.handlers.training_state import SaveWeights
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
 from bundle.metrics.grading import grading_scores
+from bundle.networks.graders import NO_SHIFT, prior_shift
 from ignite.engine import Engine, Events
 from torch import nn
 
 SCORES = ("accuracy", "accuracy_majority", "quadratic_kappa", "auroc")
 
 Confusion = Callable[[Path, np.ndarray, np.ndarray], None]
-Reliability = Callable[[Path, np.ndarray, np.ndarray, float], None]
+Reliability = Callable[[Path, np.ndarray, np.ndarray, float, Sequence[float]], None]
 
 
 class FitTemperature:
@@ -27,6 +28,11 @@ class FitTemperature:
     Args:
         validator: evaluates the fold.
         scorer: attached to it.
+        class_weights: of the loss, five; their logarithm is taken out of the logits, as stage 1 does it
+            (:func:`bundle.networks.graders.prior_shift`). None where classes weighed alike.
+
+    Raises:
+        ValueError: if the class weights are none.
 
     Example:
         >>> fitted = FitTemperature(Engine(lambda engine, batch: None), ScoreGrades(ids=[]))
@@ -34,8 +40,9 @@ class FitTemperature:
         {'temperature': 1.0, 'calibration_images': 0}
     """
 
-    def __init__(self, validator: Engine, scorer: ScoreGrades) -> None:
+    def __init__(self, validator: Engine, scorer: ScoreGrades, class_weights: Sequence[float] | None = None) -> None:
         self.validator, self.scorer = validator, scorer
+        self.prior_shift = NO_SHIFT if class_weights is None else prior_shift(class_weights)
         self.calibration: Calibration | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -48,7 +55,7 @@ class FitTemperature:
         if self.validator.state.epoch != engine.state.epoch:
             self.validator.run(engine.state.epoch)
         probabilities, grades = self.scorer.arrays()
-        self.calibration = calibrate(as_logits(probabilities), grades)
+        self.calibration = calibrate(as_logits(probabilities), grades, self.prior_shift)
         engine.state.metrics.update({f"calibration/{name}": v for name, v in self.calibration._asdict().items()})
 
     @property
@@ -59,6 +66,7 @@ class FitTemperature:
     def facts(self) -> dict[str, float | None]:
         """Return what a weights file says of it and of the fold; ``calibration_images`` is 0 without a fold.
 
+        ``validation_*`` scores the network as it stands, ``calibration_*`` what stage 1 hears: class weights taken out.
         ``calibration_ece_scaled`` and ``calibration_nll_scaled`` are out of sample
         (:class:`bundle.metrics.calibration.Calibration`), and None where the fold is too small for that.
         """
@@ -81,7 +89,7 @@ class DrawGrades:
         fitted: the temperature, and the scorer of the fold.
         output_dir: where to.
         confusion: draws probabilities and true grades into a file.
-        reliability: draws them, and what the temperature does.
+        reliability: draws them, and what the temperature does once the class weights are taken out.
     """
 
     def __init__(self, fitted: FitTemperature, output_dir: str, confusion: Confusion, reliability: Reliability) -> None:
@@ -96,7 +104,8 @@ class DrawGrades:
             return
         probabilities, grades = self.fitted.scorer.arrays()
         self.confusion(self.output_dir / "confusion.png", probabilities, grades)
-        self.reliability(self.output_dir / "reliability.png", probabilities, grades, self.fitted.temperature)
+        heard = self.fitted.temperature, self.fitted.prior_shift
+        self.reliability(self.output_dir / "reliability.png", probabilities, grades, *heard)
 
 
 class SaveGrader(SaveWeights):

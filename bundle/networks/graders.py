@@ -2,7 +2,8 @@
 
 # flake8: noqa: N803
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torchvision
@@ -17,6 +18,35 @@ ARCHITECTURES = ("resnext50_32x4d", "resnext101_32x8d")
 
 KNOWN_ARCHITECTURES = (*ARCHITECTURES, "densenet201", "nasnetalarge")
 """All that the paper compares."""
+
+
+NO_SHIFT = (0.0,) * len(GRADES)
+"""Of a grader whose classes weighed alike in training."""
+
+
+def prior_shift(class_weights: Sequence[float]) -> tuple[float, ...]:
+    """Return what takes the class weights of a grader's training out of its logits: ``log w_c``, 0 where ``w_c`` is 0.
+
+    Cross-entropy weighted by ``w`` makes ``softmax(z)_c ~ w_c p(c | x)``: a posterior under another prior than that of
+    the photographs. Hence ``p(c | x) = softmax(z - log w)_c``. A class of weight 0 was not trained; it stays as it is.
+
+    Args:
+        class_weights: one for each grade.
+
+    Raises:
+        ValueError: if there are not five, or one is negative or not finite.
+
+    Example:
+        >>> prior_shift([4.0, 1.0, 1.0, 1.0, 0.0])  # log 4
+        (1.3862943611198906, 0.0, 0.0, 0.0, 0.0)
+
+    Source:
+        Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+    """
+    weights = list(class_weights)
+    if len(weights) != len(GRADES) or not all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights):
+        raise ValueError(f"expected {len(GRADES)} class weights that are finite and not negative, got {weights}")
+    return tuple(math.log(weight) if weight else 0.0 for weight in weights)
 
 
 Classifier = Any
@@ -36,6 +66,8 @@ class Grader(nn.Module):
     Attributes:
         temperature: what the logits are to be divided by where they become probabilities; ``forward`` does not do
             it. 1 until :func:`bundle.networks.weights.load_grader` sets what was fitted.
+        prior_shift: what is to be subtracted from them after that, five numbers (:func:`prior_shift`); zeros until
+            ``load_grader`` sets it.
 
     Raises:
         ValueError: if the architecture is unknown, timm is needed and missing, or the weights do not fit.
@@ -55,6 +87,7 @@ class Grader(nn.Module):
         if architecture not in KNOWN_ARCHITECTURES:
             raise ValueError(f"expected architecture in {list(KNOWN_ARCHITECTURES)}, got {architecture!r}")
         self.architecture, self.temperature = architecture, 1.0
+        self.prior_shift = NO_SHIFT
         self.parts = _PARTS[architecture]
         self.normalise = self.parts.normalise()
         self.classifier = _classifier(architecture)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from bundle.files import file_sha256
 from bundle.networks.bare_weights import read_description
-from bundle.networks.graders import Grader
+from bundle.networks.graders import NO_SHIFT, Grader, prior_shift
 from bundle.networks.pretrained import read_weights
 from bundle.networks.torch_file import save_whole
 from torch import nn
@@ -132,23 +132,53 @@ def refuse_fused(path: str | os.PathLike) -> None:
 
 
 def load_grader(path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> Grader:
-    """Build the grader that a weights file of stage 1 belongs to, with the temperature that was fitted for it.
+    """Build the grader that a weights file of stage 1 belongs to, with its temperature and the shift of its prior.
 
     Raises:
         ValueError: if the file is missing, is no weights file, holds no grader of five grades, says another fact, or
-            names a temperature that is none.
+            names a temperature or class weights that are none.
     """
     content = _read(path)
     architecture = content["facts"].get("architecture")
     if content["network"] != Grader.__name__ or architecture is None:
         raise ValueError(f"expected weights of a grader in {path}, got weights of {content['network']}")
     grader = Grader(architecture, pretrained=False)
-    grader.temperature = _temperature(_fill(grader, content, path, expected), path)
+    grader.temperature, grader.prior_shift = temperature_and_shift(_fill(grader, content, path, expected), path)
     return grader
 
 
+def temperature_and_shift(facts: Mapping[str, Any], path: str | os.PathLike) -> tuple[float, tuple[float, ...]]:
+    """Return what makes probabilities of a grader's logits: ``softmax(z / T - shift)``.
+
+    A file that names no temperature was never calibrated, one that names no class weights was trained without.
+
+    Args:
+        facts: of the grader's weights file.
+        path: of that file, for the message.
+
+    Raises:
+        ValueError: if the temperature or the class weights are none.
+
+    Example:
+        >>> temperature_and_shift({"temperature": 1.5, "class_weights": [1.0, 1.0, 0.5, 1.0, 2.0]}, "model.pt")
+        (1.5, (0.0, 0.0, -0.6931471805599453, 0.0, 0.6931471805599453))
+        >>> temperature_and_shift({}, "model.pt")
+        (1.0, (0.0, 0.0, 0.0, 0.0, 0.0))
+    """
+    return _temperature(facts, path), _shift(facts, path)
+
+
+def _shift(facts: Mapping[str, Any], path: str | os.PathLike) -> tuple[float, ...]:
+    found = facts.get("class_weights")
+    if found is None:
+        return NO_SHIFT
+    try:
+        return prior_shift(found if isinstance(found, (list, tuple)) else [found])
+    except ValueError as error:
+        raise ValueError(f"{error} in {path}; train this grader anew") from None
+
+
 def _temperature(facts: Mapping[str, Any], path: str | os.PathLike) -> float:
-    """Return what a file says; one that says nothing was never calibrated."""
     found = facts.get("temperature", 1.0)
     if not isinstance(found, (int, float)) or not 0 < found <= sys.float_info.max:  # NaN fails as well
         raise ValueError(f"expected a temperature above 0 in {path}, got {found!r}; train this grader anew")

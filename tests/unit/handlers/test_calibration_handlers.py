@@ -30,7 +30,7 @@ class Constant(nn.Module):
         return self.logits * torch.ones(len(image), 1)
 
 
-def train(folder, ids=IDS, lr=0.0, epochs=3, val_interval=1):
+def train(folder, ids=IDS, lr=0.0, epochs=3, val_interval=1, class_weights=None):
     """Train and return fitted temperature, trainer, network, and the epochs at which there was a validation."""
     batch = {"id": IDS, "image": torch.rand(COUNT, 3, 4, 6), "grade": GRADES}
     network, scorer, drawn, validated = Constant(), ScoreGrades(ids), [], []
@@ -39,7 +39,7 @@ def train(folder, ids=IDS, lr=0.0, epochs=3, val_interval=1):
         val_handlers=[scorer],
     )  # fmt: skip
     evaluator.add_event_handler(Events.COMPLETED, lambda engine: validated.append(engine.state.epoch))
-    fitted = FitTemperature(evaluator, scorer)
+    fitted = FitTemperature(evaluator, scorer, class_weights)
     trainer = SupervisedTrainer(
         device=CPU, max_epochs=epochs, train_data_loader=[batch], network=network, loss_function=None,
         optimizer=torch.optim.SGD(network.parameters(), lr=lr), decollate=False,
@@ -102,4 +102,15 @@ def test_the_pictures_are_of_the_last_validation_and_unscaled(tmp_path):
     assert [given[0] for given in drawn] == [tmp_path / "confusion.png", tmp_path / "reliability.png"]
     assert np.allclose(confusion[1], [0.8, 0.05, 0.05, 0.05, 0.05])
     assert reliability[2].tolist() == GRADES.tolist()
-    assert reliability[3] == fitted.temperature
+    assert reliability[3:] == (fitted.temperature, (0, 0, 0, 0, 0))
+
+
+def test_the_class_weights_of_the_loss_are_taken_out_before_the_temperature_is_fitted(tmp_path):
+    weights = [4.0, 1.0, 1.0, 1.0, 1.0]
+    fitted, _, network, _, drawn = train(tmp_path, class_weights=weights)
+    logits = network.logits.detach().expand(COUNT, 5).numpy()
+    assert fitted.temperature == pytest.approx(fit_temperature(logits, GRADES.numpy(), np.log(weights)), rel=1e-3)
+    assert fitted.temperature != pytest.approx(2, rel=0.05)
+    assert drawn[1][4] == pytest.approx((np.log(4), 0, 0, 0, 0))
+    with pytest.raises(ValueError, match=r"expected 5 class weights that are finite and not negative, got \[1\]"):
+        train(tmp_path, class_weights=[1])

@@ -63,6 +63,18 @@ def test_fewer_than_ten_photographs_measure_nothing_and_the_temperature_is_given
     assert calibrate(logits, grades).ece_scaled is not None
 
 
+def test_the_shift_of_the_prior_is_there_before_and_after():
+    weights = np.array([4.0, 1.0, 1.0, 1.0, 1.0])
+    logits, grades = np.tile(2 * (RIGHT + np.log(weights) / 2), (5, 1)), np.tile(GRADES, 5)  # 2 log p + log w
+    found = calibrate(logits, grades, np.log(weights))
+    assert found.ece == pytest.approx(0.3)  # softmax(2 log p) says 0.8
+    shifted = 2 * np.tile(RIGHT, (5, 1)) + 2 * np.log(weights)  # z / 2 - log w is log p
+    assert fit_temperature(shifted, grades, np.log(weights)) == pytest.approx(2, rel=1e-4)
+    exact = calibrate(shifted, grades, np.log(weights))
+    assert exact.ece_scaled == pytest.approx(0, abs=1e-3)
+    assert scale(shifted, 2.0, np.log(weights))[0] == pytest.approx([0.5, 0.125, 0.125, 0.125, 0.125])
+
+
 def test_the_fold_is_dealt_in_the_same_way_each_time():
     logits, grades = predictions(4)
     assert calibrate(logits, grades) == calibrate(logits, grades)

@@ -1,6 +1,7 @@
 """Graders are networks of torchvision and timm with five grades, cut where Grad-CAM looks."""
 
 import contextlib
+import math
 import re
 import sys
 
@@ -9,7 +10,7 @@ import timm
 import torch
 import torchvision
 from bundle.networks import graders
-from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric
+from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric, prior_shift
 from bundle.networks.vgg import Normalise
 from torch import nn
 
@@ -96,13 +97,24 @@ def test_nasnet_sees_what_timm_says_its_weights_were_trained_on():
     assert Symmetric()(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
 
 
-def test_the_temperature_is_no_part_of_the_logits(pair):
+def test_neither_temperature_nor_shift_is_part_of_the_logits(pair):
     grader, _ = pair
     with torch.no_grad():
         before = grader(IMAGE)
-        grader.temperature = 3.0
+        grader.temperature, grader.prior_shift = 3.0, (1.0, 0.0, 0.0, 0.0, 0.0)
         assert torch.equal(grader(IMAGE), before)
-    assert not any("temperature" in name for name in grader.state_dict())
+    assert not any("temperature" in name or "shift" in name for name in grader.state_dict())
+
+
+def test_the_shift_is_the_logarithm_of_the_class_weights_and_0_where_nothing_was_trained():
+    assert prior_shift([4.0, 1.0, 0.5, 0.0, 1]) == pytest.approx((math.log(4), 0, -math.log(2), 0, 0))
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 4, [1, 1, 1, 1, -1], [1, 1, 1, 1, math.nan], [math.inf] * 5, ["1"] * 5])
+def test_class_weights_that_are_none_are_refused(weights):
+    message = re.escape(f"expected 5 class weights that are finite and not negative, got {weights}")
+    with pytest.raises(ValueError, match=message):
+        prior_shift(weights)
 
 
 def test_an_unknown_architecture_is_refused():
