@@ -425,10 +425,12 @@ def audit_row(
     probabilities: np.ndarray,
     graders_GC: np.ndarray,
     winner: int | None,
+    largest_px: Mapping[str, int],
 ) -> dict[str, Any]:
     """Lay out one decision with every number that it rests on, flat, for JSON or a spreadsheet.
 
     Columns of one grade end in ``_<grade>``, those of one grader begin with ``grader<index>_``; None is undefined.
+    ``largest_px_<lesion>`` is the largest component of a lesion, in native pixels.
 
     Example:
         >>> from bundle.labels import feasible_grades
@@ -436,7 +438,7 @@ def audit_row(
         >>> decision = decide(opinion, feasible, [], Thresholds(), present=["EX"])
         >>> row = audit_row(
         ...     "idrid/train/1", decision, [], feasible=feasible, present=["EX"], probabilities=opinion,
-        ...     graders_GC=opinion[None], winner=0,
+        ...     graders_GC=opinion[None], winner=0, largest_px={"EX": 80},
         ... )
         >>> row["id"], row["decided"], row["feasible_1"], row["present_EX"], row["grader0_probability_2"]
         ('idrid/train/1', 2, False, True, 0.3)
@@ -444,6 +446,7 @@ def audit_row(
     row: dict[str, Any] = {"id": photograph} | asdict(decision) | {"winner": winner}
     del row["soft_label"]
     row |= {f"present_{lesion}": lesion in present for lesion in LESIONS}
+    row |= {f"largest_px_{lesion}": largest_px.get(lesion, 0) for lesion in LESIONS}
     row |= {f"feasible_{grade}": grade in feasible.grades for grade in GRADES}
     row |= _by_grade("probability", probabilities) | _by_grade("soft_label", decision.soft_label)
     for index, probabilities_C in enumerate(graders_GC):

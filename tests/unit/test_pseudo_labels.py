@@ -370,8 +370,9 @@ def row(name, probabilities=(0.1, 0.1, 0.1, 0.6, 0.1), feasible=R2, present=("HE
     found = support(*supported)
     decision = decide(p, feasible, found, Thresholds(), present=present)
     return audit_row(
-        name, decision, found, feasible=feasible, present=present, probabilities=p, graders_GC=graders, winner=winner
-    )
+        name, decision, found, feasible=feasible, present=present, probabilities=p, graders_GC=graders, winner=winner,
+        largest_px=dict.fromkeys(present, 40),
+    )  # fmt: skip
 
 
 def test_an_audit_row_is_flat_json_with_every_number():
@@ -379,7 +380,14 @@ def test_an_audit_row_is_flat_json_with_every_number():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert not any(isinstance(value, (list, tuple, dict)) for value in found.values())
     expected = {"id": "idrid/train/7", "decided": 3, "rule": "R2", "winner": 0, "present_HE": True, "feasible_1": False}
-    expected |= {"lift_3": 3.14, "optic_disc_3": None, "supported_2": False, "grader0_probability_3": 0.6}
+    expected |= {
+        "largest_px_HE": 40,
+        "largest_px_MA": 0,
+        "lift_3": 3.14,
+        "optic_disc_3": None,
+        "supported_2": False,
+        "grader0_probability_3": 0.6,
+    }
     assert {key: found[key] for key in expected} == expected
     assert found["soft_label_3"] > found["probability_3"]
 
