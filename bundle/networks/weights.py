@@ -131,18 +131,25 @@ def refuse_fused(path: str | os.PathLike) -> None:
         )
 
 
-def load_grader(path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> Grader:
+def load_grader(
+    path: str | os.PathLike, expected: Mapping[str, Any] | None = None, heat_map_stride: int = 32
+) -> Grader:
     """Build the grader that a weights file of stage 1 belongs to, with its temperature and the shift of its prior.
 
+    Args:
+        path: of the file.
+        expected: facts that must stand in it.
+        heat_map_stride: where Grad-CAM is to look (:class:`bundle.networks.graders.Grader`).
+
     Raises:
-        ValueError: if the file is missing, is no weights file, holds no grader of five grades, says another fact, or
-            names a temperature or class weights that are none.
+        ValueError: if the file is missing, is no weights file, holds no grader of five grades, says another fact,
+            names a temperature or class weights that are none, or is of a network that is not cut at that stride.
     """
     content = _read(path)
     architecture = content["facts"].get("architecture")
     if content["network"] != Grader.__name__ or architecture is None:
         raise ValueError(f"expected weights of a grader in {path}, got weights of {content['network']}")
-    grader = Grader(architecture, pretrained=False)
+    grader = Grader(architecture, pretrained=False, heat_map_stride=heat_map_stride)
     grader.temperature, grader.prior_shift = temperature_and_shift(_fill(grader, content, path, expected), path)
     return grader
 
@@ -198,8 +205,10 @@ def _read(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def load_graders(paths: Sequence[str | os.PathLike] | str, expected: Mapping[str, Any] | None = None) -> nn.ModuleList:
-    """Build every grader of a list of weights files.
+def load_graders(
+    paths: Sequence[str | os.PathLike] | str, expected: Mapping[str, Any] | None = None, heat_map_stride: int = 32
+) -> nn.ModuleList:
+    """Build every grader of a list of weights files, each as :func:`load_grader`.
 
     Raises:
         ValueError: if the list is empty, or for one of the files, as :func:`load_grader`.
@@ -215,7 +224,7 @@ def load_graders(paths: Sequence[str | os.PathLike] | str, expected: Mapping[str
         raise ValueError(
             "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
         )
-    return nn.ModuleList(load_grader(path, expected) for path in paths)
+    return nn.ModuleList(load_grader(path, expected, heat_map_stride) for path in paths)
 
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:

@@ -263,6 +263,7 @@ def test_a_proposal_has_the_word_of_every_grader_and_leaves_them_as_they_were(ba
     proposal = ProposalStep(graders)(engine(graders), batch)
     assert tuple(proposal["probabilities"].shape) == (2, 2, 5)
     assert tuple(proposal["maps"].shape) == (2, 2, 5, 64, 96)
+    assert proposal["grids"] == [(8, 12), (8, 12)]
     assert all(module.training for module in graders.modules())
     graders.eval()
     with torch.no_grad():

@@ -83,6 +83,16 @@ def test_graders_are_built_from_what_their_files_say(small_graders, tmp_path):
     assert len(load_graders(str(paths[0]))) == 1
 
 
+def test_graders_are_cut_where_heat_maps_are_asked_for(small_graders, tmp_path):
+    grader = Grader("resnext50_32x4d", False)
+    save_weights(tmp_path / "a.pt", grader, {"architecture": "resnext50_32x4d"})
+    image = torch.rand(1, 3, 64, 96)
+    strides = {32: (2, 3), 16: (4, 6)}
+    for stride, size in strides.items():
+        (found,) = load_graders([tmp_path / "a.pt"], heat_map_stride=stride).eval()
+        assert tuple(found.features(image).shape[-2:]) == size
+
+
 def test_a_grader_has_the_temperature_of_its_file_and_1_where_none_was_fitted(small_graders, tmp_path):
     facts = {"architecture": "resnext50_32x4d"}
     save_weights(tmp_path / "a.pt", Grader("resnext50_32x4d", False), {**facts, "temperature": 1.5})
