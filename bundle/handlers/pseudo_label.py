@@ -13,7 +13,16 @@ from bundle.files import write_csv_whole, write_json_whole
 from bundle.hand_over import save_pseudo_labels
 from bundle.labels import feasible_grades, lesions_large_enough
 from bundle.manifest import Manifest, Photograph
-from bundle.pseudo_labels import Thresholds, audit_row, combine, decide, evidence, haemorrhages_in_doubt, summarise
+from bundle.pseudo_labels import (
+    Thresholds,
+    audit_row,
+    check_grid,
+    combine,
+    decide,
+    evidence,
+    haemorrhages_in_doubt,
+    summarise,
+)
 from bundle.transforms import field_mask, largest_component_px, load_runs
 from ignite.engine import Engine, Events
 
@@ -90,16 +99,30 @@ class PseudoLabelHandler:
         return f"{file['path']} ({name})" if isinstance(file, Mapping) else f"{file} ({name})"
 
     def update(self, engine: Engine) -> None:
-        """Decide for each image of the batch."""
+        """Decide for each image of the batch.
+
+        Raises:
+            ValueError: if a grader's heat maps are on too coarse a grid (:func:`bundle.pseudo_labels.check_grid`).
+        """
         batch, output = engine.state.batch, engine.state.output
+        for grid_hw in output["grids"]:
+            check_grid(grid_hw, batch["image"].shape[-1], self.thresholds)
         for index, name in enumerate(batch["id"]):
             arrays = {key: batch[key][index].cpu().numpy() for key in ("image", "lesions", "optic_disc", "field_px")}
             proposals = output["probabilities"][index].numpy(), output["maps"][index].numpy()
-            self._decide(name, arrays, *proposals)
+            self._decide(name, arrays, *proposals, grids=output["grids"])
 
-    def _decide(self, name: str, arrays: Mapping[str, np.ndarray], graders_GC: np.ndarray, maps: np.ndarray) -> None:
+    def _decide(
+        self,
+        name: str,
+        arrays: Mapping[str, np.ndarray],
+        graders_GC: np.ndarray,
+        maps: np.ndarray,
+        grids: Sequence[tuple[int, int]],
+    ) -> None:
         probabilities, winner = combine(graders_GC, self.mode)
         heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]
+        heard = grids if winner is None else [grids[winner]]
         lesions_HW, photograph = arrays["lesions"][0], self.photographs[name]
         largest_px = largest_components_px(self.manifest, photograph)
         present = lesions_large_enough(largest_px, float(arrays["field_px"]), self.min_area_ppm)
@@ -109,7 +132,7 @@ class PseudoLabelHandler:
             present, photograph.annotated, in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical
         )
         disc = arrays["optic_disc"][0] > 0 if photograph.optic_disc is not None else None
-        found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds)
+        found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds, grids=heard)
         decision = decide(probabilities, feasible, found, self.thresholds, present=present)
         row = audit_row(
             name, decision, found, feasible=feasible, present=present, probabilities=probabilities,

@@ -59,8 +59,8 @@ Classifier = Any
 class Grader(nn.Module):
     """An ImageNet classifier whose last layer gives the five grades (Liu & Huang 2023, section 3.1 and table 1).
 
-    ``forward(x) = head(features(x))``, wherever it is cut; Grad-CAM looks at ``features``. The architectures are those of
-    Xie et al. (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017) and Zoph et al. (NASNet, CVPR 2018).
+    ``forward(x) = head(features(x))``, wherever it is cut; Grad-CAM looks at ``features``. The architectures are those
+    of Xie et al. (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017) and Zoph et al. (NASNet, CVPR 2018).
 
     Args:
         architecture: one of ``KNOWN_ARCHITECTURES``, the names of torchvision, or of timm where torchvision has none.

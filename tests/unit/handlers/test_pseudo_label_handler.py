@@ -21,6 +21,7 @@ from PIL import Image
 HEIGHT, WIDTH = 40, 60
 EXUDATE = {"EX": (80, 80)}
 """Height and width in native pixels, ten of which are one of the network's."""
+GRIDS = [(8, 12), (10, 15)]
 GRADERS = torch.tensor([[0.5, 0.1, 0.1, 0.2, 0.1], [0.6, 0.0, 0.2, 0.1, 0.1]])
 
 
@@ -76,7 +77,7 @@ def maps():
     return found
 
 
-def label(tmp_path, batches=None, known=None, outlines=EXUDATE, heat=None, **settings):
+def label(tmp_path, batches=None, known=None, outlines=EXUDATE, heat=None, grids=GRIDS, **settings):
     """Run the handler on photographs with such native outlines; return its rows and the metrics of its engine."""
     masks = tmp_path.with_name("masks")
     masks.mkdir(exist_ok=True)
@@ -84,7 +85,7 @@ def label(tmp_path, batches=None, known=None, outlines=EXUDATE, heat=None, **set
     rows = manifest(masks, outlines, **(known or {}))
     handler = PseudoLabelHandler(str(tmp_path), rows, {"graders": ["c" * 64]}, **settings)
     shown = maps() if heat is None else heat
-    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": shown})
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": shown, "grids": grids})
     handler.attach(engine)
     engine.run(batches or [batch()])
     return handler.rows, engine.state.metrics
@@ -113,7 +114,7 @@ def test_stage_two_reads_what_is_handed_over(tmp_path):
     assert found.weight == row["weight"]
     settings = json.loads((tmp_path / "pseudo_labels.json").read_text())["settings"]
     assert (settings["graders"], settings["combine"]) == (["c" * 64], "max_confidence")
-    assert settings["thresholds"]["lift_min"] == 2.0
+    assert settings["thresholds"]["lift_min"] == 0.25
 
 
 def test_where_the_true_grade_is_known_it_is_told_and_scored(tmp_path):
@@ -164,9 +165,33 @@ def test_each_image_is_drawn_into_a_jpeg_as_the_network_saw_it(tmp_path):
     assert row["decided"] == 2
 
 
+def test_lift_and_coverage_are_held_against_the_grid_of_the_grader_that_is_heard(tmp_path):
+    """The maps are at the size of the image; only the grid says what could have been reached."""
+    by_grid = [label(tmp_path, grids=[(8, 12), grid])[0][0] for grid in ((10, 15), (40, 60))]
+    assert by_grid[0]["lift_2"] == by_grid[1]["lift_2"]
+    assert by_grid[0]["relative_lift_2"] > by_grid[1]["relative_lift_2"]
+    (mean,), _ = label(tmp_path, mode="log_mean")
+    assert mean["relative_lift_2"] > 0
+    assert mean["relative_coverage_2"] > 0
+
+
+def test_heat_maps_on_too_coarse_a_grid_end_the_run(tmp_path):
+    message = r"grid of 8x8 or more, got 4x6 at image_size 60: .* or lower thresholds::grid_min"
+    with pytest.raises(ValueError, match=message):
+        label(tmp_path, grids=[(8, 12), (4, 6)])
+    assert not list(tmp_path.iterdir())
+    label(tmp_path, grids=[(8, 12), (4, 6)], thresholds=Thresholds(grid_min=4))
+
+
+def test_a_row_says_what_is_taught_and_whether_heat_maps_decided(tmp_path):
+    (row,), metrics = label(tmp_path)
+    assert (row["taught"], row["changed_by_heat"]) == (2, False)
+    assert (metrics["labels/n_supported"], metrics["labels/n_changed_by_heat"]) == (1, 0)
+
+
 def test_a_second_run_does_not_remember_the_first(tmp_path):
     handler = PseudoLabelHandler(str(tmp_path), manifest(), {})
-    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps()})
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps(), "grids": GRIDS})
     handler.attach(engine)
     for _ in range(2):
         engine.run([batch()])
