@@ -21,10 +21,12 @@ class GradeMaps(NamedTuple):
         logits: ``(N, 5)``, float32, on the CPU.
         maps: ``(N, 5, H, W)`` in [0, 1], float32, on the CPU; each map is scaled by its own range, and a grade
             that nothing speaks for has a map of zeros.
+        grid_hw: height and width of the activations that the maps were made on.
     """
 
     logits: Tensor
     maps: Tensor
+    grid_hw: tuple[int, int]
 
 
 class NonFiniteLogits(ValueError):
@@ -43,7 +45,7 @@ class NonFiniteLogits(ValueError):
 
 
 class Grader(Protocol):
-    """An ``nn.Module`` cut after its last convolutional stage: ``forward(x) = head(features(x))``."""
+    """An ``nn.Module`` cut after one of its convolutional stages: ``forward(x) = head(features(x))``."""
 
     def features(self, image: Tensor) -> Tensor:
         """Map images ``(N, 3, H, W)`` in [0, 1] to activations ``(N, C, h, w)``."""
@@ -102,7 +104,8 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
         _check_logits(grader, logits, len(images_N3HW))
         with torch.enable_grad():
             maps = _head_maps(grader, activations_NChw, images_N3HW.shape[-2:])
-    return GradeMaps(logits.float().cpu(), torch.from_numpy(maps))
+    height, width = activations_NChw.shape[-2:]
+    return GradeMaps(logits.float().cpu(), torch.from_numpy(maps), (height, width))
 
 
 class _AfterFeatures(nn.Module):

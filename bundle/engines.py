@@ -289,31 +289,37 @@ class ProposalStep:
     """Stage 1: what every grader says of a batch, with the heat maps of all five grades.
 
     Returns ``probabilities (N, G, 5)`` and ``maps (N, G, 5, H, W)`` for ``G`` graders. A grader's probabilities are
-    ``softmax(logits / T)`` with the temperature ``T`` that was fitted for it; its maps are of the logits themselves.
+    ``softmax(logits / T - log w)`` with the temperature ``T`` that was fitted for it and the class weights ``w`` of its
+    training (:func:`bundle.networks.graders.prior_shift`); its maps are of the logits themselves. ``grids`` has the
+    height and width of the activations that each grader's maps were made on.
 
     Example:
         >>> from types import SimpleNamespace as Some
         >>> grader = nn.Linear(3, 5)
         >>> grader.bias.data = torch.tensor([1.0, 1.0, 1.0, 1.0, 16.0]).log()
-        >>> grader.features, grader.temperature = nn.AvgPool2d(8), 2.0
+        >>> grader.features, grader.temperature, grader.prior_shift = nn.AvgPool2d(8), 2.0, (0.0,) * 5
         >>> grader.head = lambda features: grader(features.mean(dim=(2, 3)))
         >>> engine = Some(state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
         >>> found = ProposalStep([grader])(engine, {"image": torch.zeros(1, 3, 16, 24)})
         >>> found["probabilities"]  # as 1 to the root of 16
         tensor([[[0.1250, 0.1250, 0.1250, 0.1250, 0.5000]]])
+        >>> found["grids"]
+        [(2, 3)]
     """
 
     def __init__(self, graders: Sequence[Grader]) -> None:
         self.graders = list(graders)
 
     @says_what_to_lower
-    def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
+    def __call__(self, engine: Any, batch: Batch) -> dict[str, Any]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
-        probabilities, maps = [], []
+        probabilities, maps, grids = [], [], []
         for grader in self.graders:
             with eval_mode(grader):
                 found = grade_maps(grader.to(image.device), image)
-            probabilities.append((found.logits / grader.temperature).softmax(dim=1))
+            logits = found.logits / grader.temperature - torch.tensor(grader.prior_shift)
+            probabilities.append(logits.softmax(dim=1))
             maps.append(found.maps)
+            grids.append(found.grid_hw)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return {"probabilities": torch.stack(probabilities, dim=1), "maps": torch.stack(maps, dim=1)}
+        return {"probabilities": torch.stack(probabilities, dim=1), "maps": torch.stack(maps, dim=1), "grids": grids}

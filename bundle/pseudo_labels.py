@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from bundle.labels import GRADES, LESION_NAMES, LESIONS, Feasible
 from scipy.stats import binomtest
@@ -17,19 +18,34 @@ from sklearn.metrics import cohen_kappa_score
 
 MODES = ("max_confidence", "log_mean")
 
+_HIGHEST = {
+    "confidence_min": len(GRADES), "evidence_gain": math.inf, "few_haemorrhages": math.inf, "grid_min": math.inf,
+}  # fmt: skip
+"""Of the thresholds that are no shares."""
+
+SMALLEST_RANGE = 1e-7
+"""Added to the largest value of a map before it is divided by it, as pytorch-grad-cam does."""
+
+SHARE_MIN = 1e-6
+"""Of a grade in a soft label where its logarithm is taken: one photograph whose true grade is ruled out costs 13.8."""
+
+NO_GAIN = 1e-6
+"""A perfect map that gains no more than this over chance is taken to gain nothing: it is the error of sums."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
     """Where the decision rules draw their lines; the paper gives none of these values.
 
     Attributes:
-        lift_min: a supporting heat map has this many times the energy on lesions that chance would put there.
-        coverage_min: and its hot part covers at least this share of the lesions.
+        lift_min: a supporting heat map gains over chance at least this share of what a perfect map of its grid gains.
+        coverage_min: and its hot part covers at least this share of the lesions that a perfect map covers.
         optic_disc_max: and at most this share of its hot part lies on the optic disc.
         hot: the hot part of a heat map is where it reaches this value.
         halo: lesions are widened by this share of the image's width, for heat maps are coarse.
         feasible_mass_min: below this probability of all feasible grades together, abstain.
-        confidence_min: and below this share of the likeliest of them.
+        confidence_min: and where the share of the likeliest of them is less than this many times the uniform one.
+        grid_min: heat maps on a grid with fewer rows or columns are refused; on 2x2 they say nothing.
         evidence_gain: log of the factor by which support raises a grade in the soft label.
         few_haemorrhages: up to so many haemorrhages, all tiny and without exudates, may be microaneurysms: rule R2'.
             0 switches the rule off.
@@ -37,7 +53,7 @@ class Thresholds:
         name_atypical: whether exudates without any red lesion are named R2'' rather than R2.
 
     Raises:
-        ValueError: if a share is not in [0, 1], or a value is negative or not finite.
+        ValueError: if a share is not in [0, 1], or a value is negative, not finite or too large.
 
     Example:
         >>> Thresholds(coverage_min=1.5)
@@ -46,21 +62,22 @@ class Thresholds:
         ValueError: expected threshold coverage_min in [0, 1.0], got 1.5
     """
 
-    lift_min: float = 2.0
-    coverage_min: float = 0.1
+    lift_min: float = 0.25
+    coverage_min: float = 0.25
     optic_disc_max: float = 0.3
     hot: float = 0.5
     halo: float = 0.01
     feasible_mass_min: float = 0.2
-    confidence_min: float = 0.4
+    confidence_min: float = 1.2
     evidence_gain: float = 1.0
     few_haemorrhages: int = 0
     tiny: float = 0.0087
     name_atypical: bool = False
+    grid_min: int = 8
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            highest = math.inf if name in ("lift_min", "evidence_gain", "few_haemorrhages") else 1.0
+            highest = _HIGHEST.get(name, 1.0)
             if not (0 <= value <= highest and math.isfinite(value)):
                 raise ValueError(f"expected threshold {name} in [0, {highest}], got {value}")
         if self.hot == 0:
@@ -80,6 +97,9 @@ class Evidence:
         lift: energy over the lesions' share of the field of view, 1 by chance; None without lesions.
         supported: whether the lesions support this grade: membership in H.
         empty: whether the heat map is zero everywhere, so that it says nothing.
+        relative_lift: what the lift gains over chance, as a share of what a perfect map gains: 0 by chance, 1 as a
+            perfect map, more where the heat keeps to a few of the lesions; None where a perfect map gains nothing.
+        relative_coverage: coverage over that of a perfect map; None where that one covers nothing.
     """
 
     grade: int
@@ -90,6 +110,8 @@ class Evidence:
     lift: float | None
     supported: bool
     empty: bool = False
+    relative_lift: float | None = None
+    relative_coverage: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +128,7 @@ class Decision:
         weight: of this image in the grading loss: the feasible probability, 0 after abstaining, 1 where only one
             grade is feasible.
         soft_label: five numbers that sum to 1, zero outside the feasible grades.
+        changed_by_heat: whether another grade would be decided without any heat map.
     """
 
     proposed: int
@@ -116,6 +139,12 @@ class Decision:
     confidence: float
     weight: float
     soft_label: tuple[float, ...]
+    changed_by_heat: bool = False
+
+    @property
+    def taught(self) -> int | None:
+        """The likeliest grade of the soft label, the first of equals; None where nothing is taught."""
+        return self.soft_label.index(max(self.soft_label)) if self.weight > 0 else None
 
 
 def combine(probabilities_GC: np.ndarray, mode: str) -> tuple[np.ndarray, int | None]:
@@ -162,30 +191,6 @@ def _distribution(probabilities: np.ndarray) -> np.ndarray:
     return p / p.sum()
 
 
-def present_lesions(label_map_HW: np.ndarray, min_area_px: int = 1) -> tuple[str, ...]:
-    """Name the lesions of a label map that have a connected component (8 neighbours) of ``min_area_px`` or more.
-
-    Raises:
-        ValueError: if the label map is not two-dimensional or holds a value that is no class.
-
-    Example:
-        >>> present_lesions(np.array([[0, 1, 0, 3, 3]])), present_lesions(np.array([[0, 1, 0, 3, 3]]), min_area_px=2)
-        (('MA', 'EX'), ('EX',))
-    """
-    label_map = np.asarray(label_map_HW)
-    if label_map.ndim != 2 or label_map.min() < 0 or label_map.max() > len(LESIONS):
-        raise ValueError(f"expected a label map (H, W) of 0-{len(LESIONS)}, got shape {label_map.shape}")
-    return tuple(
-        lesion
-        for value, lesion in enumerate(LESIONS, start=1)
-        if _largest_component_px(label_map == value) >= max(min_area_px, 1)
-    )
-
-
-def _largest_component_px(mask_HW: np.ndarray) -> int:
-    return int(np.bincount(label(mask_HW, connectivity=2)[mask_HW], minlength=1).max())
-
-
 def haemorrhages_in_doubt(label_map_HW: np.ndarray, field_HW: np.ndarray, thresholds: Thresholds) -> tuple[str, ...]:
     """Return ``("HE",)`` where all haemorrhages together are so few and small that they may be microaneurysms.
 
@@ -211,19 +216,85 @@ def haemorrhages_in_doubt(label_map_HW: np.ndarray, field_HW: np.ndarray, thresh
     return ("HE",) if few and areas_px.max() <= thresholds.tiny**2 * field_HW.sum() else ()
 
 
+def check_grid(grid_hw: tuple[int, int], image_size: int, thresholds: Thresholds) -> None:
+    """Refuse heat maps on a grid that is too coarse to tell lesions from what lies beside them.
+
+    Args:
+        grid_hw: height and width of the activations that heat maps are made on.
+        image_size: side of the images, in pixels.
+        thresholds: ``grid_min`` is what a grid needs.
+
+    Raises:
+        ValueError: if it has fewer rows or columns.
+
+    Example:
+        >>> check_grid((8, 8), 256, Thresholds())
+        >>> check_grid((3, 3), 96, Thresholds())
+        Traceback (most recent call last):
+            ...
+        ValueError: expected heat maps on a grid of 8x8 or more, got 3x3 at image_size 96: a lesion fills a part of \
+one cell there; raise image_size to 256, take heat_map_stride 16 (from image_size 128 on), or lower thresholds::grid_min
+    """
+    least = thresholds.grid_min
+    if min(grid_hw) >= least:
+        return
+    stride = image_size // min(grid_hw)
+    finer = f" take heat_map_stride 16 (from image_size {16 * least} on)," if stride > 16 else ""
+    raise ValueError(
+        f"expected heat maps on a grid of {least}x{least} or more, got {grid_hw[0]}x{grid_hw[1]} at image_size "
+        f"{image_size}: a lesion fills a part of one cell there; raise image_size to {stride * least},{finer} or lower "
+        f"thresholds::grid_min"
+    )
+
+
+def perfect_map(lesions_HW: np.ndarray, grid_hw: tuple[int, int]) -> np.ndarray:
+    """Return the best heat map that a grid allows: the share of lesions in each of its cells.
+
+    It is brought back to the size of the image and scaled to [0, 1] as pytorch-grad-cam does it with real maps.
+
+    Args:
+        lesions_HW: bool, with at least one pixel.
+        grid_hw: height and width of the grid.
+
+    Returns:
+        ``(H, W)``, float32.
+
+    Example:
+        >>> lesions = np.zeros((4, 8), dtype=bool)
+        >>> lesions[:2, 2:4] = True
+        >>> perfect_map(lesions, (2, 4)).round(2)[[0, 3]]  # bilinear: what fills a cell reaches into its neighbours
+        array([[0.  , 0.33, 1.  , 1.  , 0.33, 0.  , 0.  , 0.  ],
+               [0.  , 0.  , 0.  , 0.  , 0.  , 0.  , 0.  , 0.  ]], dtype=float32)
+    """
+    (height, width), (rows, columns) = lesions_HW.shape, grid_hw
+    shares = cv2.resize(lesions_HW.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    return _scaled(cv2.resize(_scaled(shares), (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _scaled(heat: np.ndarray) -> np.ndarray:
+    above = heat - heat.min()
+    return above / (SMALLEST_RANGE + above.max())
+
+
 def evidence(
     maps_5HW: np.ndarray,
     lesions_HW: np.ndarray,
     optic_disc_HW: np.ndarray | None,
     field_HW: np.ndarray,
     thresholds: Thresholds,
+    *,
+    grids: Sequence[tuple[int, int]],
 ) -> tuple[Evidence, ...]:
     """Measure how the heat map of every grade lies on the outlined lesions.
 
     With the map A, its hot part ``B = {A >= hot}``, the widened lesions M, optic disc O and field of view V:
     ``energy = sum(A M) / sum(A)``, ``hit = |B M| / |B|``, ``optic_disc = |B O| / |B|``, ``coverage = |B M| / |M|``,
-    ``lift = energy / (|M| / |V|)``. A grade is supported where lift and coverage are high enough and the share on
-    the optic disc is low enough; without lesions none is. A share of nothing, as in a map of zeros, is 0.
+    ``lift = energy / (|M| / |V|)``. A share of nothing, as in a map of zeros, is 0.
+
+    No map reaches more than its grid allows. So lift and coverage are held against those of the perfect map of the same
+    grid (:func:`perfect_map` of M), measured by the same formulas: ``relative_lift = (lift - 1) / (lift_perfect - 1)``
+    and ``relative_coverage = coverage / coverage_perfect``. A grade is supported where both are high enough and the
+    share on the optic disc is low enough; without lesions none is.
 
     Args:
         maps_5HW: in [0, 1], one per grade.
@@ -231,24 +302,36 @@ def evidence(
         optic_disc_HW: bool, or None where it is not outlined: then it is not tested.
         field_HW: bool, the field of view.
         thresholds: see there.
+        grids: height and width of the activations that the maps were made on; of several, maps and perfect maps are
+            the mean.
 
     Raises:
-        ValueError: if shapes or types do not match, a map leaves [0, 1], or the field of view is empty.
+        ValueError: if shapes or types do not match, a map leaves [0, 1], there is no grid, or the field of view is
+            empty.
 
     Example:
         >>> maps, lesions = np.zeros((5, 4, 6)), np.zeros((4, 6), dtype=bool)
         >>> maps[2, 1, 2:4], lesions[1, 2:5] = 1, True
-        >>> found = evidence(maps, lesions, None, np.ones((4, 6), dtype=bool), Thresholds(halo=0.0))
+        >>> field, thresholds = np.ones((4, 6), dtype=bool), Thresholds(halo=0.0)
+        >>> found = evidence(maps, lesions, None, field, thresholds, grids=[(4, 6)])  # as fine as the image
         >>> round(found[2].coverage, 3), found[2].lift, found[2].supported  # 2 of 3 pixels; 1 / (3 / 24)
         (0.667, 8.0, True)
+        >>> found[2].relative_lift
+        1.0
     """
     maps = np.asarray(maps_5HW, dtype=np.float64)
     _check_maps(maps, [lesions_HW, field_HW] + ([] if optic_disc_HW is None else [optic_disc_HW]))
     if not field_HW.any():
         raise ValueError("expected a field of view with at least one pixel, got an empty one")
+    if not grids:
+        raise ValueError("expected the grid (h, w) of the activations that the heat maps were made on, got none")
     halo_px = thresholds.halo * maps.shape[2]
     lesions = isotropic_dilation(lesions_HW, halo_px) & field_HW
-    return tuple(_weigh(grade, maps[grade], lesions, optic_disc_HW, field_HW, thresholds) for grade in GRADES)
+    best = None
+    if lesions.any():
+        perfect = np.mean([perfect_map(lesions, grid_hw) for grid_hw in grids], axis=0)
+        best = _on_lesions(perfect, lesions, field_HW, thresholds.hot)
+    return tuple(_weigh(grade, maps[grade], lesions, optic_disc_HW, field_HW, best, thresholds) for grade in GRADES)
 
 
 def _check_maps(maps: np.ndarray, masks: Sequence[np.ndarray]) -> None:
@@ -261,42 +344,65 @@ def _check_maps(maps: np.ndarray, masks: Sequence[np.ndarray]) -> None:
         raise ValueError(f"expected heat maps in [0, 1], got values from {maps.min()} to {maps.max()}")
 
 
+class _OnLesions(NamedTuple):
+    """What a heat map reaches on lesions that are there."""
+
+    energy: float
+    coverage: float
+    lift: float
+
+
+def _on_lesions(heat: np.ndarray, lesions: np.ndarray, field: np.ndarray, hot: float) -> _OnLesions:
+    energy = _share(heat[lesions].sum(), heat.sum())
+    coverage = _share(((heat >= hot) & lesions).sum(), lesions.sum())
+    return _OnLesions(energy, coverage, lift=energy / _share(lesions.sum(), field.sum()))
+
+
 def _weigh(
     grade: int,
     heat: np.ndarray,
     lesions: np.ndarray,
     optic_disc: np.ndarray | None,
     field: np.ndarray,
+    best: _OnLesions | None,
     thresholds: Thresholds,
 ) -> Evidence:
     hot = heat >= thresholds.hot
-    energy = _share(heat[lesions].sum(), heat.sum())
     on_disc = None if optic_disc is None else _share((hot & optic_disc).sum(), hot.sum())
-    coverage = lift = None
-    if lesions.any():
-        coverage = _share((hot & lesions).sum(), lesions.sum())
-        lift = energy / _share(lesions.sum(), field.sum())
+    found = None if best is None else _on_lesions(heat, lesions, field, thresholds.hot)
+    relative_lift = relative_coverage = None
+    if found is not None and best is not None:
+        relative_lift = _relative(found.lift, best.lift, chance=1.0)
+        relative_coverage = _relative(found.coverage, best.coverage, chance=0.0)
     return Evidence(
         grade=grade,
-        energy=energy,
+        energy=0.0 if found is None else found.energy,
         hit=_share((hot & lesions).sum(), hot.sum()),
         optic_disc=on_disc,
-        coverage=coverage,
-        lift=lift,
-        supported=_supported(on_disc, coverage, lift, thresholds),
+        coverage=None if found is None else found.coverage,
+        lift=None if found is None else found.lift,
+        supported=_supported(on_disc, relative_coverage, relative_lift, thresholds),
         empty=not heat.any(),
+        relative_lift=relative_lift,
+        relative_coverage=relative_coverage,
     )
+
+
+def _relative(value: float, best: float, chance: float) -> float | None:
+    return None if best - chance <= NO_GAIN else (value - chance) / (best - chance)
 
 
 def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole > 0 else 0.0
 
 
-def _supported(on_disc: float | None, coverage: float | None, lift: float | None, thresholds: Thresholds) -> bool:
-    if coverage is None or lift is None:
+def _supported(
+    on_disc: float | None, relative_coverage: float | None, relative_lift: float | None, thresholds: Thresholds
+) -> bool:
+    if relative_coverage is None or relative_lift is None:
         return False
     off_disc = on_disc is None or on_disc <= thresholds.optic_disc_max
-    return off_disc and lift >= thresholds.lift_min and coverage >= thresholds.coverage_min
+    return off_disc and relative_lift >= thresholds.lift_min and relative_coverage >= thresholds.coverage_min
 
 
 def decide(
@@ -311,9 +417,10 @@ def decide(
 
     With the feasible grades F and the supported ones H: the likeliest grade of ``F & H`` is decided, or that of F
     where ``F & H`` is empty. The soft label is ``q_c ~ 1[c in F] p_c exp(evidence_gain 1[c in H])`` and the weight
-    ``w = sum_{c in F} p_c``. Where w or the confidence is too low, the decision is to abstain, with weight 0; where
-    no feasible grade has any probability, the soft label is uniform over F besides. Where F is one grade, the outlines
-    alone decide it: its weight is 1, whatever the graders say.
+    ``w = sum_{c in F} p_c``. Where w is too low, or the confidence below ``confidence_min / |F|`` (``1 / |F|`` is the
+    uniform share), the decision is to abstain, with weight 0; where no feasible grade has any probability, the soft
+    label is uniform over F besides. Where F is one grade, the outlines alone decide it: its weight is 1, whatever the
+    graders say.
 
     The soft label stays a compromise: its largest entry need not be the decided grade.
 
@@ -338,11 +445,12 @@ def decide(
     allowed = np.isin(GRADES, list(feasible.grades))
     supported = np.isin(GRADES, [e.grade for e in evidence if e.supported]) & allowed
     proposed, mass = int(p.argmax()), float(p[allowed].sum())
-    candidates = supported if supported.any() else allowed
-    decided = int(np.where(candidates, p, -1).argmax())
+    likeliest = int(np.where(allowed, p, -1).argmax())
+    decided = int(np.where(supported, p, -1).argmax()) if supported.any() else likeliest
     confidence = _share(p[allowed].max(), mass)
     certain = len(feasible.grades) == 1
-    doubtful = mass < thresholds.feasible_mass_min or confidence < thresholds.confidence_min or mass == 0
+    unsure = confidence < thresholds.confidence_min / len(feasible.grades)
+    doubtful = mass < thresholds.feasible_mass_min or unsure or mass == 0
     abstain = doubtful and not certain
     kept = "keep" if decided == proposed else "move"
     reason = _reason(proposed, decided, feasible, evidence, present)
@@ -351,10 +459,11 @@ def decide(
         decided=decided,
         action="abstain" if abstain else kept,
         rule=feasible.rule,
-        reason=reason + (_doubt(mass, confidence, thresholds) if abstain else ""),
+        reason=reason + (_doubt(mass, confidence, len(feasible.grades), thresholds) if abstain else ""),
         confidence=confidence,
         weight=1.0 if certain else 0.0 if abstain else mass,
         soft_label=tuple(_soft_label(p, allowed, supported, thresholds.evidence_gain).tolist()),
+        changed_by_heat=decided != likeliest,
     )
 
 
@@ -406,13 +515,15 @@ def _where_the_heat_lies(proposed: int, decided: int, feasible: Feasible, eviden
     if found is None or not found.supported:
         return "no heat map of a feasible grade lies on the lesions: "
     unlike = f", that of grade {proposed} does not" if proposed in feasible.grades and proposed != decided else ""
-    return f"the heat map of grade {decided} lies on the lesions (lift {found.lift:.1f}){unlike}: "
+    lift = f"lift {found.lift:.1f}, {found.relative_lift:.0%} of a perfect map's gain"
+    return f"the heat map of grade {decided} lies on the lesions ({lift}){unlike}: "
 
 
-def _doubt(mass: float, confidence: float, thresholds: Thresholds) -> str:
+def _doubt(mass: float, confidence: float, feasible_count: int, thresholds: Thresholds) -> str:
     if mass == 0 or mass < thresholds.feasible_mass_min:
         return f", yet not taught, for the feasible grades had a probability of only {mass:.2f}"
-    return f", yet not taught, for the likeliest feasible grade has a share of only {confidence:.2f}"
+    share = f"has a share of only {confidence:.2f}"
+    return f", yet not taught, for the likeliest of the {feasible_count} feasible grades {share}"
 
 
 def audit_row(
@@ -425,10 +536,13 @@ def audit_row(
     probabilities: np.ndarray,
     graders_GC: np.ndarray,
     winner: int | None,
+    largest_px: Mapping[str, int],
 ) -> dict[str, Any]:
     """Lay out one decision with every number that it rests on, flat, for JSON or a spreadsheet.
 
     Columns of one grade end in ``_<grade>``, those of one grader begin with ``grader<index>_``; None is undefined.
+    ``largest_px_<lesion>`` is the largest component of a lesion, in native pixels. ``taught`` is the likeliest grade of
+    the soft label, None where nothing is taught.
 
     Example:
         >>> from bundle.labels import feasible_grades
@@ -436,14 +550,15 @@ def audit_row(
         >>> decision = decide(opinion, feasible, [], Thresholds(), present=["EX"])
         >>> row = audit_row(
         ...     "idrid/train/1", decision, [], feasible=feasible, present=["EX"], probabilities=opinion,
-        ...     graders_GC=opinion[None], winner=0,
+        ...     graders_GC=opinion[None], winner=0, largest_px={"EX": 80},
         ... )
         >>> row["id"], row["decided"], row["feasible_1"], row["present_EX"], row["grader0_probability_2"]
         ('idrid/train/1', 2, False, True, 0.3)
     """
-    row: dict[str, Any] = {"id": photograph} | asdict(decision) | {"winner": winner}
+    row: dict[str, Any] = {"id": photograph} | asdict(decision) | {"taught": decision.taught, "winner": winner}
     del row["soft_label"]
     row |= {f"present_{lesion}": lesion in present for lesion in LESIONS}
+    row |= {f"largest_px_{lesion}": largest_px.get(lesion, 0) for lesion in LESIONS}
     row |= {f"feasible_{grade}": grade in feasible.grades for grade in GRADES}
     row |= _by_grade("probability", probabilities) | _by_grade("soft_label", decision.soft_label)
     for index, probabilities_C in enumerate(graders_GC):
@@ -462,9 +577,12 @@ def summarise(
 ) -> dict[str, Any]:
     """Score the pseudo-labels wherever the true grade is known.
 
-    ``proposed/*`` and ``decided/*`` are over all images of known grade, ``taught/*`` over those that were not
-    abstained on, ``majority/accuracy`` is what the most frequent true grade scores everywhere. ``gain/*`` is decided
-    minus proposed on the same images. ``truth_feasible`` is how often the true grade is among the feasible ones, also
+    ``proposed/*`` and ``decided/*`` are over all images of known grade, ``taught/*`` over those that were not abstained
+    on: the likeliest grade of their soft label, and ``taught/log_probability``, the mean log of its share for the true
+    grade, no share being taken for less than ``SHARE_MIN``. ``majority/accuracy`` is what the most frequent true grade
+    scores everywhere. ``gain/*`` is decided minus proposed on the same images. ``n_supported`` counts the images with a
+    feasible grade whose heat map lies on the lesions, ``n_changed_by_heat`` those that another grade would be decided
+    for without any heat map. ``truth_feasible`` is how often the true grade is among the feasible ones, also
     per rule. ``*_low`` and ``*_high`` bound 95 % intervals: Wilson's for proportions, the bootstrap over images for
     kappa and for the gain, whose two sides share each resample. What is undefined is None.
 
@@ -475,22 +593,28 @@ def summarise(
         resamples: of the bootstrap.
 
     Example:
-        >>> row = {"id": "7", "proposed": 0, "decided": 2, "action": "move", "weight": 0.5}
-        >>> found = summarise([row | {"rule": "R2", "feasible_2": True}], true_grades={"7": 2}, resamples=10)
+        >>> row = {"id": "7", "proposed": 0, "decided": 2, "taught": 2, "soft_label_2": 0.5, "action": "move"}
+        >>> row |= {"weight": 0.5, "rule": "R2", "feasible_2": True, "changed_by_heat": False}
+        >>> found = summarise([row], true_grades={"7": 2}, resamples=10)
         >>> found["n_move"], found["gain/accuracy"], found["R2/truth_feasible"]
         (1, 1.0, 1.0)
+        >>> round(found["taught/log_probability"], 3)  # log 0.5
+        -0.693
     """
     known = [row for row in rows if row["id"] in true_grades]
     taught = [row for row in known if row["weight"] > 0]
     summary: dict[str, Any] = {"n": len(rows), "n_known": len(known), "n_taught": len(taught)}
     actions = Counter(row["action"] for row in rows)
     summary |= {f"n_{action}": actions[action] for action in ("keep", "move", "abstain")}
+    summary["n_supported"] = sum(map(_has_support, rows))
+    summary["n_changed_by_heat"] = sum(bool(row["changed_by_heat"]) for row in rows)
     proposed, decided, of_taught = (
         _score(group, column, true_grades, seed, resamples)
-        for group, column in ((known, "proposed"), (known, "decided"), (taught, "decided"))
+        for group, column in ((known, "proposed"), (known, "decided"), (taught, "taught"))
     )
     for name, scored in (("proposed", proposed), ("decided", decided), ("taught", of_taught)):
         summary |= _agreement(name, scored)
+    summary |= _with_bounds("taught/log_probability", _log_probabilities(taught, true_grades, seed, resamples))
     summary |= _with_bounds("gain/accuracy", decided.accuracy - proposed.accuracy)
     summary |= _with_bounds("gain/quadratic_kappa", decided.kappa - proposed.kappa)
     truths = Counter(true_grades[row["id"]] for row in known)
@@ -514,11 +638,29 @@ def _score(
         return _Scored(0, 0, np.array([np.nan]), np.array([np.nan]))
     truth = np.array([true_grades[row["id"]] for row in rows], dtype=int)
     found = np.array([row[column] for row in rows], dtype=int)
-    drawn = np.random.default_rng(seed).integers(len(rows), size=(resamples, len(rows)))
-    draws = np.concatenate([np.arange(len(rows))[None], drawn])
+    draws = _draws(len(rows), seed, resamples)
     kappa = np.array([_quadratic_kappa(truth[draw], found[draw]) for draw in draws])
     hits = truth == found
     return _Scored(int(hits.sum()), len(rows), hits[draws].mean(axis=1), kappa)
+
+
+def _draws(count: int, seed: int, resamples: int) -> np.ndarray:
+    """Return the images themselves, and below them each resample: ``(1 + resamples, count)``."""
+    drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    return np.concatenate([np.arange(count)[None], drawn])
+
+
+def _has_support(row: Mapping[str, Any]) -> bool:
+    return any(row.get(f"supported_{grade}") and row.get(f"feasible_{grade}") for grade in GRADES)
+
+
+def _log_probabilities(
+    rows: Sequence[Mapping[str, Any]], true_grades: Mapping[str, int], seed: int, resamples: int
+) -> np.ndarray:
+    if not rows:
+        return np.array([np.nan])
+    shares = np.array([row[f"soft_label_{true_grades[row['id']]}"] for row in rows])
+    return np.log(np.maximum(shares, SHARE_MIN))[_draws(len(rows), seed, resamples)].mean(axis=1)
 
 
 def _agreement(name: str, scored: _Scored) -> dict[str, float | None]:

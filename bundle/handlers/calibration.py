@@ -1,6 +1,6 @@
 """What a grader's training ends with: its temperature, which its weights file knows, and pictures of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +8,13 @@ from bundle.handlers.scores import ScoreGrades
 from bundle.handlers.training_state import validate_last_weights
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
 from bundle.metrics.grading import grading_scores
+from bundle.networks.graders import NO_SHIFT, prior_shift
 from ignite.engine import Engine, Events
 
 SCORES = ("accuracy", "accuracy_majority", "quadratic_kappa", "auroc")
 
 Confusion = Callable[[Path, np.ndarray, np.ndarray], None]
-Reliability = Callable[[Path, np.ndarray, np.ndarray, float], None]
+Reliability = Callable[[Path, np.ndarray, np.ndarray, float, Sequence[float]], None]
 
 
 class FitTemperature:
@@ -25,6 +26,11 @@ class FitTemperature:
     Args:
         validator: evaluates the fold.
         scorer: attached to it.
+        class_weights: of the loss, five; their logarithm is taken out of the logits, as stage 1 does it
+            (:func:`bundle.networks.graders.prior_shift`). None where classes weighed alike.
+
+    Raises:
+        ValueError: if the class weights are none.
 
     Example:
         >>> fitted = FitTemperature(Engine(lambda engine, batch: None), ScoreGrades(ids=[]))
@@ -32,8 +38,9 @@ class FitTemperature:
         {'temperature': 1.0, 'calibration_images': 0}
     """
 
-    def __init__(self, validator: Engine, scorer: ScoreGrades) -> None:
+    def __init__(self, validator: Engine, scorer: ScoreGrades, class_weights: Sequence[float] | None = None) -> None:
         self.validator, self.scorer = validator, scorer
+        self.prior_shift = NO_SHIFT if class_weights is None else prior_shift(class_weights)
         self.calibration: Calibration | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -45,7 +52,7 @@ class FitTemperature:
             return
         validate_last_weights(self.validator, engine)
         probabilities, grades = self.scorer.arrays()
-        self.calibration = calibrate(as_logits(probabilities), grades)
+        self.calibration = calibrate(as_logits(probabilities), grades, self.prior_shift)
         engine.state.metrics.update({f"calibration/{name}": v for name, v in self.calibration._asdict().items()})
 
     @property
@@ -53,8 +60,13 @@ class FitTemperature:
         """The fitted temperature, or 1."""
         return 1.0 if self.calibration is None else self.calibration.temperature
 
-    def facts(self) -> dict[str, float]:
-        """Return what a weights file says of it and of the fold; ``calibration_images`` is 0 without a fold."""
+    def facts(self) -> dict[str, float | None]:
+        """Return what a weights file says of it and of the fold; ``calibration_images`` is 0 without a fold.
+
+        ``validation_*`` scores the network as it stands, ``calibration_*`` what stage 1 hears: class weights taken out.
+        ``calibration_ece_scaled`` and ``calibration_nll_scaled`` are out of sample
+        (:class:`bundle.metrics.calibration.Calibration`), and None where the fold is too small for that.
+        """
         found = {"images": 0} if self.calibration is None else self.calibration._asdict()
         rest = {f"calibration_{name}": value for name, value in found.items() if name != "temperature"}
         return {"temperature": self.temperature, **rest, **self._scores()}
@@ -74,7 +86,7 @@ class DrawGrades:
         fitted: the temperature, and the scorer of the fold.
         output_dir: where to.
         confusion: draws probabilities and true grades into a file.
-        reliability: draws them, and what the temperature does.
+        reliability: draws them, and what the temperature does once the class weights are taken out.
     """
 
     def __init__(self, fitted: FitTemperature, output_dir: str, confusion: Confusion, reliability: Reliability) -> None:
@@ -89,4 +101,5 @@ class DrawGrades:
             return
         probabilities, grades = self.fitted.scorer.arrays()
         self.confusion(self.output_dir / "confusion.png", probabilities, grades)
-        self.reliability(self.output_dir / "reliability.png", probabilities, grades, self.fitted.temperature)
+        heard = self.fitted.temperature, self.fitted.prior_shift
+        self.reliability(self.output_dir / "reliability.png", probabilities, grades, *heard)

@@ -11,19 +11,19 @@ import numpy as np
 from bundle.attribution import NonFiniteLogits
 from bundle.files import write_csv_whole, write_json_whole
 from bundle.hand_over import save_pseudo_labels
-from bundle.labels import feasible_grades
-from bundle.manifest import Manifest
+from bundle.labels import feasible_grades, lesions_large_enough
+from bundle.manifest import Manifest, Photograph
 from bundle.pseudo_labels import (
     Thresholds,
     audit_row,
+    check_grid,
     combine,
     decide,
     evidence,
     haemorrhages_in_doubt,
-    present_lesions,
     summarise,
 )
-from bundle.transforms import field_mask
+from bundle.transforms import field_mask, largest_component_px, load_runs
 from ignite.engine import Engine, Events
 
 Picture = Callable[[Path, np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]], None]
@@ -47,7 +47,8 @@ class PseudoLabelHandler:
         mode: how graders are combined: ``max_confidence`` (the paper) or ``log_mean``.
         picture: draws one image's panel into a file, or None.
         page: writes the page of rows, summary, panel by id, and facts into a file, or None.
-        min_area_px: smallest component of a lesion that counts, at the network's image size.
+        min_area_ppm: smallest component of a lesion that counts, in millionths of the field of view. It is measured on
+            the native masks, for each speck keeps a pixel when masks are made smaller.
     """
 
     def __init__(
@@ -58,14 +59,13 @@ class PseudoLabelHandler:
         thresholds: Thresholds | None = None,
         mode: str = "max_confidence",
         picture: Picture | None = None,
-        min_area_px: int = 1,
+        min_area_ppm: float = 3.0,
         page: Page | None = None,
     ) -> None:
         self.output_dir, self.manifest, self.settings = Path(output_dir), manifest, dict(settings)
         self.thresholds, self.mode = thresholds or Thresholds(), mode
-        self.picture, self.page, self.min_area_px = picture, page, min_area_px
-        self.annotated = {row.id: row.annotated for row in manifest.photographs}
-        self.has_disc = {row.id: row.optic_disc is not None for row in manifest.photographs}
+        self.picture, self.page, self.min_area_ppm = picture, page, min_area_ppm
+        self.photographs = {row.id: row for row in manifest.photographs}
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -99,29 +99,44 @@ class PseudoLabelHandler:
         return f"{file['path']} ({name})" if isinstance(file, Mapping) else f"{file} ({name})"
 
     def update(self, engine: Engine) -> None:
-        """Decide for each image of the batch."""
-        batch, output = engine.state.batch, engine.state.output
-        for index, name in enumerate(batch["id"]):
-            arrays = {key: batch[key][index].cpu().numpy() for key in ("image", "lesions", "optic_disc")}
-            proposals = output["probabilities"][index].numpy(), output["maps"][index].numpy()
-            self._decide(name, arrays, *proposals)
+        """Decide for each image of the batch.
 
-    def _decide(self, name: str, arrays: Mapping[str, np.ndarray], graders_GC: np.ndarray, maps: np.ndarray) -> None:
+        Raises:
+            ValueError: if a grader's heat maps are on too coarse a grid (:func:`bundle.pseudo_labels.check_grid`).
+        """
+        batch, output = engine.state.batch, engine.state.output
+        for grid_hw in output["grids"]:
+            check_grid(grid_hw, batch["image"].shape[-1], self.thresholds)
+        for index, name in enumerate(batch["id"]):
+            arrays = {key: batch[key][index].cpu().numpy() for key in ("image", "lesions", "optic_disc", "field_px")}
+            proposals = output["probabilities"][index].numpy(), output["maps"][index].numpy()
+            self._decide(name, arrays, *proposals, grids=output["grids"])
+
+    def _decide(
+        self,
+        name: str,
+        arrays: Mapping[str, np.ndarray],
+        graders_GC: np.ndarray,
+        maps: np.ndarray,
+        grids: Sequence[tuple[int, int]],
+    ) -> None:
         probabilities, winner = combine(graders_GC, self.mode)
         heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]
-        lesions_HW = arrays["lesions"][0]
-        present = present_lesions(lesions_HW, self.min_area_px)
+        heard = grids if winner is None else [grids[winner]]
+        lesions_HW, photograph = arrays["lesions"][0], self.photographs[name]
+        largest_px = largest_components_px(self.manifest, photograph)
+        present = lesions_large_enough(largest_px, float(arrays["field_px"]), self.min_area_ppm)
         field = field_mask(arrays["image"].max(axis=0))
         in_doubt = haemorrhages_in_doubt(lesions_HW, field, self.thresholds)
         feasible = feasible_grades(
-            present, self.annotated[name], in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical
+            present, photograph.annotated, in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical
         )
-        disc = arrays["optic_disc"][0] > 0 if self.has_disc[name] else None
-        found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds)
+        disc = arrays["optic_disc"][0] > 0 if photograph.optic_disc is not None else None
+        found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds, grids=heard)
         decision = decide(probabilities, feasible, found, self.thresholds, present=present)
         row = audit_row(
             name, decision, found, feasible=feasible, present=present, probabilities=probabilities,
-            graders_GC=graders_GC, winner=winner,
+            graders_GC=graders_GC, winner=winner, largest_px=largest_px,
         )  # fmt: skip
         self.rows.append(row)
         if self.picture is not None:
@@ -145,6 +160,19 @@ class PseudoLabelHandler:
     def _true_grades(self) -> dict[str, int]:
         known = self.manifest.known_grades()
         return {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
+
+
+def largest_components_px(manifest: Manifest, photograph: Photograph) -> dict[str, int]:
+    """Measure the largest component of each outlined lesion, in native pixels.
+
+    Raises:
+        ValueError: as :func:`bundle.transforms.load_runs`.
+    """
+    size_px = photograph.width_px, photograph.height_px
+    return {
+        lesion: largest_component_px(load_runs(manifest.path(mask), *size_px))
+        for lesion, mask in photograph.masks.items()
+    }
 
 
 def _panel(name: str) -> str:

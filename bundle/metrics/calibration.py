@@ -2,6 +2,7 @@
 
 # flake8: noqa: N803
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,28 +10,38 @@ from bundle.metrics.grading import CALIBRATION_BINS, grading_scores
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-TEMPERATURES = (0.1, 10.0)
-"""Where the temperature is looked for. Where all are graded rightly none is best: the lowest is given."""
+TEMPERATURES = (0.5, 10.0)
+"""Where the temperature is looked for; these bounds are ours. A few photographs that are all graded rightly would take
+any temperature down to 0, and a grader is no more than twice as sure for them."""
+
+PARTS = 5
+"""Of the fold, to measure on each what a temperature of the others does."""
+
+IMAGES_MIN = 2 * PARTS
+"""Fewer photographs measure nothing: parts of one."""
 
 
 class Calibration(NamedTuple):
-    """A fitted temperature, and what it does to the photographs that it was fitted on.
+    """A fitted temperature, and what such a one does to photographs that it was not fitted on.
+
+    All of it is of ``softmax(z / T - s)``, with the shift ``s`` of the prior, if there is one.
 
     Attributes:
-        temperature: ``T``; 1 leaves everything as it is.
+        temperature: ``T``, fitted on all photographs; 1 before.
         images: how many photographs it was fitted on.
         nll: mean negative log-likelihood before.
-        nll_scaled: and after.
+        nll_scaled: and after, out of sample: each photograph is scaled by a temperature that was fitted without its
+            part of the fold (cross-fitted). None for fewer than ``IMAGES_MIN`` photographs.
         ece: expected calibration error before.
-        ece_scaled: and after.
+        ece_scaled: and after, out of sample in the same way.
     """
 
     temperature: float
     images: int
     nll: float
-    nll_scaled: float
+    nll_scaled: float | None
     ece: float
-    ece_scaled: float
+    ece_scaled: float | None
 
 
 class Reliability(NamedTuple):
@@ -47,14 +58,15 @@ class Reliability(NamedTuple):
     accuracy: np.ndarray
 
 
-def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray) -> float:
-    """Return the temperature ``T = argmin -1/N sum_n log softmax(z_n / T)[y_n]``, within ``TEMPERATURES``.
+def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Sequence[float] = (0.0,)) -> float:
+    """Return the temperature ``T = argmin -1/N sum_n log softmax(z_n / T - s)[y_n]``, within ``TEMPERATURES``.
 
-    The likelihood is never below that of ``T = 1``, and no photograph's most probable grade changes.
+    The likelihood is never below that of ``T = 1``. Without a shift, no photograph's most probable grade changes.
 
     Args:
         logits_NC: ``(N, 5)``, each row up to a constant; of photographs that were not trained on.
         grades_N: true grades ``(N,)``, integers 0-4.
+        prior_shift: ``s``, the log of the class weights of the training, ``(5,)``, or one number for none.
 
     Raises:
         ValueError: if there is no photograph, a logit is not finite, or the lengths differ.
@@ -68,41 +80,71 @@ def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray) -> float:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
     logits, grades = _checked(logits_NC, grades_N)
-    bounds = tuple(np.log(TEMPERATURES))
+    bounds, shift = tuple(np.log(TEMPERATURES)), np.asarray(prior_shift)
     found = minimize_scalar(
-        lambda log_t: _nll(logits / np.exp(log_t), grades), bounds=bounds, method="bounded", options={"xatol": 1e-8}
-    )
-    return float(np.exp(found.x)) if found.fun < _nll(logits, grades) else 1.0
+        lambda log_t: _nll(logits / np.exp(log_t) - shift, grades), bounds=bounds, method="bounded",
+        options={"xatol": 1e-8},
+    )  # fmt: skip
+    return float(np.exp(found.x)) if found.fun < _nll(logits - shift, grades) else 1.0
 
 
-def calibrate(logits_NC: np.ndarray, grades_N: np.ndarray) -> Calibration:
-    """Fit a temperature and measure what it does.
+def calibrate(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Sequence[float] = (0.0,)) -> Calibration:
+    """Fit a temperature on a fold, and measure out of sample what it does.
+
+    The temperature that is returned is of the whole fold. A measure on that very fold would flatter it. So the fold is
+    dealt into ``PARTS``, grade by grade in the given order, and each part is scaled by a temperature of the others.
+
+    Args:
+        logits_NC: as for :func:`fit_temperature`, and so are the grades and the shift, which is there before and after.
+        grades_N: true grades.
+        prior_shift: of the logits.
 
     Raises:
         ValueError: as :func:`fit_temperature` and :func:`bundle.metrics.grading.grading_scores`.
 
     Example:
-        >>> logits = np.full((4, 5), -50.0)
+        >>> logits = np.full((20, 5), -50.0)
         >>> logits[:, :2] = 2 * np.log([0.75, 0.25])  # right in three of four, yet 9 : 1 is said
-        >>> found = calibrate(logits, np.array([0, 0, 0, 1]))
+        >>> found = calibrate(logits, np.array([0, 0, 0, 1] * 5))  # and so it is in each part
         >>> round(found.temperature, 3), round(found.ece, 3), round(found.ece_scaled, 3)
         (2.0, 0.15, 0.0)
     """
     logits, grades = _checked(logits_NC, grades_N)
-    temperature = fit_temperature(logits, grades)
-    ece, ece_scaled = (grading_scores(scale(logits, t), grades)["grade/ece"] for t in (1.0, temperature))
-    nll, nll_scaled = (_nll(logits / t, grades) for t in (1.0, temperature))
+    ece, nll = _errors(logits - np.asarray(prior_shift), grades)
+    ece_scaled = nll_scaled = None
+    if len(grades) >= IMAGES_MIN:
+        ece_scaled, nll_scaled = _errors(_cross_fitted(logits, grades, prior_shift), grades)
+    temperature = fit_temperature(logits, grades, prior_shift)
     return Calibration(temperature, len(grades), nll, nll_scaled, ece, ece_scaled)
 
 
-def scale(logits_NC: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities ``softmax(z / T)``.
+def _errors(logits: np.ndarray, grades: np.ndarray) -> tuple[float, float]:
+    return grading_scores(scale(logits, 1.0), grades)["grade/ece"], _nll(logits, grades)
+
+
+def _cross_fitted(logits: np.ndarray, grades: np.ndarray, prior_shift: Sequence[float]) -> np.ndarray:
+    """Divide the logits of each part by the temperature of all other parts."""
+    parts = _dealt(grades)
+    others = [parts != part for part in range(PARTS)]
+    temperatures = np.array([fit_temperature(logits[rest], grades[rest], prior_shift) for rest in others])
+    return logits / temperatures[parts, None] - np.asarray(prior_shift)
+
+
+def _dealt(grades: np.ndarray) -> np.ndarray:
+    """Number the part of each photograph: round and round, grade by grade, so that every part has its share of each."""
+    parts = np.empty(len(grades), dtype=int)
+    parts[np.argsort(grades, kind="stable")] = np.arange(len(grades)) % PARTS
+    return parts
+
+
+def scale(logits_NC: np.ndarray, temperature: float, prior_shift: Sequence[float] = (0.0,)) -> np.ndarray:
+    """Return the probabilities ``softmax(z / T - s)``.
 
     Example:
         >>> scale(np.log([[0.9, 0.1]]), temperature=2.0).round(3)  # the roots are as 3 to 1
         array([[0.75, 0.25]])
     """
-    return softmax(np.asarray(logits_NC, dtype=np.float64) / temperature, axis=1)
+    return softmax(np.asarray(logits_NC, dtype=np.float64) / temperature - np.asarray(prior_shift), axis=1)
 
 
 def as_logits(probabilities_NC: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 # flake8: noqa: N803
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torchvision
@@ -19,6 +20,38 @@ KNOWN_ARCHITECTURES = (*ARCHITECTURES, "densenet201", "nasnetalarge")
 """All that the paper compares."""
 
 
+LAST_STRIDE, EARLIER_STRIDE = 32, 16
+"""Pixels of an image for each activation of the last stage, and of the one before it."""
+
+NO_SHIFT = (0.0,) * len(GRADES)
+"""Of a grader whose classes weighed alike in training."""
+
+
+def prior_shift(class_weights: Sequence[float]) -> tuple[float, ...]:
+    """Return what takes the class weights of a grader's training out of its logits: ``log w_c``, 0 where ``w_c`` is 0.
+
+    Cross-entropy weighted by ``w`` makes ``softmax(z)_c ~ w_c p(c | x)``: a posterior under another prior than that of
+    the photographs. Hence ``p(c | x) = softmax(z - log w)_c``. A class of weight 0 was not trained; it stays as it is.
+
+    Args:
+        class_weights: one for each grade.
+
+    Raises:
+        ValueError: if there are not five, or one is negative or not finite.
+
+    Example:
+        >>> prior_shift([4.0, 1.0, 1.0, 1.0, 0.0])  # log 4
+        (1.3862943611198906, 0.0, 0.0, 0.0, 0.0)
+
+    Source:
+        Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+    """
+    weights = list(class_weights)
+    if len(weights) != len(GRADES) or not all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights):
+        raise ValueError(f"expected {len(GRADES)} class weights that are finite and not negative, got {weights}")
+    return tuple(math.log(weight) if weight else 0.0 for weight in weights)
+
+
 Classifier = Any
 """A network of torchvision or timm: neither package says of what types its layers are."""
 
@@ -26,19 +59,24 @@ Classifier = Any
 class Grader(nn.Module):
     """An ImageNet classifier whose last layer gives the five grades (Liu & Huang 2023, section 3.1 and table 1).
 
-    ``forward(x) = head(features(x))``; Grad-CAM looks at ``features``. The architectures are those of Xie et al.
-    (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017) and Zoph et al. (NASNet, CVPR 2018).
+    ``forward(x) = head(features(x))``, wherever it is cut; Grad-CAM looks at ``features``. The architectures are those
+    of Xie et al. (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017) and Zoph et al. (NASNet, CVPR 2018).
 
     Args:
         architecture: one of ``KNOWN_ARCHITECTURES``, the names of torchvision, or of timm where torchvision has none.
         pretrained: ImageNet weights: True, False or a path.
+        heat_map_stride: pixels of the image for each of the features, 32 or 16: the last stage or the one before it.
+            It changes neither weights nor logits.
 
     Attributes:
         temperature: what the logits are to be divided by where they become probabilities; ``forward`` does not do
             it. 1 until :func:`bundle.networks.weights.load_grader` sets what was fitted.
+        prior_shift: what is to be subtracted from them after that, five numbers (:func:`prior_shift`); zeros until
+            ``load_grader`` sets it.
 
     Raises:
-        ValueError: if the architecture is unknown, timm is needed and missing, or the weights do not fit.
+        ValueError: if the architecture is unknown or is not cut at that stride, timm is needed and missing, or the
+            weights do not fit.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1].
@@ -50,11 +88,15 @@ class Grader(nn.Module):
         torch.Size([1, 5])
     """
 
-    def __init__(self, architecture: str = "resnext50_32x4d", pretrained: bool | str = True) -> None:
+    def __init__(
+        self, architecture: str = "resnext50_32x4d", pretrained: bool | str = True, heat_map_stride: int = 32
+    ) -> None:
         super().__init__()
         if architecture not in KNOWN_ARCHITECTURES:
             raise ValueError(f"expected architecture in {list(KNOWN_ARCHITECTURES)}, got {architecture!r}")
-        self.architecture, self.temperature = architecture, 1.0
+        _check_stride(architecture, heat_map_stride)
+        self.architecture, self.heat_map_stride = architecture, heat_map_stride
+        self.temperature, self.prior_shift = 1.0, NO_SHIFT
         self.parts = _PARTS[architecture]
         self.normalise = self.parts.normalise()
         self.classifier = _classifier(architecture)
@@ -68,17 +110,23 @@ class Grader(nn.Module):
         return self.head(self.features(image))
 
     def features(self, image: Tensor) -> Tensor:
-        """Return the activations of the last convolutional stage, after its ReLU.
+        """Return the activations of the last convolutional stage, or of the one before it, after their ReLU.
 
         Shape:
-            - output: ``(N, C, H/32, W/32)``, ``C`` being 2048 (ResNeXt), 1920 (DenseNet) or 4032 (NASNet).
+            - output: ``(N, C, H/32, W/32)``, ``C`` being 2048 (ResNeXt), 1920 (DenseNet) or 4032 (NASNet); with
+              ``heat_map_stride`` 16 ``(N, C, H/16, W/16)``, ``C`` being 1024 or 1792.
         """
-        return self.parts.trunk(self.classifier, self.normalise(image))
+        activations = self.parts.front(self.classifier, self.normalise(image))
+        return activations if self.heat_map_stride == EARLIER_STRIDE else self._last_stage(activations)
 
     def head(self, features_NCHW: Tensor) -> Tensor:
-        """Return the grade logits ``(N, 5)`` of those activations: one linear layer on their mean."""
+        """Return the grade logits ``(N, 5)`` of those activations: one linear layer on the mean of the last ones."""
+        last = self._last_stage(features_NCHW) if self.heat_map_stride == EARLIER_STRIDE else features_NCHW
         last_layer = getattr(self.classifier, self.parts.last_layer)
-        return last_layer(F.adaptive_avg_pool2d(features_NCHW, 1).flatten(1))
+        return last_layer(F.adaptive_avg_pool2d(last, 1).flatten(1))
+
+    def _last_stage(self, activations: Tensor) -> Tensor:
+        return activations if self.parts.back is None else self.parts.back(self.classifier, activations)
 
 
 class Symmetric(nn.Module):
@@ -94,34 +142,62 @@ class Symmetric(nn.Module):
         return 2 * image - 1
 
 
-def _resnet_trunk(net: Classifier, x: Tensor) -> Tensor:
+def _resnet_front(net: Classifier, x: Tensor) -> Tensor:
     x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-    return net.layer4(net.layer3(net.layer2(net.layer1(x))))
+    return net.layer3(net.layer2(net.layer1(x)))
 
 
-def _densenet_trunk(net: Classifier, x: Tensor) -> Tensor:
+def _resnet_back(net: Classifier, x: Tensor) -> Tensor:
+    return net.layer4(x)
+
+
+def _densenet_front(net: Classifier, x: Tensor) -> Tensor:
+    """End within the last transition: with its ReLU, before its pooling."""
+    for name, part in net.features.named_children():
+        if name == "transition3":
+            return part.relu(part.norm(x))
+        x = part(x)
+    raise AssertionError("a DenseNet has three transitions")
+
+
+def _densenet_back(net: Classifier, x: Tensor) -> Tensor:
     """End with the ReLU that torchvision has between ``features`` and pooling, as the other two end with theirs."""
-    return F.relu(net.features(x))
+    x = net.features.transition3.pool(net.features.transition3.conv(x))
+    return F.relu(net.features.norm5(net.features.denseblock4(x)))
 
 
-def _nasnet_trunk(net: Classifier, x: Tensor) -> Tensor:
+def _nasnet_front(net: Classifier, x: Tensor) -> Tensor:
     return net.forward_features(x)
 
 
 class _Parts(NamedTuple):
-    """How one architecture is cut: up to its last activations, and the layer that is replaced."""
+    """How one architecture is cut: up to H/16, from there to the last activations, and the layer that is replaced.
 
-    trunk: Callable[[Classifier, Tensor], Tensor]
+    Where ``back`` is None the network is not cut at H/16, and ``front`` ends with the last activations.
+    """
+
+    front: Callable[[Classifier, Tensor], Tensor]
+    back: Callable[[Classifier, Tensor], Tensor] | None
     last_layer: str
     normalise: Callable[[], nn.Module]
 
 
 _PARTS = {
-    "resnext50_32x4d": _Parts(_resnet_trunk, "fc", Normalise),
-    "resnext101_32x8d": _Parts(_resnet_trunk, "fc", Normalise),
-    "densenet201": _Parts(_densenet_trunk, "classifier", Normalise),
-    "nasnetalarge": _Parts(_nasnet_trunk, "last_linear", Symmetric),
+    "resnext50_32x4d": _Parts(_resnet_front, _resnet_back, "fc", Normalise),
+    "resnext101_32x8d": _Parts(_resnet_front, _resnet_back, "fc", Normalise),
+    "densenet201": _Parts(_densenet_front, _densenet_back, "classifier", Normalise),
+    "nasnetalarge": _Parts(_nasnet_front, None, "last_linear", Symmetric),
 }
+
+
+def _check_stride(architecture: str, stride: int) -> None:
+    if stride not in (LAST_STRIDE, EARLIER_STRIDE):
+        raise ValueError(f"expected heat_map_stride {LAST_STRIDE} or {EARLIER_STRIDE}, got {stride!r}")
+    if stride == EARLIER_STRIDE and _PARTS[architecture].back is None:
+        raise ValueError(
+            f"expected heat_map_stride {LAST_STRIDE} for {architecture}, got {stride}: each of its cells reads the two "
+            f"before it, so no one stage at 1/{stride} decides; raise image_size, or leave this grader out"
+        )
 
 
 def _classifier(architecture: str) -> Classifier:

@@ -12,7 +12,7 @@ from bundle.files import file_sha256
 from bundle.label_maps import check_thresholds
 from bundle.labels import LESIONS
 from bundle.networks.bare_weights import read_description
-from bundle.networks.graders import Grader
+from bundle.networks.graders import NO_SHIFT, Grader, prior_shift
 from bundle.networks.pretrained import read_weights
 from bundle.networks.torch_file import save_whole
 from torch import nn
@@ -133,24 +133,61 @@ def refuse_fused(path: str | os.PathLike) -> None:
         )
 
 
-def load_grader(path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> Grader:
-    """Build the grader that a weights file of stage 1 belongs to, with the temperature that was fitted for it.
+def load_grader(
+    path: str | os.PathLike, expected: Mapping[str, Any] | None = None, heat_map_stride: int = 32
+) -> Grader:
+    """Build the grader that a weights file of stage 1 belongs to, with its temperature and the shift of its prior.
+
+    Args:
+        path: of the file.
+        expected: facts that must stand in it.
+        heat_map_stride: where Grad-CAM is to look (:class:`bundle.networks.graders.Grader`).
 
     Raises:
-        ValueError: if the file is missing, is no weights file, holds no grader of five grades, says another fact, or
-            names a temperature that is none.
+        ValueError: if the file is missing, is no weights file, holds no grader of five grades, says another fact,
+            names a temperature or class weights that are none, or is of a network that is not cut at that stride.
     """
     content = _read(path)
     architecture = content["facts"].get("architecture")
     if content["network"] != Grader.__name__ or architecture is None:
         raise ValueError(f"expected weights of a grader in {path}, got weights of {content['network']}")
-    grader = Grader(architecture, pretrained=False)
-    grader.temperature = _temperature(_fill(grader, content, path, expected), path)
+    grader = Grader(architecture, pretrained=False, heat_map_stride=heat_map_stride)
+    grader.temperature, grader.prior_shift = temperature_and_shift(_fill(grader, content, path, expected), path)
     return grader
 
 
+def temperature_and_shift(facts: Mapping[str, Any], path: str | os.PathLike) -> tuple[float, tuple[float, ...]]:
+    """Return what makes probabilities of a grader's logits: ``softmax(z / T - shift)``.
+
+    A file that names no temperature was never calibrated, one that names no class weights was trained without.
+
+    Args:
+        facts: of the grader's weights file.
+        path: of that file, for the message.
+
+    Raises:
+        ValueError: if the temperature or the class weights are none.
+
+    Example:
+        >>> temperature_and_shift({"temperature": 1.5, "class_weights": [1.0, 1.0, 0.5, 1.0, 2.0]}, "model.pt")
+        (1.5, (0.0, 0.0, -0.6931471805599453, 0.0, 0.6931471805599453))
+        >>> temperature_and_shift({}, "model.pt")
+        (1.0, (0.0, 0.0, 0.0, 0.0, 0.0))
+    """
+    return _temperature(facts, path), _shift(facts, path)
+
+
+def _shift(facts: Mapping[str, Any], path: str | os.PathLike) -> tuple[float, ...]:
+    found = facts.get("class_weights")
+    if found is None:
+        return NO_SHIFT
+    try:
+        return prior_shift(found if isinstance(found, (list, tuple)) else [found])
+    except ValueError as error:
+        raise ValueError(f"{error} in {path}; train this grader anew") from None
+
+
 def _temperature(facts: Mapping[str, Any], path: str | os.PathLike) -> float:
-    """Return what a file says; one that says nothing was never calibrated."""
     found = facts.get("temperature", 1.0)
     if not isinstance(found, (int, float)) or not 0 < found <= sys.float_info.max:  # NaN fails as well
         raise ValueError(f"expected a temperature above 0 in {path}, got {found!r}; train this grader anew")
@@ -201,8 +238,10 @@ def _read(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def load_graders(paths: Sequence[str | os.PathLike] | str, expected: Mapping[str, Any] | None = None) -> nn.ModuleList:
-    """Build every grader of a list of weights files.
+def load_graders(
+    paths: Sequence[str | os.PathLike] | str, expected: Mapping[str, Any] | None = None, heat_map_stride: int = 32
+) -> nn.ModuleList:
+    """Build every grader of a list of weights files, each as :func:`load_grader`.
 
     Raises:
         ValueError: if the list is empty, or for one of the files, as :func:`load_grader`.
@@ -218,7 +257,7 @@ def load_graders(paths: Sequence[str | os.PathLike] | str, expected: Mapping[str
         raise ValueError(
             "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
         )
-    return nn.ModuleList(load_grader(path, expected) for path in paths)
+    return nn.ModuleList(load_grader(path, expected, heat_map_stride) for path in paths)
 
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PAGE = """\
 Made by `python -m scripts.describe_configs --out docs/configs.md`; a test fails when it is stale.
 
 An option is set on the command line, `--max_epochs 3`, or in an overlay; an option inside a part is written with `#`,
-`--thresholds#lift_min 1.5`. `None` is typed as `--fold '$None'`. What begins with `$` is computed, `@` stands for
+`--thresholds#lift_min 0.5`. `None` is typed as `--fold '$None'`. What begins with `$` is computed, `@` stands for
 another id. A misspelt option is refused. Left out here are `imports`, `initialize`, `run` and `finalize`, which say
 what happens, and the arguments of parts that have no comment.
 """

@@ -36,7 +36,8 @@ CAPTIONS = {
 }
 
 _EVIDENCE = {
-    "soft_label": "soft", "energy": "energy", "hit": "hit", "lift": "lift", "coverage": "cover", "optic_disc": "disc",
+    "soft_label": "soft", "energy": "energy", "hit": "hit", "lift": "lift", "relative_lift": "/best",
+    "coverage": "cover", "relative_coverage": "/best", "optic_disc": "disc",
 }  # fmt: skip
 
 _PAGE = Path(__file__).with_name("decisions_template.html")
@@ -74,7 +75,7 @@ def write_decisions(
 
 
 def _check(rows: Sequence[Row]) -> None:
-    needed = {"id", "proposed", "decided", "action", "rule", "reason", "weight", "confidence"}
+    needed = {"id", "proposed", "decided", "taught", "action", "rule", "reason", "weight", "confidence"}
     for row in rows:
         if needed - set(row):
             raise ValueError(f"expected audit rows, got one without {sorted(needed - set(row))}")
@@ -132,7 +133,7 @@ def _probability_head(grade: int) -> str:
 def _row(row: Row, panel: str | None) -> str:
     truth = _truth(row)
     cells = [
-        str(row["proposed"]), str(row["decided"]), _true_cell(row, truth), ACTIONS[row["action"]],
+        str(row["proposed"]), str(row["decided"]), _taught(row), _true_cell(row, truth), ACTIONS[row["action"]],
         html.escape(row["rule"]), ", ".join(str(grade) for grade in GRADES if row.get(f"feasible_{grade}")),
         _number(row["weight"]), _number(row["confidence"]),
     ]  # fmt: skip
@@ -149,6 +150,10 @@ def _name(name: str, panel: str | None) -> str:
     """Link an id to its picture; it may break where its folders end."""
     shown = html.escape(name).replace("/", "/<wbr>")
     return shown if panel is None else f'<a href="{html.escape(quote(panel))}">{shown}</a>'
+
+
+def _taught(row: Row) -> str:
+    return MISSING if row["taught"] is None else str(row["taught"])
 
 
 def _truth(row: Row) -> str:

@@ -164,16 +164,19 @@ class _Labels:
         row = self.rows[first.id]
         winner = row["winner"]
         graders = self.graders if winner is None else [self.graders[winner]]
-        image = prepared["image"][None].float() / 255
-        maps_5HW = torch.stack([grade_maps(load_grader(one), image).maps[0] for one in graders]).mean(dim=0)
+        image, stride = prepared["image"][None].float() / 255, self.settings["heat_map_stride"]
+        maps_5HW = torch.stack(
+            [grade_maps(load_grader(one, heat_map_stride=stride), image).maps[0] for one in graders]
+        ).mean(dim=0)
         write_panel(path, prepared["image"], prepared["lesions"][0].numpy(), maps_5HW.numpy(), row)
         return row
 
     def about(self, row: Mapping[str, Any]) -> str:
         """Tell how every grade fares with the photograph of the figure."""
         thresholds = Thresholds(**self.settings["thresholds"])
-        header = ["grade", "probability", "o", "lift", "coverage", "the lesions allow it", "the heat map fails"]
-        names = ("probability", "optic_disc", "lift", "coverage")
+        header = ["grade", "probability", "o", "lift", "of perfect", "coverage", "of perfect", "the lesions allow it",
+                  "the heat map fails"]  # fmt: skip
+        names = ("probability", "optic_disc", "lift", "relative_lift", "coverage", "relative_coverage")
         lines = [
             [f"{grade} {GRADE_NAMES[grade]}", *(written(row.get(f"{name}_{grade}")) for name in names),
              "yes" if row[f"feasible_{grade}"] else "no", ", ".join(failed_rules(row, grade, thresholds)) or "nothing"]
@@ -184,7 +187,8 @@ class _Labels:
             f"## Figure 6: which grade the heat maps support\n\n![Heat map of every grade](figure6.png)\n\n"
             f"- photograph: {row['id']}\n- pseudo-labels: {self.path.parent.parent.name}/{self.path.parent.name}"
             f"{graders}\n\n{markdown_table(header, lines)}\n\no: share of the heat map's hot part on the optic disc; "
-            f"lift: its energy on lesions over chance; coverage: share of the lesions that is hot.\n\n"
+            f"lift: its energy on lesions over chance; coverage: share of the lesions that is hot; of perfect: the "
+            f"gain in lift, and the coverage, as a share of what a perfect heat map of this grid reaches.\n\n"
             f"Decision: {row['reason']}."
         )
 
@@ -209,18 +213,19 @@ def failed_rules(row: Mapping[str, Any], grade: int, thresholds: Thresholds) -> 
     """Name the rules of :func:`bundle.pseudo_labels.evidence` that a grade's heat map fails, with their thresholds.
 
     Example:
-        >>> failed_rules({"optic_disc_0": 0.5, "lift_0": 3.0, "coverage_0": 0.0}, 0, Thresholds())
-        ['o above 0.3', 'coverage below 0.1']
+        >>> row = {"optic_disc_0": 0.5, "relative_lift_0": 0.3, "relative_coverage_0": 0.0}
+        >>> failed_rules(row, 0, Thresholds())
+        ['o above 0.3', 'coverage below 0.25 of perfect']
     """
     if row.get(f"empty_{grade}"):
         return ["it is empty"]
-    disc, lift, coverage = (row[f"{name}_{grade}"] for name in ("optic_disc", "lift", "coverage"))
+    disc, lift, coverage = (row[f"{name}_{grade}"] for name in ("optic_disc", "relative_lift", "relative_coverage"))
     if lift is None or coverage is None:
-        return ["there are no lesions"]
+        return ["there are no lesions, or no map of this grid shows them"]
     failed = {
         f"o above {thresholds.optic_disc_max:g}": disc is not None and disc > thresholds.optic_disc_max,
-        f"lift below {thresholds.lift_min:g}": lift < thresholds.lift_min,
-        f"coverage below {thresholds.coverage_min:g}": coverage < thresholds.coverage_min,
+        f"lift below {thresholds.lift_min:g} of perfect": lift < thresholds.lift_min,
+        f"coverage below {thresholds.coverage_min:g} of perfect": coverage < thresholds.coverage_min,
     }
     return [rule for rule, fails in failed.items() if fails]
 

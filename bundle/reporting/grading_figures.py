@@ -3,7 +3,7 @@
 # flake8: noqa: N803, N806
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from bundle.files import written_whole
@@ -43,20 +43,25 @@ def write_confusion(path: str | os.PathLike, probabilities_NC: np.ndarray, grade
 
 
 def write_reliability(
-    path: str | os.PathLike, probabilities_NC: np.ndarray, grades_N: np.ndarray, temperature: float
+    path: str | os.PathLike,
+    probabilities_NC: np.ndarray,
+    grades_N: np.ndarray,
+    temperature: float,
+    prior_shift: Sequence[float] = (0.0,),
 ) -> None:
-    """Draw how often a grade is right against how sure it was, as trained and with the temperature.
+    """Draw how often a grade is right against how sure it was, as trained and as stage 1 hears it.
 
     Args:
         path: of the picture.
         probabilities_NC: ``(N, 5)``, as trained.
         grades_N: true grades ``(N,)``.
-        temperature: what the logits are divided by in the second diagram.
+        temperature: what the logits are divided by in the second diagram,
+        prior_shift: and what is subtracted from them there: the log of the class weights of the training.
 
     Raises:
         ValueError: as :func:`bundle.metrics.grading.grading_scores`.
     """
-    scaled = scale(as_logits(probabilities_NC), temperature)
+    scaled = scale(as_logits(probabilities_NC), temperature, prior_shift)
     figure = Figure(figsize=(10.4, 5.6), facecolor="white", layout="constrained")
     figure.suptitle(f"Reliability on {_photographs(len(grades_N))} of the validation fold", size=12, color=INK)
     boxes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(4, 1))

@@ -130,10 +130,12 @@ def _tell_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
     feasible = bool(row.get(f"feasible_{grade}"))
     where = "lies on the lesions" if row.get(f"supported_{grade}") else "not on the lesions"
     supported = "empty heat map" if row.get(f"empty_{grade}") else where
-    value = {name: _number(row.get(f"{name}_{grade}")) for name in ("probability", "lift", "coverage", "optic_disc")}
+    names = ("probability", "lift", "relative_lift", "coverage", "relative_coverage", "optic_disc")
+    value = {name: _number(row.get(f"{name}_{grade}")) for name in names}
     axes.set_xlabel(
-        f"probability {value['probability']}   lift {value['lift']}\n"
-        f"coverage {value['coverage']}   optic disc {value['optic_disc']}\n"
+        f"probability {value['probability']}   optic disc {value['optic_disc']}\n"
+        f"lift {value['lift']}, of perfect {value['relative_lift']}\n"
+        f"coverage {value['coverage']}, of perfect {value['relative_coverage']}\n"
         f"{'feasible' if feasible else 'not feasible'}, {supported}",
         size=9, linespacing=1.5, color=INK if feasible else QUIET,
     )  # fmt: skip

@@ -222,6 +222,9 @@ class Table(NamedTuple):
 def grader_table(graders: Sequence[Mapping[str, Any]]) -> str:
     """Write how each grader grades the fold that was held out of its training, and what its temperature does.
 
+    The calibration error with a temperature is out of sample: cross-fitted, each part of the fold scaled by a
+    temperature of the others.
+
     Args:
         graders: the facts of their weights files.
 
@@ -233,7 +236,7 @@ def grader_table(graders: Sequence[Mapping[str, Any]]) -> str:
     names = {
         "validation_accuracy": "accuracy", "validation_accuracy_majority": BASELINES["_majority"],
         "validation_quadratic_kappa": "quadratic kappa", "validation_auroc": "AUROC", "temperature": "temperature",
-        "calibration_ece": "calibration error", "calibration_ece_scaled": "with the temperature",
+        "calibration_ece": "calibration error", "calibration_ece_scaled": "with a temperature, out of sample",
     }  # fmt: skip
     rows = [
         [one["architecture"], str(one.get("calibration_images", 0)), *(number(one.get(name)) for name in names)]
@@ -256,16 +259,21 @@ def pseudo_label_tables(summary: Mapping[str, Any]) -> dict[str, Table]:
 
     Example:
         >>> from bundle.pseudo_labels import summarise
-        >>> row = {"id": "7", "proposed": 0, "decided": 2, "action": "move", "weight": 0.5}
-        >>> summary = summarise([row | {"rule": "R2", "feasible_2": True}], true_grades={"7": 2}, resamples=10)
-        >>> pseudo_label_tables(summary)["actions"]
-        Table(header=['images', 'kept', 'moved', 'abstained', 'of known grade'], rows=[['1', '0', '1', '0', '1']])
+        >>> row = {"id": "7", "proposed": 0, "decided": 2, "taught": 2, "soft_label_2": 0.5, "action": "move"}
+        >>> row |= {"weight": 0.5, "rule": "R2", "feasible_2": True, "changed_by_heat": False}
+        >>> table = pseudo_label_tables(summarise([row], true_grades={"7": 2}, resamples=10))["actions"]
+        >>> table.header[:4], table.rows
+        (['images', 'kept', 'moved', 'abstained'], [['1', '0', '1', '0', '0', '0', '1']])
     """
     return {"actions": _actions(summary), "agreement": _agreement(summary), "rules": _rules(summary)}
 
 
 def _actions(summary: Mapping[str, Any]) -> Table:
-    names = {"n": "images", "n_keep": "kept", "n_move": "moved", "n_abstain": "abstained", "n_known": "of known grade"}
+    names = {
+        "n": "images", "n_keep": "kept", "n_move": "moved", "n_abstain": "abstained",
+        "n_supported": "a heat map on the lesions", "n_changed_by_heat": "decided otherwise by it",
+        "n_known": "of known grade",
+    }  # fmt: skip
     return Table(list(names.values()), [[str(summary[key]) for key in names]])
 
 
@@ -273,17 +281,18 @@ def _agreement(summary: Mapping[str, Any]) -> Table:
     names = {
         "proposed": ("proposed by the graders", "n_known"),
         "decided": ("decided by the rules", "n_known"),
-        "taught": ("taught: without abstentions", "n_taught"),
+        "taught": ("taught: likeliest of the soft label, without abstentions", "n_taught"),
         "majority": (BASELINES["_majority"], "n_known"),
     }
     rows = [
         [name, str(summary[n]), *_with_interval(summary, f"{key}/accuracy"),
-         *_with_interval(summary, f"{key}/quadratic_kappa")]
+         *_with_interval(summary, f"{key}/quadratic_kappa"), number(summary.get(f"{key}/log_probability"))]
         for key, (name, n) in names.items()
     ]  # fmt: skip
     gains = [_with_interval(summary, f"gain/{score}", signed) for score in ("accuracy", "quadratic_kappa")]
-    rows.insert(2, ["gain: decided minus proposed", str(summary["n_known"]), *gains[0], *gains[1]])
-    return Table(["grade", "images", "accuracy", "95 % interval", "quadratic kappa", "95 % interval"], rows)
+    rows.insert(2, ["gain: decided minus proposed", str(summary["n_known"]), *gains[0], *gains[1], MISSING])
+    scores = ["accuracy", "95 % interval", "quadratic kappa", "95 % interval", "mean log probability"]
+    return Table(["grade", "images", *scores], rows)
 
 
 def _rules(summary: Mapping[str, Any]) -> Table:

@@ -8,7 +8,7 @@ from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_l
 from bundle.transforms.lesions import label_map, load_mask, load_masks, load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
-from bundle.transforms.runs import runs_of
+from bundle.transforms.runs import largest_component_px, runs_of
 
 __all__ = [
     "Crop",
@@ -26,6 +26,7 @@ __all__ = [
     "fuse_outlines",
     "fused_radius_px",
     "label_map",
+    "largest_component_px",
     "largest_px",
     "lesion_areas_px",
     "load_mask",

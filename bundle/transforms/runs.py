@@ -93,3 +93,16 @@ def components_of(runs: Runs) -> tuple[Indices, int]:
     links = sparse.coo_array((np.ones(len(above), np.int8), (above, below)), (len(runs.row), len(runs.row)))
     number, labels = connected_components(links, directed=False)
     return labels, int(number)
+
+
+def largest_component_px(runs: Runs) -> int:
+    """Return the area of the largest connected component (8 neighbours) of a mask; 0 for an empty one.
+
+    Example:
+        >>> largest_component_px(runs_of(np.array([[True, False, True, True], [False, True, False, False]])))
+        4
+        >>> largest_component_px(runs_of(np.zeros((2, 3), dtype=bool)))
+        0
+    """
+    labels, number = components_of(runs)
+    return int(np.bincount(labels, runs.stop - runs.start, minlength=max(number, 1)).max())

@@ -28,7 +28,10 @@ class Small(nn.Module):
         self.fc = nn.Linear(3, 2)
 
 
-FACTS = {"architecture": "resnext50_32x4d", "temperature": 1.5, "image_size": 64, "fuse": False}
+FACTS = {
+    "architecture": "resnext50_32x4d", "temperature": 1.5, "class_weights": [1.5, 1.0, 1.0, 0.0, 0.5], "image_size": 64,
+    "fuse": False,
+}  # fmt: skip
 STATE = {"weight": torch.rand(2, 3), "bias": torch.rand(2)}
 CONTENT = {"model": STATE, "network": "Linear", "facts": FACTS}
 GRADER = {"model": {"classifier.fc.weight": torch.rand(5, 3), "classifier.fc.bias": torch.rand(5)}, "network": "Grader"}

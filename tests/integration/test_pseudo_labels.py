@@ -45,7 +45,7 @@ def command(folder, output, *graders):
         "monai.bundle", "run", "--config_file", ROOT / "configs" / "pseudo_label.yaml",
         "--manifest", folder / "manifest.json", "--graders", [str(folder / name) for name in graders],
         "--output_dir", output, "--cache_dir", folder / "cache", "--image_size", IMAGE_PX, "--batch_size", 1,
-        "--num_workers", 0, "--track", "False",
+        "--num_workers", 0, "--track", "False", "--thresholds#grid_min", 2,
     )  # fmt: skip
 
 

@@ -99,6 +99,7 @@ def test_five_maps_from_one_pass_equal_grad_cam_of_the_whole_grader(small):
     np.testing.assert_allclose(found.maps, maps_one_by_one(small, small.last, images()), atol=1e-5)
     torch.testing.assert_close(found.logits, small(images()))
     assert found.maps.dtype == torch.float32
+    assert found.grid_hw == (10, 14)
     assert found.maps.amax() == pytest.approx(1.0, abs=1e-5)
 
 

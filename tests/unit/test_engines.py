@@ -18,6 +18,7 @@ from bundle.engines import (
 )
 from bundle.losses import CategoricalFocalLoss, LesionLoss
 from bundle.networks.explained import ExplainedNetwork
+from bundle.networks.graders import NO_SHIFT, prior_shift
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
@@ -46,7 +47,7 @@ class Graded(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.temperature = 1.0
+        self.temperature, self.prior_shift = 1.0, NO_SHIFT
         self.convolution, self.dropout, self.linear = nn.Conv2d(3, 4, 8, 8), nn.Dropout(0.5), nn.Linear(4, 5)
 
     def forward(self, image):
@@ -294,6 +295,7 @@ def test_a_proposal_has_the_word_of_every_grader_and_leaves_them_as_they_were(ba
     proposal = ProposalStep(graders)(engine(graders), batch)
     assert tuple(proposal["probabilities"].shape) == (2, 2, 5)
     assert tuple(proposal["maps"].shape) == (2, 2, 5, 64, 96)
+    assert proposal["grids"] == [(8, 12), (8, 12)]
     assert all(module.training for module in graders.modules())
     graders.eval()
     with torch.no_grad():
@@ -311,6 +313,39 @@ def test_a_proposal_divides_the_logits_of_each_grader_by_its_own_temperature(bat
     assert torch.allclose(scaled["probabilities"][:, 1], flatter / flatter.sum(dim=1, keepdim=True), atol=1e-6)
     assert torch.equal(scaled["probabilities"][:, 0], plain["probabilities"][:, 0])
     assert torch.equal(scaled["maps"], plain["maps"])
+
+
+def test_a_proposal_takes_the_class_weights_of_the_training_out_after_the_temperature(batch):
+    grader = Graded().eval()
+    with torch.no_grad():
+        grader.linear.weight.zero_()
+        grader.linear.bias.copy_(torch.tensor([0.5, 0.5, 1e-9, 1e-9, 1e-9]).log())  # softmax(z): grades 0 and 1 alike
+    said = []
+    for weights, temperature in (([1, 1, 1, 1, 1], 1.0), ([4, 1, 1, 1, 1], 1.0), ([4, 1, 1, 1, 1], 2.0)):
+        grader.prior_shift, grader.temperature = prior_shift(weights), temperature
+        proposal = ProposalStep([grader])(engine(nn.ModuleList([grader])), batch)
+        said.append(proposal["probabilities"][0, 0, :2])
+    # Weighed 4 : 1, the one photograph in five that is 0 looks like one in two. The temperature makes neither surer.
+    expected = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.2, 0.8]])
+    assert torch.allclose(torch.stack(said), expected, atol=1e-3)
+
+
+def test_a_weighted_training_and_the_shift_give_the_frequencies_that_were_trained_on():
+    grades = torch.tensor([0] * 2 + [1] * 8)
+    weights = torch.tensor([4.0, 1.0, 1.0, 1.0, 1.0])
+    logits = torch.zeros(5, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        found = nn.functional.cross_entropy(logits.expand(10, 5), grades, weight=weights)
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+    assert torch.allclose(logits.softmax(0)[:2], torch.tensor([0.5, 0.5]), atol=1e-3)
+    heard = (logits - torch.tensor(prior_shift(weights.tolist()))).softmax(0)
+    assert torch.allclose(heard[:2], torch.tensor([0.2, 0.8]), atol=1e-3)
 
 
 def test_moving_a_batch_leaves_it_as_it_was(batch):

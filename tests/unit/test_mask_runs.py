@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tifffile
-from bundle.transforms import load_mask, load_runs
+from bundle.transforms import largest_component_px, load_mask, load_runs
 from bundle.transforms.bilevel import read_bilevel
 from bundle.transforms.runs import components_of, runs_of, runs_of_bits
 from hypothesis import given, settings
@@ -44,6 +44,18 @@ def test_components_by_hand_touch_at_corners_too():
 def test_an_empty_mask_has_no_runs():
     assert [len(array) for array in runs_of(np.zeros((4, 6), bool))] == [0, 0, 0]
     assert components_of(runs_of(np.zeros((4, 6), bool)))[1] == 0
+
+
+def test_the_largest_component_by_hand_and_of_nothing():
+    assert largest_component_px(runs_of(MASK)) == 5
+    assert largest_component_px(runs_of(MASK[:2])) == 3  # the diagonal one
+    assert largest_component_px(runs_of(np.zeros((4, 5), bool))) == 0
+
+
+@given(masks)
+def test_the_largest_component_is_that_of_scipy(mask):
+    numbered, _ = ndimage.label(mask, np.ones((3, 3)))
+    assert largest_component_px(runs_of(mask)) == np.bincount(numbered[mask], minlength=1).max()
 
 
 @given(masks)

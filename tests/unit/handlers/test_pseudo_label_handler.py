@@ -10,13 +10,18 @@ import torch
 from bundle.attribution import NonFiniteLogits
 from bundle.hand_over import load_pseudo_labels
 from bundle.handlers.pseudo_label import PseudoLabelHandler
+from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.pseudo_labels import Thresholds
 from bundle.reporting.decisions import write_decisions
 from bundle.reporting.panel import write_panel
 from ignite.engine import Engine
+from PIL import Image
 
 HEIGHT, WIDTH = 40, 60
+EXUDATE = {"EX": (80, 80)}
+"""Height and width in native pixels, ten of which are one of the network's."""
+GRIDS = [(8, 12), (10, 15)]
 GRADERS = torch.tensor([[0.5, 0.1, 0.1, 0.2, 0.1], [0.6, 0.0, 0.2, 0.1, 0.1]])
 
 
@@ -28,15 +33,31 @@ def photograph(name, **changes):
     return Photograph(**(fields | changes))
 
 
-def manifest(**grades):
-    """Three photographs; known grades cost a bootstrap of two seconds, so most tests have none."""
+def manifest(folder=Path("/"), masks=(), **grades):
+    """Three photographs of the same masks; known grades cost a bootstrap of two seconds, so most tests have none."""
     facts = {"a": {"optic_disc": "tiny/a_OD.tif"}, "b": {}, "c": {"annotated": ("EX",)}}
-    rows = tuple(photograph(f"set/train/{name}", grade=grades.get(name), **more) for name, more in facts.items())
-    return Manifest(name="tiny", roots={"tiny": Path("/")}, folds=2, seed=0, sha256="b" * 64, photographs=rows)
+    rows = tuple(
+        photograph(f"set/train/{name}", grade=grades.get(name), **outlined(masks, more), **more)
+        for name, more in facts.items()
+    )
+    return Manifest(name="tiny", roots={"tiny": folder}, folds=2, seed=0, sha256="b" * 64, photographs=rows)
+
+
+def outlined(masks, facts):
+    there = [lesion for lesion in masks if lesion in facts.get("annotated", LESIONS)]
+    return {"masks": {lesion: f"tiny/{lesion}.png" for lesion in there}, "areas_px": dict.fromkeys(there, 1)}
+
+
+def write_outlines(folder, sizes_px):
+    """Draw a rectangle of so many native pixels for each lesion, and a speck beside it that is never the largest."""
+    for lesion, (height_px, width_px) in sizes_px.items():
+        mask = np.zeros((400, 600), np.uint8)
+        mask[100 : 100 + height_px, 400 : 400 + width_px] = mask[5, 5] = 1
+        Image.fromarray(mask).save(folder / f"{lesion}.png")
 
 
 def batch(name="set/train/a", spot_px=8):
-    """Show a lit image with one exudate and a disc that covers the left half."""
+    """Show a lit image with one exudate and a disc that covers the left half, made of 600 x 400 native pixels."""
     lesions, disc = torch.zeros(1, 1, HEIGHT, WIDTH, dtype=torch.int64), torch.zeros(1, 1, HEIGHT, WIDTH)
     lesions[:, :, 10 : 10 + spot_px, 40 : 40 + spot_px] = 3
     disc[..., :30] = 1
@@ -45,6 +66,7 @@ def batch(name="set/train/a", spot_px=8):
         "image": torch.full((1, 3, HEIGHT, WIDTH), 128, dtype=torch.uint8),
         "lesions": lesions,
         "optic_disc": disc.long(),
+        "field_px": torch.tensor([240_000]),
     }
 
 
@@ -55,10 +77,15 @@ def maps():
     return found
 
 
-def label(tmp_path, batches=None, known=None, **settings):
-    """Run the handler; return its rows and the metrics of its engine."""
-    handler = PseudoLabelHandler(str(tmp_path), manifest(**(known or {})), {"graders": ["c" * 64]}, **settings)
-    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps()})
+def label(tmp_path, batches=None, known=None, outlines=EXUDATE, heat=None, grids=GRIDS, **settings):
+    """Run the handler on photographs with such native outlines; return its rows and the metrics of its engine."""
+    masks = tmp_path.with_name("masks")
+    masks.mkdir(exist_ok=True)
+    write_outlines(masks, outlines)
+    rows = manifest(masks, outlines, **(known or {}))
+    handler = PseudoLabelHandler(str(tmp_path), rows, {"graders": ["c" * 64]}, **settings)
+    shown = maps() if heat is None else heat
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": shown, "grids": grids})
     handler.attach(engine)
     engine.run(batches or [batch()])
     return handler.rows, engine.state.metrics
@@ -87,7 +114,7 @@ def test_stage_two_reads_what_is_handed_over(tmp_path):
     assert found.weight == row["weight"]
     settings = json.loads((tmp_path / "pseudo_labels.json").read_text())["settings"]
     assert (settings["graders"], settings["combine"]) == (["c" * 64], "max_confidence")
-    assert settings["thresholds"]["lift_min"] == 2.0
+    assert settings["thresholds"]["lift_min"] == 0.25
 
 
 def test_where_the_true_grade_is_known_it_is_told_and_scored(tmp_path):
@@ -107,10 +134,20 @@ def test_a_disc_that_no_one_outlined_is_not_held_against_a_heat_map(tmp_path):
     assert [row["optic_disc_2"] for row in rows] == [0.0, None]
 
 
-def test_a_lesion_below_the_smallest_area_does_not_count(tmp_path):
-    (counted,), _ = label(tmp_path, [batch(spot_px=2)], min_area_px=4)
-    (passed_over,), _ = label(tmp_path, [batch(spot_px=2)], min_area_px=5)
-    assert (counted["rule"], passed_over["rule"]) == ("R2", "R0")
+def test_a_lesion_counts_by_its_native_area_though_a_speck_keeps_a_pixel_when_it_is_resized(tmp_path):
+    share = {"min_area_ppm": 125}  # of 240,000 px of field: 30 px
+    (counted,), _ = label(tmp_path, [batch(spot_px=1)], outlines={"EX": (5, 6)}, **share)
+    (passed_over,), _ = label(tmp_path, [batch(spot_px=1)], outlines={"EX": (1, 29)}, **share)
+    assert (counted["rule"], counted["present_EX"], counted["largest_px_EX"]) == ("R2", True, 30)
+    assert (passed_over["rule"], passed_over["present_EX"], passed_over["largest_px_EX"]) == ("R0", False, 29)
+
+
+def test_by_default_three_millionths_of_the_field_count_and_one_pixel_at_least(tmp_path):
+    small, large = batch(), batch()
+    large["field_px"][:] = 10_000_000  # a photograph of IDRiD has some ten million
+    for shown, size_px, rule in ((small, (1, 1), "R2"), (large, (5, 6), "R2"), (large, (1, 29), "R0")):
+        (row,), _ = label(tmp_path, [shown], outlines={"EX": size_px})
+        assert row["rule"] == rule
 
 
 def test_thresholds_decide_who_is_not_taught(tmp_path):
@@ -128,9 +165,33 @@ def test_each_image_is_drawn_into_a_jpeg_as_the_network_saw_it(tmp_path):
     assert row["decided"] == 2
 
 
+def test_lift_and_coverage_are_held_against_the_grid_of_the_grader_that_is_heard(tmp_path):
+    """The maps are at the size of the image; only the grid says what could have been reached."""
+    by_grid = [label(tmp_path, grids=[(8, 12), grid])[0][0] for grid in ((10, 15), (40, 60))]
+    assert by_grid[0]["lift_2"] == by_grid[1]["lift_2"]
+    assert by_grid[0]["relative_lift_2"] > by_grid[1]["relative_lift_2"]
+    (mean,), _ = label(tmp_path, mode="log_mean")
+    assert mean["relative_lift_2"] > 0
+    assert mean["relative_coverage_2"] > 0
+
+
+def test_heat_maps_on_too_coarse_a_grid_end_the_run(tmp_path):
+    message = r"grid of 8x8 or more, got 4x6 at image_size 60: .* or lower thresholds::grid_min"
+    with pytest.raises(ValueError, match=message):
+        label(tmp_path, grids=[(8, 12), (4, 6)])
+    assert not list(tmp_path.iterdir())
+    label(tmp_path, grids=[(8, 12), (4, 6)], thresholds=Thresholds(grid_min=4))
+
+
+def test_a_row_says_what_is_taught_and_whether_heat_maps_decided(tmp_path):
+    (row,), metrics = label(tmp_path)
+    assert (row["taught"], row["changed_by_heat"]) == (2, False)
+    assert (metrics["labels/n_supported"], metrics["labels/n_changed_by_heat"]) == (1, 0)
+
+
 def test_a_second_run_does_not_remember_the_first(tmp_path):
     handler = PseudoLabelHandler(str(tmp_path), manifest(), {})
-    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps()})
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps(), "grids": GRIDS})
     handler.attach(engine)
     for _ in range(2):
         engine.run([batch()])
@@ -146,7 +207,7 @@ def test_an_unknown_way_to_combine_graders_is_refused(tmp_path):
 def test_a_photograph_whose_lesions_no_one_looked_for_keeps_every_grade_and_the_page_says_so(tmp_path):
     shown = batch("set/train/c")
     shown["lesions"][:] = 0  # only exudates were looked for, and none was found
-    (row,), _ = label(tmp_path, [shown], picture=write_panel, page=write_decisions)
+    (row,), _ = label(tmp_path, [shown], outlines={}, picture=write_panel, page=write_decisions)
     assert row["rule"] == "R4"
     assert all(row[f"feasible_{grade}"] for grade in range(5))
     assert "no lesion is outlined, though not every lesion was looked for: feasible are 0, 1, 2, 3, 4" in row["reason"]
@@ -172,11 +233,7 @@ def test_the_page_gets_the_rows_with_their_true_grades_the_summary_and_where_the
 
 @pytest.mark.filterwarnings("error")
 def test_heat_maps_of_zeros_leave_the_decision_to_probabilities_and_outlines(tmp_path):
-    handler = PseudoLabelHandler(str(tmp_path), manifest(), {})
-    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": torch.zeros_like(maps())})
-    handler.attach(engine)
-    engine.run([batch()])
-    (row,) = handler.rows
+    (row,), _ = label(tmp_path, heat=torch.zeros_like(maps()))
     assert {(row[f"lift_{grade}"], row[f"coverage_{grade}"], row[f"empty_{grade}"]) for grade in range(5)} == {
         (0, 0, True)
     }
@@ -223,7 +280,9 @@ def test_few_tiny_haemorrhages_and_lone_exudates_are_told_where_it_is_asked_for(
     tiny = batch("set/train/a", spot_px=2)
     tiny["lesions"][tiny["lesions"] == 3] = 2
     thresholds = Thresholds(few_haemorrhages=3, tiny=0.05, name_atypical=True)
-    rows, _ = label(tmp_path, [tiny, batch("set/train/b")], thresholds=thresholds)
+    first, _ = label(tmp_path, [tiny], outlines={"HE": (20, 20)}, thresholds=thresholds)
+    second, _ = label(tmp_path, [batch("set/train/b")], thresholds=thresholds)
+    rows = [*first, *second]
     assert [row["rule"] for row in rows] == ["R2'", "R2''"]
     assert [row["feasible_1"] for row in rows] == [True, False]
     assert "so few and small that they may be microaneurysms" in rows[0]["reason"]

@@ -21,38 +21,84 @@ def predictions(seed, count=30, sharpness=1.0):
     return sharpness * logits, grades
 
 
-@pytest.mark.parametrize("factor", [0.25, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("factor", [0.6, 1.0, 2.0, 5.0])
 def test_logits_that_are_k_times_too_large_are_divided_by_k(factor):
     assert fit_temperature(factor * RIGHT, GRADES) == pytest.approx(factor, rel=1e-4)
 
 
-def test_what_the_temperature_does_is_measured():
-    found = calibrate(2 * RIGHT, GRADES)  # says 16 : 1 : 1 : 1 : 1, which is 0.8, where half are right
-    assert (found.temperature, found.images) == (pytest.approx(2, rel=1e-4), 8)
+def test_what_the_temperature_does_is_measured_out_of_sample():
+    found = calibrate(
+        np.tile(2 * RIGHT, (5, 1)), np.tile(GRADES, 5)
+    )  # says 16 : 1 : 1 : 1 : 1, which is 0.8, of halves
+    assert (found.temperature, found.images) == (pytest.approx(2, rel=1e-4), 40)
     assert found.nll == pytest.approx(-(np.log(0.8) + np.log(0.05)) / 2)
-    assert found.nll_scaled == pytest.approx(-(np.log(0.5) + np.log(0.125)) / 2)
     assert found.ece == pytest.approx(0.3)
+    # Each of the five parts has 4, 1, 1, 1 and 1 photographs of the grades: the others give it a temperature of 2.
+    assert found.nll_scaled == pytest.approx(-(np.log(0.5) + np.log(0.125)) / 2)
     assert found.ece_scaled == pytest.approx(0, abs=1e-3)
+
+
+def test_a_part_is_scaled_by_a_temperature_that_has_not_seen_it():
+    logits, grades = np.tile([[6.0, 0, 0, 0, 0]], (10, 1)), np.array([0] * 9 + [1])  # 99 % sure, right in 9 of 10
+    found = calibrate(logits, grades)
+    assert found.nll_scaled > -(0.9 * np.log(0.9) + 0.1 * np.log(0.1 / 4))  # what the best temperature of all reaches
+    # Of the part with the error, the others say: all right, take the lowest temperature. It costs 6 / 0.5 once.
+    unseen = np.log(np.exp(12.0) + 4)
+    assert found.nll_scaled > unseen / 10
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(10, 40), sharpness=st.floats(0.1, 10))
+def test_out_of_sample_is_never_better_than_in_sample(seed, count, sharpness):
+    logits, grades = predictions(seed, count, sharpness)
+    found = calibrate(logits, grades)
+    in_sample = -np.log(scale(logits, found.temperature)[np.arange(count), grades]).mean()
+    assert found.nll_scaled >= in_sample - 1e-6
+
+
+def test_fewer_than_ten_photographs_measure_nothing_and_the_temperature_is_given_all_the_same():
+    found = calibrate(2 * RIGHT, GRADES)
+    assert (found.temperature, found.images) == (pytest.approx(2, rel=1e-4), 8)
+    assert found.nll_scaled is found.ece_scaled is None
+    logits, grades = predictions(0, count=10)
+    assert calibrate(logits, grades).ece_scaled is not None
+
+
+def test_the_shift_of_the_prior_is_there_before_and_after():
+    weights = np.array([4.0, 1.0, 1.0, 1.0, 1.0])
+    logits, grades = np.tile(2 * (RIGHT + np.log(weights) / 2), (5, 1)), np.tile(GRADES, 5)  # 2 log p + log w
+    found = calibrate(logits, grades, np.log(weights))
+    assert found.ece == pytest.approx(0.3)  # softmax(2 log p) says 0.8
+    shifted = 2 * np.tile(RIGHT, (5, 1)) + 2 * np.log(weights)  # z / 2 - log w is log p
+    assert fit_temperature(shifted, grades, np.log(weights)) == pytest.approx(2, rel=1e-4)
+    exact = calibrate(shifted, grades, np.log(weights))
+    assert exact.ece_scaled == pytest.approx(0, abs=1e-3)
+    assert scale(shifted, 2.0, np.log(weights))[0] == pytest.approx([0.5, 0.125, 0.125, 0.125, 0.125])
+
+
+def test_the_fold_is_dealt_in_the_same_way_each_time():
+    logits, grades = predictions(4)
+    assert calibrate(logits, grades) == calibrate(logits, grades)
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 40), sharpness=st.floats(0.01, 100))
 def test_no_grade_changes_and_the_likelihood_does_not_fall(seed, count, sharpness):
     logits, grades = predictions(seed, count, sharpness)
-    found = calibrate(logits, grades)
-    assert TEMPERATURES[0] <= found.temperature <= TEMPERATURES[1]
-    assert found.nll_scaled <= found.nll
-    assert (scale(logits, found.temperature).argmax(axis=1) == logits.argmax(axis=1)).all()
+    temperature = fit_temperature(logits, grades)
+    before, after = (-np.log(scale(logits, t)[np.arange(count), grades] + 1e-300).mean() for t in (1.0, temperature))
+    assert TEMPERATURES[0] <= temperature <= TEMPERATURES[1]
+    assert after <= before + 1e-9
+    assert (scale(logits, temperature).argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
-@given(seed=st.integers(0, 10_000), factor=st.floats(0.5, 2))
+@given(seed=st.integers(0, 10_000), factor=st.floats(0.7, 2))
 def test_a_factor_of_the_logits_is_a_factor_of_the_temperature(seed, factor):
-    logits, grades = predictions(seed, count=200)
+    logits, grades = predictions(seed, count=200, sharpness=1.5)
     temperature = fit_temperature(logits, grades)
     assert fit_temperature(factor * logits, grades) == pytest.approx(factor * temperature, rel=1e-3)
 
 
-def test_where_all_are_graded_rightly_the_lowest_temperature_is_given():
-    assert fit_temperature(np.eye(5), np.arange(5)) == pytest.approx(TEMPERATURES[0], rel=1e-3)
+def test_a_tiny_fold_that_is_graded_rightly_makes_a_grader_at_most_twice_as_sure():
+    assert fit_temperature(np.eye(5), np.arange(5)) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_where_all_are_graded_wrongly_the_highest_temperature_is_given():

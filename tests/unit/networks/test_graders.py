@@ -1,16 +1,20 @@
 """Graders are networks of torchvision and timm with five grades, cut where Grad-CAM looks."""
 
 import contextlib
+import math
 import re
 import sys
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
+from bundle.attribution import grade_maps
 from bundle.networks import graders
-from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric
+from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric, prior_shift
 from bundle.networks.vgg import Normalise
+from scripts.benchmarks.attribution import maps_one_by_one
 from torch import nn
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -96,13 +100,65 @@ def test_nasnet_sees_what_timm_says_its_weights_were_trained_on():
     assert Symmetric()(torch.tensor([0.0, 0.25, 1.0])).tolist() == [-1.0, -0.5, 1.0]
 
 
-def test_the_temperature_is_no_part_of_the_logits(pair):
+def test_neither_temperature_nor_shift_is_part_of_the_logits(pair):
     grader, _ = pair
     with torch.no_grad():
         before = grader(IMAGE)
-        grader.temperature = 3.0
+        grader.temperature, grader.prior_shift = 3.0, (1.0, 0.0, 0.0, 0.0, 0.0)
         assert torch.equal(grader(IMAGE), before)
-    assert not any("temperature" in name for name in grader.state_dict())
+    assert not any("temperature" in name or "shift" in name for name in grader.state_dict())
+
+
+def test_the_shift_is_the_logarithm_of_the_class_weights_and_0_where_nothing_was_trained():
+    assert prior_shift([4.0, 1.0, 0.5, 0.0, 1]) == pytest.approx((math.log(4), 0, -math.log(2), 0, 0))
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 4, [1, 1, 1, 1, -1], [1, 1, 1, 1, math.nan], [math.inf] * 5, ["1"] * 5])
+def test_class_weights_that_are_none_are_refused(weights):
+    message = re.escape(f"expected 5 class weights that are finite and not negative, got {weights}")
+    with pytest.raises(ValueError, match=message):
+        prior_shift(weights)
+
+
+@contextlib.contextmanager
+def cut_at(grader, stride):
+    grader.heat_map_stride = stride
+    yield grader
+    grader.heat_map_stride = 32
+
+
+EARLIER = {
+    "resnext50_32x4d": (1024, lambda net: net.layer3),
+    "densenet201": (1792, lambda net: net.features.transition3.relu),
+}
+"""Channels at H/16, and the layer of the whole network that ends there."""
+
+
+def test_cut_a_stage_earlier_it_gives_the_same_logits_and_the_maps_of_that_layer_of_the_whole(pair):
+    grader, _ = pair
+    if grader.architecture not in EARLIER:
+        return
+    channels, layer = EARLIER[grader.architecture]
+    with torch.no_grad():
+        expected = grader(IMAGE)
+    with cut_at(grader, 16):
+        with torch.no_grad():
+            assert tuple(grader.features(IMAGE).shape) == (2, channels, 4, 6)
+            assert grader.features(IMAGE).min() == 0  # after a ReLU
+            assert torch.equal(grader(IMAGE), expected)
+        found = grade_maps(grader, IMAGE)
+        whole = maps_one_by_one(grader, layer(grader.classifier), IMAGE)
+    assert found.grid_hw == (4, 6)
+    np.testing.assert_allclose(found.maps, whole, atol=1e-5)
+    assert np.abs(whole - grade_maps(grader, IMAGE).maps.numpy()).max() > 0.1
+    torch.testing.assert_close(found.logits, expected)
+
+
+def test_nasnet_is_not_cut_earlier_and_other_strides_are_none():
+    with pytest.raises(ValueError, match=r"expected heat_map_stride 32 for nasnetalarge, got 16: .* raise image_size"):
+        Grader("nasnetalarge", pretrained=False, heat_map_stride=16)
+    with pytest.raises(ValueError, match=r"expected heat_map_stride 32 or 16, got 8"):
+        Grader("resnext50_32x4d", pretrained=False, heat_map_stride=8)
 
 
 def test_an_unknown_architecture_is_refused():

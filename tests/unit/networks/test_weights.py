@@ -101,11 +101,39 @@ def test_graders_are_built_from_what_their_files_say(small_graders, tmp_path):
     assert len(load_graders(str(paths[0]))) == 1
 
 
+def test_graders_are_cut_where_heat_maps_are_asked_for(small_graders, tmp_path):
+    grader = Grader("resnext50_32x4d", False)
+    save_weights(tmp_path / "a.pt", grader, {"architecture": "resnext50_32x4d"})
+    image = torch.rand(1, 3, 64, 96)
+    strides = {32: (2, 3), 16: (4, 6)}
+    for stride, size in strides.items():
+        (found,) = load_graders([tmp_path / "a.pt"], heat_map_stride=stride).eval()
+        assert tuple(found.features(image).shape[-2:]) == size
+
+
 def test_a_grader_has_the_temperature_of_its_file_and_1_where_none_was_fitted(small_graders, tmp_path):
     facts = {"architecture": "resnext50_32x4d"}
     save_weights(tmp_path / "a.pt", Grader("resnext50_32x4d", False), {**facts, "temperature": 1.5})
     save_weights(tmp_path / "b.pt", Grader("resnext50_32x4d", False), facts)
     assert [grader.temperature for grader in load_graders([tmp_path / "a.pt", tmp_path / "b.pt"])] == [1.5, 1.0]
+
+
+def test_a_grader_has_the_shift_of_its_class_weights_and_none_where_it_was_trained_without(small_graders, tmp_path):
+    facts = {"architecture": "resnext50_32x4d"}
+    weighed = facts | {"class_weights": [4.0, 1.0, 1.0, 0.0, 0.5]}
+    save_weights(tmp_path / "a.pt", Grader("resnext50_32x4d", False), weighed)
+    save_weights(tmp_path / "b.pt", Grader("resnext50_32x4d", False), facts)
+    first, second = load_graders([tmp_path / "a.pt", tmp_path / "b.pt"])
+    assert first.prior_shift == pytest.approx((1.3863, 0, 0, 0, -0.6931), abs=1e-4)
+    assert second.prior_shift == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 4, [1, 1, 1, 1, -1.0], "heavy", {"a": 1}, 3])
+def test_class_weights_that_are_none_are_refused(small_graders, tmp_path, weights):
+    facts = {"architecture": "resnext50_32x4d", "class_weights": weights}
+    save_weights(tmp_path / "a.pt", Grader("resnext50_32x4d", False), facts)
+    with pytest.raises(ValueError, match=r"expected 5 class weights .* got .* in .*a\.pt; train this grader anew"):
+        load_grader(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), "warm", None])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 HOSTILE = "<img src=x onerror=\"document.title='broken into'\">\"'&.jpg"
 SUMMARY = {
     "n": 4, "n_known": 3, "n_taught": 2, "n_keep": 1, "n_move": 2, "n_abstain": 1,
+    "n_supported": 3, "n_changed_by_heat": 2,
     "proposed/accuracy": 0.5, "decided/accuracy": 0.7, "majority/accuracy": 0.45,
     "gain/accuracy": 0.2, "gain/accuracy_low": -0.05, "gain/accuracy_high": 0.4,
     "truth_feasible": 1.0, "truth_feasible_low": 0.9, "truth_feasible_high": 1.0,
@@ -25,7 +26,8 @@ SUMMARY = {
 def row(name="set/a", proposed=0, decided=3, true=3, **changes):
     fields = {
         "id": name, "proposed": proposed, "decided": decided, "true_grade": true, "action": "move", "rule": "R2",
-        "weight": 0.6, "confidence": 0.5, "reason": "grade 0 was proposed, but hard exudates are outlined",
+        "taught": decided, "weight": 0.6, "confidence": 0.5,
+        "reason": "grade 0 was proposed, but hard exudates are outlined",
     }  # fmt: skip
     for grade in range(5):
         fields |= {
@@ -44,13 +46,25 @@ def test_every_number_of_a_decision_stands_in_its_row(tmp_path):
     page = page_of(tmp_path, row())
     (found,) = re.findall(r'<tr data-action="move" data-rule="R2" data-truth="right">.*?</tr>', page, flags=re.DOTALL)
     cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", found, flags=re.DOTALL)]
-    assert cells[:8] == ["0", "3", "3 right", "moved", "R2", "2, 3, 4", "0.60", "0.50"]
-    assert cells[8:13] == ["0.20"] * 5
-    assert "hard exudates are outlined" in cells[13]
-    lines = cells[13].splitlines()
+    assert cells[:9] == ["0", "3", "3", "3 right", "moved", "R2", "2, 3, 4", "0.60", "0.50"]
+    assert cells[9:14] == ["0.20"] * 5
+    assert "hard exudates are outlined" in cells[14]
+    lines = cells[14].splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["0", "1", "2", "3", "4"]
     assert "3.14" in lines[4]
     assert [lines[number].split("  ")[-1].strip() for number in (3, 4, 5)] == ["not on lesions", "on lesions", "empty"]
+
+
+def test_what_is_taught_may_be_another_grade_than_the_decided_one_or_none(tmp_path):
+    page = page_of(tmp_path, row(taught=2), row(taught=None, action="abstain"))
+    assert "<td>0</td><td>3</td><td>2</td><td>3 <span" in page
+    assert f"<td>0</td><td>3</td><td>{MISSING}</td><td>3 <span" in page
+
+
+def test_how_many_decisions_the_heat_maps_changed_stands_above(tmp_path):
+    page = page_of(tmp_path, row())
+    assert '<th scope="col">a heat map on the lesions</th><th scope="col">decided otherwise by it</th>' in page
+    assert "<td>1</td><td>2</td><td>1</td><td>3</td><td>2</td><td>3</td>" in page
 
 
 def test_the_gain_stands_below_what_it_was_gained_on(tmp_path):

@@ -40,6 +40,8 @@ def test_a_confusion_shows_which_grades_were_given(tmp_path):
 def test_a_reliability_diagram_shows_what_the_temperature_does(tmp_path):
     one = drawn(write_reliability, tmp_path / "a.png", P, GRADES, 1.0)
     other = drawn(write_reliability, tmp_path / "b.png", P, GRADES, 3.0)
+    shifted = drawn(write_reliability, tmp_path / "c.png", P, GRADES, 1.0, np.log([4.0, 1, 1, 1, 1]))
+    assert (one != shifted).any()
     left, right = np.s_[:, :560], np.s_[:, 700:]
     assert (one[right] != other[right]).any()
     assert (one[left] == other[left]).mean() > 0.99  # "as trained" stays, but for the scale that both halves share

@@ -54,6 +54,8 @@ def test_channels_may_come_first_or_last_and_as_tensors(tmp_path):
         {"reason": "because"},
         {"action": "abstain"},
         {"lift_4": 9.9},
+        {"relative_lift_4": 0.7},
+        {"relative_coverage_1": 0.9},
         {"soft_label_2": 0.9},
         {"decided": 4},
         {"empty_3": True},

@@ -31,11 +31,12 @@ METRICS = {
 }
 SUMMARY = {
     "n": 81, "n_known": 60, "n_taught": 52, "n_keep": 50, "n_move": 21, "n_abstain": 10,
+    "n_supported": 12, "n_changed_by_heat": 5,
     "proposed/accuracy": 0.5, "proposed/accuracy_low": 0.4, "proposed/accuracy_high": 0.6,
     "proposed/quadratic_kappa": None, "proposed/quadratic_kappa_low": None, "proposed/quadratic_kappa_high": None,
     "decided/accuracy": 0.7, "decided/accuracy_low": 0.6, "decided/accuracy_high": 0.8,
     "gain/accuracy": 0.2, "gain/accuracy_low": -0.05, "gain/accuracy_high": 0.4,
-    "taught/accuracy": 0.75, "majority/accuracy": 0.45,
+    "taught/accuracy": 0.75, "taught/log_probability": -0.4, "majority/accuracy": 0.45,
     "truth_feasible": 0.9, "truth_feasible_low": 0.8, "truth_feasible_high": 0.95,
     "R2/n": 80, "R2/n_known": 59, "R2/truth_feasible": 0.91,
 }  # fmt: skip
@@ -212,16 +213,19 @@ def test_no_cell_can_break_the_table(rows):
 def test_pseudo_labels_before_and_after_the_rules_stand_below_each_other():
     table = pseudo_label_table(SUMMARY)
     assert cells(table, "proposed by the graders") == [
-        "proposed by the graders", "60", "0.500", "0.400 to 0.600", DASH, DASH,
+        "proposed by the graders", "60", "0.500", "0.400 to 0.600", DASH, DASH, DASH,
     ]  # fmt: skip
     assert cells(table, "decided by the rules")[2] == "0.700"
+    taught = cells(table, "taught: likeliest of the soft label, without abstentions")
+    assert (taught[1], taught[2], taught[-1]) == ("52", "0.750", "-0.400")
+    assert cells(table, "81") == ["81", "50", "21", "10", "12", "5", "60"]
     assert cells(table, "always the most frequent grade")[2] == "0.450"
 
 
 def test_the_gain_has_a_sign():
     table = pseudo_label_table(SUMMARY)
     assert cells(table, "gain: decided minus proposed") == [
-        "gain: decided minus proposed", "60", "+0.200", "-0.050 to +0.400", DASH, DASH,
+        "gain: decided minus proposed", "60", "+0.200", "-0.050 to +0.400", DASH, DASH, DASH,
     ]  # fmt: skip
 
 

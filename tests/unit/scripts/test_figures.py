@@ -43,7 +43,8 @@ def audit_row(name):
     for grade in GRADES:
         row |= {
             f"probability_{grade}": 0.2, f"soft_label_{grade}": (grade > 1) / 3, f"feasible_{grade}": grade > 1,
-            f"lift_{grade}": 3.1, f"coverage_{grade}": 0.4, f"optic_disc_{grade}": 0.1 * grade + 0.05,
+            f"lift_{grade}": 3.1, f"coverage_{grade}": 0.4, f"relative_lift_{grade}": 0.6,
+            f"relative_coverage_{grade}": 0.5, f"optic_disc_{grade}": 0.1 * grade + 0.05,
             f"supported_{grade}": grade < 3, f"empty_{grade}": False,
         }  # fmt: skip
     return row
@@ -76,7 +77,7 @@ def swept(tiny_idrid, tmp_path, run_script):
     save_weights(grader, Grader("resnext50_32x4d", pretrained=False), {"architecture": "resnext50_32x4d"})
     settings = {
         "graders": [{"path": f"/elsewhere/{grader.relative_to(tmp_path)}", "sha256": file_sha256(grader)}],
-        "image_size": 64, "thresholds": dataclasses.asdict(Thresholds()),
+        "image_size": 64, "heat_map_stride": 16, "thresholds": dataclasses.asdict(Thresholds()),
     }  # fmt: skip
     rows = [audit_row(row.id) for row in read.photographs if row.outlined and row.split == "train"]
     save_pseudo_labels(sweep / "pseudo_label" / "fold0_seed0" / "pseudo_labels.json", read, settings, rows)
@@ -156,7 +157,7 @@ def test_a_grade_that_fails_no_rule_is_one_that_the_evidence_supports(seed, has_
     rng = np.random.default_rng(seed)
     maps = rng.random((5, 8, 12)) * rng.integers(0, 2, (5, 1, 1))
     lesions, field = (rng.random((8, 12)) > 0.7) & has_lesions, np.ones((8, 12), bool)
-    thresholds = Thresholds(lift_min=1.0, halo=0.0)
-    for found in evidence(maps, lesions, rng.random((8, 12)) > 0.7, field, thresholds):
+    thresholds = Thresholds(lift_min=0.01, halo=0.0)
+    for found in evidence(maps, lesions, rng.random((8, 12)) > 0.7, field, thresholds, grids=[(4, 6)]):
         row = {f"{name}_{found.grade}": value for name, value in dataclasses.asdict(found).items()}
         assert (failed_rules(row, found.grade, thresholds) == []) == found.supported
