@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from bundle.datasets.audit import perceptual_hash
 from bundle.datasets.deal import deal
+from bundle.datasets.listing import names
 from bundle.datasets.raw import OPTIC_DISC, RawPhotograph
 from bundle.files import content_sha256, written_whole
-from bundle.images import decode
+from bundle.images import brightest, decode, mask_levels
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, resolve
 from numpy.typing import NDArray
@@ -163,13 +164,25 @@ def _area_px(mask: Path, image: Path, size: tuple[int, int]) -> int:
         raise ValueError(
             f"expected a mask of {size[0]}x{size[1]} px as {image}, got {mask_size[0]}x{mask_size[1]} px in {mask}"
         )
-    if content.mode not in ("1", "L", "P"):
-        raise ValueError(f"expected a mask of one channel with 8 bits or less, got {content.mode} in {mask}")
-    histogram = content.histogram()
-    values = [value for value, count in enumerate(histogram) if count]
-    if len([value for value in values if value]) > 1:
+    found = _lesion_values(content, mask)
+    if len(found) > 1:
         raise ValueError(
-            f"expected a mask of two values, 0 and another, got {len(values)} values ({values[:6]}...) in {mask}; "
-            f"grey or indexed masks are read by --dataset folder"
+            f"expected a mask of two values, 0 and another, got {names(map(str, found))} beside 0 in {mask}; --dataset "
+            f"folder reads grey masks with --mask_min, and one mask of several lesions with --indexed_masks"
         )
-    return sum(histogram[1:])
+    area_px = sum(found.values())
+    if area_px == size[0] * size[1]:
+        raise ValueError(
+            f"expected a mask with background, which is 0, got none in {mask}: the whole of {image.name} would be "
+            f"lesion; mend the mask, or remove it where the lesion is absent"
+        )
+    return area_px
+
+
+def _lesion_values(content: Image.Image, mask: Path) -> dict[object, int]:
+    """Count the pixels of each value, or colour, that is not background."""
+    if content.mode in ("1", "L", "P"):  # three times as fast as what follows
+        return {value: count for value, count in enumerate(content.histogram()) if value and count}
+    levels = mask_levels(content, mask)
+    values, counts = np.unique(levels[brightest(levels) != 0], axis=0, return_counts=True)
+    return dict(zip(map(tuple, values.tolist()), counts.tolist(), strict=True))

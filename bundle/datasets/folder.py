@@ -9,7 +9,7 @@ import numpy as np
 from bundle.datasets.grade_table import read_grades, read_splits
 from bundle.datasets.listing import Gaps, files, names
 from bundle.datasets.raw import OPTIC_DISC, RawPhotograph, Reading
-from bundle.images import decode
+from bundle.images import decode, mask_levels
 from bundle.labels import LESIONS
 from numpy.typing import NDArray
 from PIL import Image
@@ -302,10 +302,10 @@ class DrawIndexed:
     index_of: Mapping[str, int]
 
     def __call__(self, width_px: int, height_px: int) -> dict[str, NDArray[np.bool_]]:
-        mask = _open(self.path, width_px, height_px)
-        if mask.mode not in ("1", "L", "P"):
-            raise ValueError(f"expected a mask of indices (one channel of 8 bits) in {self.path}, got {mask.mode}")
-        stored = np.asarray(mask, np.uint8)
+        levels = mask_levels(_open(self.path, width_px, height_px), self.path)
+        if not _is_grey(levels):
+            raise ValueError(f"expected a mask of indices (one channel, or equal ones) in {self.path}, got colours")
+        stored = levels[..., 0]
         unknown = set(np.unique(stored).tolist()) - {0, *self.index_of.values()}
         if unknown:
             raise ValueError(
@@ -325,9 +325,23 @@ def _open(path: Path, width_px: int, height_px: int) -> Image.Image:
 
 
 def _grey(path: Path, width_px: int, height_px: int) -> NDArray[np.uint8]:
-    """Read 0-255; some data sets store grey as three equal channels."""
+    """Read 0-255; some data sets store grey as three equal channels, and an opacity beside them."""
     mask = _open(path, width_px, height_px)
-    channels = mask.split() if mask.mode == "RGB" else (mask.convert("L"),) if mask.mode in ("1", "L") else ()
-    if len({channel.tobytes() for channel in channels}) != 1:
-        raise ValueError(f"expected a grey mask of 8 bits in {path}, got {mask.mode}")
-    return np.asarray(channels[0])
+    levels = mask_levels(mask.convert("L") if mask.mode == "1" else mask, path)
+    reasons = {
+        "indices of a palette": mask.mode in ("P", "PA"),
+        f"{8 * levels.itemsize} bits": levels.itemsize > 1,
+        "colours": not _is_grey(levels),
+    }
+    for found, is_wrong in reasons.items():
+        if is_wrong:
+            raise ValueError(
+                f"expected a grey mask of 8 bits in {path}, got {found}; a mask of two values is read without "
+                f"--mask_min, any other must be saved as grey"
+            )
+    return levels[..., 0]
+
+
+def _is_grey(levels: NDArray) -> bool:
+    """Whether all channels are equal, or there is only one."""
+    return bool((levels == levels[..., :1]).all())

@@ -191,7 +191,9 @@ def test_the_manifest_holds_what_was_drawn_and_what_from(root, options, areas_px
 
 def test_grey_masks_without_a_least_value_are_refused_when_they_are_opened(root):
     save(root / "masks" / "ex" / "c.tif", square(5, 100) + square(2, 50))
-    with pytest.raises(ValueError, match=r"expected a mask of two values, .* got 3 values .*c\.tif"):
+    with pytest.raises(
+        ValueError, match=r"expected a mask of two values, .* got 100, 150 beside 0 in .*c\.tif; .* --mask_min"
+    ):
         build(root, masks=MASKS)
     assert build(root, masks=MASKS, mask_min=128).photographs
 
@@ -355,10 +357,36 @@ def test_refuses_an_index_that_nobody_named(root):
 
 def test_refuses_a_mask_of_colours_where_indices_or_grey_are_expected(root):
     save(root / "colours.png", np.asarray(eye(0)))
-    with pytest.raises(ValueError, match=r"expected a mask of indices \(one channel .* in .*colours\.png, got RGB"):
+    with pytest.raises(ValueError, match=r"expected a mask of indices \(one channel.* in .*colours\.png, got colours"):
         DrawIndexed(root / "colours.png", {"MA": 1})(60, 40)
-    with pytest.raises(ValueError, match=r"expected a grey mask of 8 bits in .*colours\.png, got RGB"):
+    with pytest.raises(
+        ValueError, match=r"expected a grey mask of 8 bits in .*colours\.png, got colours; a mask of two"
+    ):
         DrawGrey({"MA": root / "colours.png"}, 128)(60, 40)
+    save(root / "indexed.png", square(3, 1), "P")
+    with pytest.raises(ValueError, match=r"expected a grey mask of 8 bits in .*indexed\.png, got indices of a palette"):
+        DrawGrey({"MA": root / "indexed.png"}, 128)(60, 40)
+    save(root / "deep.png", square(3, 1).astype(np.uint16))
+    with pytest.raises(ValueError, match=r"expected a grey mask of 8 bits in .*deep\.png, got 16 bits"):
+        DrawGrey({"MA": root / "deep.png"}, 128)(60, 40)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_grey_and_indices_may_come_as_colours_with_an_opacity_that_says_nothing(root, mode):
+    save(root / "grey.png", square(3, 200), mode)
+    assert (DrawGrey({"MA": root / "grey.png"}, 128)(60, 40)["MA"] == (square(3) > 0)).all()
+    save(root / "indexed.png", square(3, 2), mode)
+    assert (DrawIndexed(root / "indexed.png", {"EX": 2})(60, 40)["EX"] == (square(3) > 0)).all()
+
+
+def test_a_folder_may_hold_masks_of_two_colours_and_of_16_bits(root):
+    colour = np.zeros((HEIGHT_PX, WIDTH_PX, 4), np.uint8)
+    colour[..., 0], colour[..., 3] = square(3), 255
+    save(root / "masks" / "ma" / "b_MA.png", colour)
+    save(root / "masks" / "ma" / "c_MA.png", square(4).astype(np.uint16) * 257)
+    areas_px = {row.id: dict(row.areas_px) for row in build(root, masks="MA=masks/ma").photographs}
+    assert areas_px["own/photographs/train/b"] == {"MA": 9}
+    assert areas_px["own/photographs/train/c"] == {"MA": 16}
 
 
 def test_refuses_a_mask_of_another_size_or_that_is_cut_off(root):
