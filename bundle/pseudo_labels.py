@@ -385,6 +385,7 @@ _REMARKS = {
     "R2'": ", so few and small that they may be microaneurysms",
     "R2''": " without any red lesion, which is atypical of diabetes",
     "R4": ", though not every lesion was looked for",
+    "R6": ", though some expert marked what too few others did",
 }
 """What a rule adds to the lesions that it names."""
 

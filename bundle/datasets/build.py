@@ -11,7 +11,7 @@ import numpy as np
 from bundle.datasets.audit import perceptual_hash
 from bundle.datasets.deal import deal
 from bundle.datasets.listing import names
-from bundle.datasets.raw import OPTIC_DISC, RawPhotograph
+from bundle.datasets.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, RawPhotograph
 from bundle.files import content_sha256, written_whole
 from bundle.images import brightest, decode, mask_levels
 from bundle.labels import LESIONS
@@ -71,7 +71,14 @@ def build_manifest(
     photographs, broken = _inspect_all(
         sorted(rows, key=lambda row: row.id), inspect, roots[name] if allow_missing else None
     )
-    return deal(name, roots, photographs, folds, seed, (*notes, *broken), keep_leaks)
+    notes = (*notes, *_dispute_notes(photographs), *broken)
+    return deal(name, roots, photographs, folds, seed, notes, keep_leaks)
+
+
+def _dispute_notes(photographs: Sequence[Photograph]) -> list[str]:
+    found = [f"{row.id} {'+'.join(row.disputed)}" for row in photographs if row.disputed]
+    what = "disputed, marked by some without a pixel that counts"
+    return [f"{OUTLINES_NOTE}{what}: {len(found)} ({names(found, 20)})"] if found else []
 
 
 def _inspect_all(
@@ -109,7 +116,8 @@ class _Inspector:
         except ValueError as error:
             raise ValueError(f"{row.image}: {error}") from None
         disc = {OPTIC_DISC: row.optic_disc} if row.optic_disc else {}
-        files = {**row.masks, **disc, **self._drawn(row, width_px, height_px)}
+        drawn = row.draw(width_px, height_px) if row.draw else Drawn({})
+        files = {**row.masks, **disc, **self._written(row, drawn)}
         areas_px = {role: _area_px(path, row.image, (width_px, height_px)) for role, path in files.items()}
         masks = {lesion: files[lesion] for lesion in LESIONS if areas_px.get(lesion)}
         name = f"{self.name}/{row.id}"
@@ -125,6 +133,7 @@ class _Inspector:
             annotated=row.annotated,
             masks={lesion: self._mounted(path) for lesion, path in masks.items()},
             areas_px={lesion: areas_px[lesion] for lesion in masks},
+            disputed=drawn.disputed,
             optic_disc=self._mounted(files[OPTIC_DISC]) if areas_px.get(OPTIC_DISC) else None,
             drawn_from=tuple(self._mounted(path) for path in row.drawn_from),
             group=name,
@@ -132,12 +141,10 @@ class _Inspector:
         content = {role: resolve(self.roots, path) for role, path in found.files().items()}
         return replace(found, sha256=content_sha256(content))
 
-    def _drawn(self, row: RawPhotograph, width_px: int, height_px: int) -> dict[str, Path]:
-        if row.draw is None:
-            return {}
-        folder = self.roots[f"{self.name}.masks"]
-        drawn = row.draw(width_px, height_px)
-        return {role: _write_mask(folder / f"{row.id}_{role}", mask) for role, mask in drawn.items() if mask.any()}
+    def _written(self, row: RawPhotograph, drawn: Drawn) -> dict[str, Path]:
+        found = {role: mask for role, mask in drawn.masks.items() if mask.any()}
+        folder = self.roots[f"{self.name}.masks"] if found else Path()
+        return {role: _write_mask(folder / f"{row.id}_{role}", mask) for role, mask in found.items()}
 
     def _mounted(self, path: Path) -> str:
         """Write an absolute path as the name of the root that holds it and the way from there."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from bundle.datasets.grade_table import read_grades, read_splits
 from bundle.datasets.listing import Gaps, files, names
-from bundle.datasets.raw import OPTIC_DISC, RawPhotograph, Reading
+from bundle.datasets.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
 from bundle.images import decode, mask_levels
 from bundle.labels import LESIONS
 from numpy.typing import NDArray
@@ -256,7 +256,7 @@ class DrawGrey:
         ValueError: when called, naming the file, if it cannot be decoded, is of another size, or is not grey.
 
     Shape:
-        - output: ``(height_px, width_px)`` for each of the paths.
+        - output: masks ``(height_px, width_px)`` of each of the paths.
 
     Example:
         >>> import tempfile
@@ -264,14 +264,14 @@ class DrawGrey:
         ...     mask = Path(folder, "7_MA.png")
         ...     Image.fromarray(np.array([[0, 127, 128]], np.uint8)).save(mask)
         ...     DrawGrey({"MA": mask}, mask_min=128)(width_px=3, height_px=1)
-        {'MA': array([[False, False,  True]])}
+        Drawn(masks={'MA': array([[False, False,  True]])}, disputed=())
     """
 
     paths: Mapping[str, Path]
     mask_min: int
 
-    def __call__(self, width_px: int, height_px: int) -> dict[str, NDArray[np.bool_]]:
-        return {role: _grey(path, width_px, height_px) >= self.mask_min for role, path in self.paths.items()}
+    def __call__(self, width_px: int, height_px: int) -> Drawn:
+        return Drawn({role: _grey(path, width_px, height_px) >= self.mask_min for role, path in self.paths.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,21 +287,21 @@ class DrawIndexed:
             that is neither 0 nor listed.
 
     Shape:
-        - output: ``(height_px, width_px)`` for each of the indices.
+        - output: masks ``(height_px, width_px)`` of each of the indices.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     mask = Path(folder, "7.png")
         ...     Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(mask)
-        ...     DrawIndexed(mask, {"EX": 1, "MA": 2})(width_px=3, height_px=1)
+        ...     DrawIndexed(mask, {"EX": 1, "MA": 2})(width_px=3, height_px=1).masks
         {'EX': array([[False,  True, False]]), 'MA': array([[False, False,  True]])}
     """
 
     path: Path
     index_of: Mapping[str, int]
 
-    def __call__(self, width_px: int, height_px: int) -> dict[str, NDArray[np.bool_]]:
+    def __call__(self, width_px: int, height_px: int) -> Drawn:
         levels = mask_levels(_open(self.path, width_px, height_px), self.path)
         if not _is_grey(levels):
             raise ValueError(f"expected a mask of indices (one channel, or equal ones) in {self.path}, got colours")
@@ -312,7 +312,7 @@ class DrawIndexed:
                 f"expected indices out of 0, {', '.join(map(str, sorted(self.index_of.values())))} in {self.path}, got "
                 f"{', '.join(map(str, sorted(unknown)))} too; name all of them in --indices"
             )
-        return {role: stored == index for role, index in self.index_of.items()}
+        return Drawn({role: stored == index for role, index in self.index_of.items()})
 
 
 def _open(path: Path, width_px: int, height_px: int) -> Image.Image:

@@ -65,6 +65,7 @@ class PseudoLabelHandler:
         self.thresholds, self.mode = thresholds or Thresholds(), mode
         self.picture, self.page, self.min_area_px = picture, page, min_area_px
         self.annotated = {row.id: row.annotated for row in manifest.photographs}
+        self.disputed = {row.id: row.disputed for row in manifest.photographs}
         self.has_disc = {row.id: row.optic_disc is not None for row in manifest.photographs}
         self.rows: list[dict[str, Any]] = []
 
@@ -114,8 +115,9 @@ class PseudoLabelHandler:
         field = field_mask(arrays["image"].max(axis=0))
         in_doubt = haemorrhages_in_doubt(lesions_HW, field, self.thresholds)
         feasible = feasible_grades(
-            present, self.annotated[name], in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical
-        )
+            present, self.annotated[name], in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical,
+            disputed=self.disputed[name],
+        )  # fmt: skip
         disc = arrays["optic_disc"][0] > 0 if self.has_disc[name] else None
         found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds)
         decision = decide(probabilities, feasible, found, self.thresholds, present=present)

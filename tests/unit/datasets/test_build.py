@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
-from bundle.datasets.raw import RawPhotograph
+from bundle.datasets.raw import Drawn, RawPhotograph
 from bundle.datasets.splits import graded_training
 from bundle.files import content_sha256
 from bundle.manifest import load_manifest, save_manifest
@@ -278,7 +278,7 @@ def test_refuses_a_file_outside_of_the_root(tiny_idrid, tmp_path):
 
 def drawn_row(tree, mask, name="IDRiD_003"):
     image = tree.image(tree.grading, "train", name)
-    draw = lambda width_px, height_px: {"EX": mask, "optic_disc": mask}  # noqa: E731
+    draw = lambda width_px, height_px: Drawn({"EX": mask, "optic_disc": mask})  # noqa: E731
     return RawPhotograph(
         id=name, image=image, split="train", annotated=("EX",), draw=draw, drawn_from=(tree.table("train"),)
     )
