@@ -20,6 +20,9 @@ LESION_COLOURS = {"MA": (255, 64, 255), "HE": (255, 48, 48), "EX": (255, 224, 32
 GRADES = (0, 1, 2, 3, 4)
 """International clinical diabetic retinopathy severity scale (ICDRS)."""
 
+PROBABILITY_TOLERANCE = 1e-4
+"""How far rounding may take a probability, or a sum of probabilities, beyond 1."""
+
 GRADE_NAMES = ("no DR", "mild", "moderate", "severe", "proliferative")
 
 

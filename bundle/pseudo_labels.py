@@ -337,7 +337,7 @@ def decide(
     p = _distribution(probabilities)
     allowed = np.isin(GRADES, list(feasible.grades))
     supported = np.isin(GRADES, [e.grade for e in evidence if e.supported]) & allowed
-    proposed, mass = int(p.argmax()), float(p[allowed].sum())
+    proposed, mass = int(p.argmax()), min(1.0, float(p[allowed].sum()))  # rounding may exceed 1
     candidates = supported if supported.any() else allowed
     decided = int(np.where(candidates, p, -1).argmax())
     confidence = _share(p[allowed].max(), mass)

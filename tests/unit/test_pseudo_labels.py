@@ -326,6 +326,13 @@ def test_the_reason_names_what_is_outlined(present, annotated, words):
     assert words in decision.reason
 
 
+def test_a_weight_is_1_at_most_though_its_probabilities_sum_to_more():
+    probabilities = np.array([0, 0, 1, 4, 1]) / 6
+    assert (probabilities / probabilities.sum())[2:].sum() == 1.0000000000000002
+    assert settle(probabilities, {"HE"}).weight == 1
+    assert settle(probabilities, {"HE"}).confidence == pytest.approx(2 / 3)
+
+
 distributions = st.lists(st.floats(0, 1), min_size=5, max_size=5).filter(any).map(lambda p: np.array(p) / sum(p))
 
 
@@ -336,7 +343,7 @@ def test_whatever_is_proposed_only_feasible_grades_are_taught(probabilities, pre
     assert decision.decided in grades
     assert sum(decision.soft_label) == pytest.approx(1)
     assert all(share == 0 for grade, share in enumerate(decision.soft_label) if grade not in grades)
-    assert 0 <= decision.weight <= 1 + 1e-12
+    assert 0 <= decision.weight <= 1
     assert (decision.weight == 0) == (decision.action == "abstain")
     if decision.action != "abstain":
         assert (decision.action == "keep") == (decision.decided == decision.proposed)
