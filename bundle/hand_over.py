@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.files import load_json, write_json_whole
-from bundle.labels import GRADES
+from bundle.labels import GRADES, PROBABILITY_TOLERANCE
 from bundle.manifest import Manifest
 
 SCHEMA = 1
@@ -41,11 +41,11 @@ class InitialLabel:
             raise ValueError(f"expected {len(GRADES)} grades, got {len(self.soft)} and {len(self.feasible)}")
         if any(not isinstance(allowed, bool) for allowed in self.feasible):
             raise ValueError(f"expected true or false for each grade, got {self.feasible}")
-        if not (min(self.soft) >= 0 and abs(sum(self.soft) - 1) <= 1e-4):  # NaN fails as well
+        if not (min(self.soft) >= 0 and abs(sum(self.soft) - 1) <= PROBABILITY_TOLERANCE):  # NaN fails as well
             raise ValueError(f"expected a soft label that sums to 1, got {self.soft}")
         if any(share > 0 and not allowed for share, allowed in zip(self.soft, self.feasible, strict=True)):
             raise ValueError(f"expected no share outside the feasible grades {self.feasible}, got {self.soft}")
-        if not 0 <= self.weight <= 1:
+        if not 0 <= self.weight <= 1 + PROBABILITY_TOLERANCE:
             raise ValueError(f"expected a weight in [0, 1], got {self.weight}")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,10 @@ BROKEN = (
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")
 """Whatever a file's name says, no other decoder sees it: Pillow has forty, and one of them runs Ghostscript."""
+
+TRANSPARENT_MODES = ("LA", "PA", "RGBA")
+MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)
+"""In which Pillow decodes what may be a mask: of 1 to 16 bits, one channel or three, with and without opacity."""
 
 
 class Decoded(NamedTuple):
@@ -78,6 +83,58 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         return on_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
+
+
+def mask_levels(image: Image.Image, path: str | os.PathLike) -> NDArray:
+    """Return what a decoded mask stores: grey levels, indices of a palette, or colours; one bit is 0 and 1.
+
+    Opacity is no lesion. Where it is the same everywhere it says nothing; where it varies, what is wholly transparent
+    is background, and 0 in every channel.
+
+    Args:
+        image: the mask.
+        path: of its file, for the message.
+
+    Returns:
+        ``(H, W, C)``; C is 1 or 3.
+
+    Raises:
+        ValueError: if it stores something else, such as floats, or nothing but its opacity varies.
+
+    Example:
+        >>> rgba = np.array([[[0, 0, 0, 255], [255, 0, 0, 255]]], np.uint8)  # opaque everywhere
+        >>> mask_levels(Image.fromarray(rgba), "81_EX.tif").tolist()
+        [[[0, 0, 0], [255, 0, 0]]]
+    """
+    if image.mode not in MASK_MODES:
+        raise ValueError(
+            f"expected a mask of grey levels, indices or colours, got Pillow's mode {image.mode} in {path}; save it as "
+            f"PNG with one channel"
+        )
+    stored = np.asarray(image, np.uint8 if image.mode == "1" else None)
+    levels = stored.reshape(*stored.shape[:2], -1)
+    if image.mode not in TRANSPARENT_MODES:
+        return levels
+    levels, opacity = levels[..., :-1], levels[..., -1:]
+    if (opacity == opacity[:1, :1]).all():
+        return levels
+    if not levels.any():
+        raise ValueError(
+            f"expected lesions in another colour than black, got a mask of which only the opacity varies in {path}; "
+            f"save it with one channel, the lesion white on black"
+        )
+    return np.where(opacity > 0, levels, 0)
+
+
+def brightest(levels: NDArray) -> NDArray:
+    """Reduce ``(H, W, C)`` to the largest of the channels, ``(H, W)``.
+
+    Example:
+        >>> brightest(np.array([[[0, 0, 0], [9, 200, 0]]], np.uint8)).tolist()
+        [[0, 200]]
+    """
+    # Channel by channel: several times faster than a maximum along a short last axis.
+    return reduce(np.maximum, np.moveaxis(levels, -1, 0))
 
 
 def upper_bits(grey: NDArray) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
+from itertools import chain, combinations
 from typing import NamedTuple
 
 LESIONS = ("MA", "HE", "EX", "SE")
@@ -19,6 +20,9 @@ LESION_COLOURS = {"MA": (255, 64, 255), "HE": (255, 48, 48), "EX": (255, 224, 32
 
 GRADES = (0, 1, 2, 3, 4)
 """International clinical diabetic retinopathy severity scale (ICDRS)."""
+
+PROBABILITY_TOLERANCE = 1e-4
+"""How far rounding may take a probability, or a sum of probabilities, beyond 1."""
 
 GRADE_NAMES = ("no DR", "mild", "moderate", "severe", "proliferative")
 
@@ -41,6 +45,7 @@ def feasible_grades(
     *,
     in_doubt: Collection[str] = (),
     name_atypical: bool = False,
+    disputed: Collection[str] = (),
 ) -> Feasible:
     """Tell which ICDRS grades the outlined lesions allow.
 
@@ -55,28 +60,46 @@ def feasible_grades(
     for drusen or a vein occlusion look like this. There is no R3 (more than 20 haemorrhages in each quadrant
     about the fovea: {3, 4}), for it needs the place of the fovea, which manifests do not hold.
 
+    R6 several experts outlined, and some marked a lesion of which no pixel is outlined: it may be there or not. All
+    grades that the rules allow without it, and with it; of several disputed lesions, with any of them. Where that is no
+    wider, the rule of the outlines stands.
+
     Args:
         present: lesions with at least one outlined component.
         annotated: lesions that the annotators looked for.
         in_doubt: ``HE`` where the haemorrhages may be microaneurysms.
         name_atypical: whether R2'' is told apart from R2.
+        disputed: lesions that some expert marked, but too few for an outline.
 
     Raises:
-        ValueError: if a name is not one of ``LESIONS``, or a present lesion was not annotated.
+        ValueError: if a name is not one of ``LESIONS``, or a present or disputed lesion was not annotated.
 
     Example:
         >>> sorted(feasible_grades({"MA", "EX"}).grades), feasible_grades({"MA"}).rule
         ([2, 3, 4], 'R1')
         >>> sorted(feasible_grades(set(), annotated={"EX"}).grades)
         [0, 1, 2, 3, 4]
+        >>> sorted(feasible_grades(set(), disputed={"EX"}).grades)
+        [0, 2, 3, 4]
     """
-    unknown = (set(present) | set(annotated)) - set(LESIONS)
+    unknown = (set(present) | set(annotated) | set(disputed)) - set(LESIONS)
     if unknown:
         raise ValueError(f"expected lesions out of {list(LESIONS)}, got {sorted(unknown)}")
-    if not set(present) <= set(annotated):
-        raise ValueError(
-            f"lesions {sorted(set(present) - set(annotated))} are outlined but not among the annotated ones"
-        )
+    for lesions, what in ((present, "outlined"), (disputed, "disputed")):
+        if not set(lesions) <= set(annotated):
+            raise ValueError(
+                f"lesions {sorted(set(lesions) - set(annotated))} are {what} but not among the annotated ones"
+            )
+    outlined = _by_outlines(present, annotated, in_doubt, name_atypical)
+    doubts = chain.from_iterable(combinations(disputed, size) for size in range(len(disputed) + 1))
+    allowed = [_by_outlines({*present, *some}, annotated, in_doubt, name_atypical).grades for some in doubts]
+    grades = frozenset().union(*allowed)
+    return outlined if grades == outlined.grades else Feasible(grades, "R6")
+
+
+def _by_outlines(
+    present: Collection[str], annotated: Collection[str], in_doubt: Collection[str], name_atypical: bool
+) -> Feasible:
     if set(present) & ({"HE", "EX", "SE"} - set(in_doubt)):
         atypical = name_atypical and not set(present) & {"MA", "HE"}
         return Feasible(frozenset({2, 3, 4}), "R2''" if atypical else "R2")

@@ -15,7 +15,7 @@ from typing import Any
 from bundle.files import write_text_whole
 from bundle.labels import GRADES, LESIONS
 
-SCHEMA = 2
+SCHEMA = 3
 SPLITS = ("train", "test")
 HEXADECIMAL = re.compile("[0-9a-f]{64}")
 PIXELS_MAX = 178_956_970
@@ -44,6 +44,7 @@ class Photograph:
         annotated: lesions that the annotators looked for; empty where nothing was outlined.
         masks: lesion to mask path; an annotated lesion without a path is absent.
         areas_px: number of native pixels of each mask.
+        disputed: annotated lesions without a mask that some expert marked, but too few for an outline.
         optic_disc: mask path of the optic disc, or None.
         drawn_from: files that the masks were drawn from, where the data set has them in another form.
         group: photographs of one group are copies of one photograph.
@@ -72,6 +73,7 @@ class Photograph:
     annotated: tuple[str, ...] = ()
     masks: Mapping[str, str] = field(default_factory=dict)
     areas_px: Mapping[str, int] = field(default_factory=dict)
+    disputed: tuple[str, ...] = ()
     optic_disc: str | None = None
     drawn_from: tuple[str, ...] = ()
     group: str
@@ -109,6 +111,10 @@ def _check(row: Photograph) -> None:
     if not set(row.annotated) <= set(LESIONS) or not set(row.masks) <= set(row.annotated):
         raise ValueError(
             f"{where}: expected masks of annotated lesions out of {list(LESIONS)}, got {sorted(row.masks)}"
+        )
+    if not set(row.disputed) <= set(row.annotated) - set(row.masks):
+        raise ValueError(
+            f"{where}: expected disputed lesions among the annotated ones without a mask, got {list(row.disputed)}"
         )
     if row.width_px < 1 or row.height_px < 1 or row.width_px * row.height_px > PIXELS_MAX:
         raise ValueError(
@@ -321,7 +327,7 @@ def _root(folder: Path, root: str) -> Path:
 
 
 def _row(entry: dict[str, Any]) -> Photograph:
-    listed = {name: tuple(entry.get(name, ())) for name in ("annotated", "drawn_from")}
+    listed = {name: tuple(entry.get(name, ())) for name in ("annotated", "disputed", "drawn_from")}
     return Photograph(**{**entry, **listed})
 
 

@@ -444,7 +444,7 @@ def decide(
     p = _distribution(probabilities)
     allowed = np.isin(GRADES, list(feasible.grades))
     supported = np.isin(GRADES, [e.grade for e in evidence if e.supported]) & allowed
-    proposed, mass = int(p.argmax()), float(p[allowed].sum())
+    proposed, mass = int(p.argmax()), min(1.0, float(p[allowed].sum()))  # rounding may exceed 1
     likeliest = int(np.where(allowed, p, -1).argmax())
     decided = int(np.where(supported, p, -1).argmax()) if supported.any() else likeliest
     confidence = _share(p[allowed].max(), mass)
@@ -494,6 +494,7 @@ _REMARKS = {
     "R2'": ", so few and small that they may be microaneurysms",
     "R2''": " without any red lesion, which is atypical of diabetes",
     "R4": ", though not every lesion was looked for",
+    "R6": ", though some expert marked what too few others did",
 }
 """What a rule adds to the lesions that it names."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bundle.datasets.audit import group_copies, unpack
 from bundle.datasets.near_hashes import near_pairs
+from bundle.datasets.raw import OUTLINES_NOTE
 from bundle.datasets.splits import stratified_folds
 from bundle.manifest import Manifest, Photograph
 
@@ -90,7 +91,8 @@ def join(name: str, manifests: Sequence[Manifest], folds: int, seed: int, keep_l
     if twice:
         raise ValueError(f"expected different data sets to join, got {sorted(twice)} twice; give one another --name")
     roots = {root: path for one in manifests for root, path in one.roots.items()}
-    notes = [f"{one.name}: {note}" for one in manifests for note in one.notes if "left out: " in note]
+    kept = ("left out: ", OUTLINES_NOTE)  # what else was noted is found anew
+    notes = [f"{one.name}: {note}" for one in manifests for note in one.notes if any(map(note.__contains__, kept))]
     return deal(name, roots, [row for one in manifests for row in one.photographs], folds, seed, notes, keep_leaks)
 
 

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 from bundle.datasets.listing import Gaps, files, names
-from bundle.datasets.raw import OPTIC_DISC, RawPhotograph, Reading
+from bundle.datasets.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
 from defusedxml import ElementTree, EntitiesForbidden
 from numpy.typing import NDArray
@@ -76,6 +76,7 @@ def read_diaretdb1(root: str | os.PathLike, *, consensus: float = 0.75, allow_mi
         if len(paths) == len(EXPERTS)
     ]
     notes = gaps.notes(allow_missing)
+    notes.append(f"{OUTLINES_NOTE}where the mean confidence of four experts is {consensus:g} or more")
     if not photographs:
         raise ValueError(f"expected photographs with the markings of four experts in {base}, found none")
     return Reading(photographs, notes)
@@ -147,7 +148,8 @@ def _files_of_experts(stem: str, listed: Iterable[str], markings: Mapping[str, P
 class DrawConsensus:
     """Draw where ``1/4 * sum over experts e of max over e's regions r at the pixel of confidence(r) >= consensus``.
 
-    An expert without markings of a lesion counts as 0 everywhere.
+    An expert without markings of a lesion counts as 0 everywhere. A lesion of which a pixel is marked and none drawn
+    is disputed.
 
     Attributes:
         markings: the files of the four experts.
@@ -158,16 +160,19 @@ class DrawConsensus:
             region or number that the data set does not have. Nothing is fetched from a network.
 
     Shape:
-        - output: ``(height_px, width_px)`` for each lesion and the optic disc.
+        - output: masks ``(height_px, width_px)`` of each lesion and the optic disc.
     """
 
     markings: tuple[Path, ...]
     consensus: float
 
-    def __call__(self, width_px: int, height_px: int) -> dict[str, NDArray[np.bool_]]:
+    def __call__(self, width_px: int, height_px: int) -> Drawn:
         experts = [_read_markings(path) for path in self.markings]
         least = self.consensus * len(experts) * QUARTERS["High"]
-        return {role: _sum_quarters(experts, role, (height_px, width_px)) >= least for role in ROLES.values()}
+        quarters = {role: _sum_quarters(experts, role, (height_px, width_px)) for role in ROLES.values()}
+        masks = {role: found >= least for role, found in quarters.items()}
+        disputed = tuple(lesion for lesion in LESIONS if quarters[lesion].any() and not masks[lesion].any())
+        return Drawn(masks, disputed)
 
 
 class _Ellipse(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 import numpy as np
 from bundle.datasets.grade_table import read_grades, read_splits
 from bundle.datasets.listing import Gaps, files, names
-from bundle.datasets.raw import OPTIC_DISC, RawPhotograph, Reading
-from bundle.images import decode
+from bundle.datasets.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
+from bundle.images import decode, mask_levels
 from bundle.labels import LESIONS
 from numpy.typing import NDArray
 from PIL import Image
@@ -256,7 +256,7 @@ class DrawGrey:
         ValueError: when called, naming the file, if it cannot be decoded, is of another size, or is not grey.
 
     Shape:
-        - output: ``(height_px, width_px)`` for each of the paths.
+        - output: masks ``(height_px, width_px)`` of each of the paths.
 
     Example:
         >>> import tempfile
@@ -264,14 +264,14 @@ class DrawGrey:
         ...     mask = Path(folder, "7_MA.png")
         ...     Image.fromarray(np.array([[0, 127, 128]], np.uint8)).save(mask)
         ...     DrawGrey({"MA": mask}, mask_min=128)(width_px=3, height_px=1)
-        {'MA': array([[False, False,  True]])}
+        Drawn(masks={'MA': array([[False, False,  True]])}, disputed=())
     """
 
     paths: Mapping[str, Path]
     mask_min: int
 
-    def __call__(self, width_px: int, height_px: int) -> dict[str, NDArray[np.bool_]]:
-        return {role: _grey(path, width_px, height_px) >= self.mask_min for role, path in self.paths.items()}
+    def __call__(self, width_px: int, height_px: int) -> Drawn:
+        return Drawn({role: _grey(path, width_px, height_px) >= self.mask_min for role, path in self.paths.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,32 +287,32 @@ class DrawIndexed:
             that is neither 0 nor listed.
 
     Shape:
-        - output: ``(height_px, width_px)`` for each of the indices.
+        - output: masks ``(height_px, width_px)`` of each of the indices.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     mask = Path(folder, "7.png")
         ...     Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(mask)
-        ...     DrawIndexed(mask, {"EX": 1, "MA": 2})(width_px=3, height_px=1)
+        ...     DrawIndexed(mask, {"EX": 1, "MA": 2})(width_px=3, height_px=1).masks
         {'EX': array([[False,  True, False]]), 'MA': array([[False, False,  True]])}
     """
 
     path: Path
     index_of: Mapping[str, int]
 
-    def __call__(self, width_px: int, height_px: int) -> dict[str, NDArray[np.bool_]]:
-        mask = _open(self.path, width_px, height_px)
-        if mask.mode not in ("1", "L", "P"):
-            raise ValueError(f"expected a mask of indices (one channel of 8 bits) in {self.path}, got {mask.mode}")
-        stored = np.asarray(mask, np.uint8)
+    def __call__(self, width_px: int, height_px: int) -> Drawn:
+        levels = mask_levels(_open(self.path, width_px, height_px), self.path)
+        if not _is_grey(levels):
+            raise ValueError(f"expected a mask of indices (one channel, or equal ones) in {self.path}, got colours")
+        stored = levels[..., 0]
         unknown = set(np.unique(stored).tolist()) - {0, *self.index_of.values()}
         if unknown:
             raise ValueError(
                 f"expected indices out of 0, {', '.join(map(str, sorted(self.index_of.values())))} in {self.path}, got "
                 f"{', '.join(map(str, sorted(unknown)))} too; name all of them in --indices"
             )
-        return {role: stored == index for role, index in self.index_of.items()}
+        return Drawn({role: stored == index for role, index in self.index_of.items()})
 
 
 def _open(path: Path, width_px: int, height_px: int) -> Image.Image:
@@ -325,9 +325,23 @@ def _open(path: Path, width_px: int, height_px: int) -> Image.Image:
 
 
 def _grey(path: Path, width_px: int, height_px: int) -> NDArray[np.uint8]:
-    """Read 0-255; some data sets store grey as three equal channels."""
+    """Read 0-255; some data sets store grey as three equal channels, and an opacity beside them."""
     mask = _open(path, width_px, height_px)
-    channels = mask.split() if mask.mode == "RGB" else (mask.convert("L"),) if mask.mode in ("1", "L") else ()
-    if len({channel.tobytes() for channel in channels}) != 1:
-        raise ValueError(f"expected a grey mask of 8 bits in {path}, got {mask.mode}")
-    return np.asarray(channels[0])
+    levels = mask_levels(mask.convert("L") if mask.mode == "1" else mask, path)
+    reasons = {
+        "indices of a palette": mask.mode in ("P", "PA"),
+        f"{8 * levels.itemsize} bits": levels.itemsize > 1,
+        "colours": not _is_grey(levels),
+    }
+    for found, is_wrong in reasons.items():
+        if is_wrong:
+            raise ValueError(
+                f"expected a grey mask of 8 bits in {path}, got {found}; a mask of two values is read without "
+                f"--mask_min, any other must be saved as grey"
+            )
+    return levels[..., 0]
+
+
+def _is_grey(levels: NDArray) -> bool:
+    """Whether all channels are equal, or there is only one."""
+    return bool((levels == levels[..., :1]).all())

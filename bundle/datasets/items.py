@@ -126,6 +126,25 @@ def true_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dic
     return {row.id: {"grade": known.get(row.group, UNKNOWN_GRADE)} for row in rows}
 
 
+def measured_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
+    """Map each id to the grade that it is measured by: that of its own file, whatever its copies have, else theirs.
+
+    Example:
+        >>> known = {"split": "test", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group="1", grade=grade, **known)
+        ...     for name, grade in [("1", 3), ("2", 0), ("3", None)]
+        ... ]
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
+        >>> measured_grades(manifest, rows)  # copies of one photograph that are graded differently
+        {'1': {'grade': 3}, '2': {'grade': 0}, '3': {'grade': -1}}
+    """
+    rows = list(rows)
+    own = {row.id: {"grade": row.grade} for row in rows if row.grade is not None}
+    return true_grades(manifest, rows) | own
+
+
 def initial_labels(
     manifest: Manifest, rows: Iterable[Photograph], labels: Mapping[str, InitialLabel]
 ) -> dict[str, dict[str, Any]]:

@@ -10,8 +10,22 @@ from numpy.typing import NDArray
 
 OPTIC_DISC = "optic_disc"
 
-Draw = Callable[[int, int], Mapping[str, NDArray[np.bool_]]]
-"""Width and height in pixels to masks ``(height, width)``, each under its lesion or ``optic_disc``."""
+OUTLINES_NOTE = "outlines: "
+"""How a note on the making of the outlines begins: it stays where manifests are joined."""
+
+
+class Drawn(NamedTuple):
+    """Masks ``(height, width)``, each under its lesion or ``optic_disc``, and the lesions that experts disagree on.
+
+    Disputed is what some expert marked without a pixel in the mask: it is neither there nor surely absent.
+    """
+
+    masks: Mapping[str, NDArray[np.bool_]]
+    disputed: tuple[str, ...] = ()
+
+
+Draw = Callable[[int, int], Drawn]
+"""Width and height in pixels to what is drawn at this size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,7 +148,8 @@ def lesion_labelling(manifest: Manifest) -> list[Photograph]:
 def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "grade"]) -> tuple[str, list[Photograph]]:
     """Select what a task is measured on: the official test split, else the held-out fold.
 
-    For grading that is one photograph of each group, and the grade of any copy counts.
+    For grading, the test is every photograph whose own file the data set grades there: what others report on. Copies
+    change nothing in it. In a fold it is one photograph of each group, and the grade of any copy counts.
 
     Returns:
         Name of the subset (``test`` or ``fold K``) and its photographs.
@@ -166,14 +167,17 @@ def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "g
         >>> roots = {"clinic": Path("/data")}
         >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
         >>> subset, found = evaluation(manifest, fold=None, task="grade")
-        >>> subset, [row.id for row in found]  # 3 is a copy of 2
-        ('test', ['2'])
+        >>> subset, [row.id for row in found]  # 3 is a copy of 2, and both are official
+        ('test', ['2', '3'])
     """
     if task not in ("lesions", "grade"):
         raise ValueError(f"expected task 'lesions' or 'grade', got {task!r}")
     _check_fold(manifest, fold)
-    able = [row for row in manifest.photographs if row.outlined] if task == "lesions" else _one_per_group(manifest)
-    test = [row for row in able if row.split == "test"]
+    in_test = [row for row in manifest.photographs if row.split == "test"]
+    if task == "lesions":
+        test, able = [row for row in in_test if row.outlined], [row for row in manifest.photographs if row.outlined]
+    else:
+        test, able = [row for row in in_test if row.grade is not None], _one_per_group(manifest)
     held_out = [row for row in able if fold is not None and row.fold == fold]
     if not test and not held_out:
         raise ValueError(
@@ -181,6 +185,36 @@ def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "g
             f"{fold}, found none; hold out a fold in 0-{manifest.folds - 1}"
         )
     return ("test", test) if test else (f"fold {fold}", held_out)
+
+
+def evaluation_with_copies(manifest: Manifest) -> tuple[str, list[Photograph]]:
+    """Select the graded test photographs, and those of the test split of which only a copy elsewhere is graded.
+
+    More photographs than the official test, and others: not for comparison with what others report. Of a group without
+    an official grade the first photograph stands for all.
+
+    Returns:
+        Name of the subset, and its photographs; none where the copies add none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> found = ("1", "a", "train", 2), ("2", "a", "test", None), ("3", "b", "test", 4)
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, split=split, grade=grade, **known)
+        ...     for name, group, split, grade in found
+        ... ]
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
+        >>> subset, found = evaluation_with_copies(manifest)
+        >>> subset, [row.id for row in found], [row.id for row in evaluation(manifest, None, "grade")[1]]
+        ('test and copies', ['2', '3'], ['3'])
+    """
+    test = [row for row in manifest.photographs if row.split == "test"]
+    official = {row.group for row in test if row.grade is not None}
+    added = {row.id for row in _one_per_group(manifest) if row.split == "test" and row.group not in official}
+    rows = [row for row in test if row.grade is not None or row.id in added]
+    return "test and copies", rows if added else []
 
 
 def fold_is_lesion_test(manifest: Manifest, fold: int | None) -> bool:

@@ -129,8 +129,9 @@ class PseudoLabelHandler:
         field = field_mask(arrays["image"].max(axis=0))
         in_doubt = haemorrhages_in_doubt(lesions_HW, field, self.thresholds)
         feasible = feasible_grades(
-            present, photograph.annotated, in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical
-        )
+            present, photograph.annotated, in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical,
+            disputed=photograph.disputed,
+        )  # fmt: skip
         disc = arrays["optic_disc"][0] > 0 if photograph.optic_disc is not None else None
         found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds, grids=heard)
         decision = decide(probabilities, feasible, found, self.thresholds, present=present)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from bundle.datasets.items import UNKNOWN_GRADE
@@ -13,6 +13,8 @@ from bundle.metrics.grading import grading_intervals, grading_scores
 from bundle.metrics.lesions import LesionScores
 from bundle.transforms import class_names, fuse_outlines, load_masks, to_native
 from ignite.engine import Engine, Events
+
+T = TypeVar("T")
 
 
 class Scorer(ABC):
@@ -101,6 +103,7 @@ class ScoreGrades(Scorer):
     Args:
         ids: the photographs that count.
         training_grades: whose most frequent grade is a trivial prediction.
+        task: first part of the keys; of two sets of photographs each needs its own.
 
     Example:
         >>> import torch
@@ -110,8 +113,8 @@ class ScoreGrades(Scorer):
         0.5
     """
 
-    def __init__(self, ids: Sequence[str], training_grades: Sequence[int] | None = None) -> None:
-        self.ids, self.training_grades = set(ids), training_grades
+    def __init__(self, ids: Sequence[str], training_grades: Sequence[int] | None = None, task: str = "grade") -> None:
+        self.ids, self.training_grades, self.task = set(ids), training_grades, task
         self.reset()
 
     def reset(self) -> None:
@@ -130,11 +133,14 @@ class ScoreGrades(Scorer):
     def compute(self, engine: Engine) -> None:
         """Put the scores into ``engine.state.metrics``."""
         if self.grades:
-            engine.state.metrics.update(grading_scores(*self.arrays(), self.training_grades))
+            engine.state.metrics.update(self._named(grading_scores(*self.arrays(), self.training_grades)))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the images of the last evaluation."""
-        return grading_intervals(*self.arrays()) if self.grades else {}
+        return self._named(grading_intervals(*self.arrays())) if self.grades else {}
+
+    def _named(self, found: Mapping[str, T]) -> dict[str, T]:
+        return {f"{self.task}/{key.removeprefix('grade/')}": value for key, value in found.items()}
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities ``(N, 5)`` and true grades ``(N,)`` of the last evaluation."""

@@ -10,6 +10,7 @@ from typing import Any
 from bundle.labels import GRADES, LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting.copies import copy_rows, counted, grades_differ, printable, remarks
+from bundle.reporting.published_counts import completeness
 from bundle.reporting.tables import MISSING
 
 SIZES_MAX, NOTES_MAX, PAIRS_MAX = 20, 200, 200
@@ -134,6 +135,7 @@ def _facts(manifest: Manifest, pairs: Sequence[Mapping[str, Any]]) -> dict[str, 
         "outlined": _number(sum(row.outlined for row in rows)),
         "left out of training": _number(sum(bool(row.left_out) for row in rows)),
         "pairs that look alike": _number(len(pairs)),
+        **{f"whole of {name}": found for name, found in completeness(rows).items()},
         "folds": f"{manifest.folds} (seed {manifest.seed})",
         "manifest": f"sha256 {manifest.sha256[:12]}" if manifest.sha256 else "not saved yet",
     }

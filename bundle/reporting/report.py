@@ -12,7 +12,7 @@ from string import Template
 
 import numpy as np
 from bundle.files import written_whole
-from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESIONS
+from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESIONS, PROBABILITY_TOLERANCE
 from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, data_uri, heat_picture, shrink_mask
 from numpy.typing import NDArray
 from PIL import Image
@@ -76,7 +76,8 @@ class Card:
     def __post_init__(self) -> None:
         if self.lesions.shape != self.image.shape[:2]:
             raise ValueError(f"{self.name!r}: expected lesions of {self.image.shape[:2]}, got {self.lesions.shape}")
-        if len(self.probabilities) != len(GRADES) or not all(0 <= p <= 1 for p in self.probabilities):
+        highest = 1 + PROBABILITY_TOLERANCE
+        if len(self.probabilities) != len(GRADES) or not all(0 <= p <= highest for p in self.probabilities):
             raise ValueError(f"{self.name!r}: expected {len(GRADES)} probabilities, got {self.probabilities}")
         if self.field_px < 1:
             raise ValueError(f"{self.name!r}: expected a field of view of at least one pixel, got {self.field_px}")

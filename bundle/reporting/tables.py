@@ -22,7 +22,10 @@ BASELINES = {
 }
 """Ending of a score's key to the trivial predictor that reaches it."""
 
-TASKS = {"lesions": "Lesions", "grade": "Grades", "joint": "Grades against lesions"}
+TASKS = {
+    "lesions": "Lesions", "grade": "Grades", "grade_with_copies": "Grades, also of photographs graded through a copy",
+    "joint": "Grades against lesions",
+}  # fmt: skip
 
 _NAMES = {
     "dice": "Dice",

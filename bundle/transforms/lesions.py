@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
-from bundle.images import decode
+from bundle.images import brightest, decode, mask_levels
 from bundle.labels import LESION_PRIORITY, LESIONS
 from bundle.transforms.bilevel import read_bilevel
 from bundle.transforms.runs import Runs, runs_of, runs_of_bits
@@ -14,15 +14,16 @@ Mask = NDArray[np.bool_]
 
 
 def load_mask(path: str | os.PathLike) -> Mask:
-    """Read a mask as its file stores it: every index or grey level but 0 belongs to it.
+    """Read a mask as its file stores it: every index, grey level or colour but 0 belongs to it.
 
-    The palette of IDRiD's files maps index 1 to a dark red, so a mask that is read as grey and cut at 127 is empty.
+    The palette of IDRiD's files maps index 1 to a dark red, so a mask that is read as grey and cut at 127 is empty;
+    and one of its masks is of colours, with an opacity that says nothing (:func:`bundle.images.mask_levels`).
 
     Returns:
         ``(H, W)``.
 
     Raises:
-        ValueError: if the file is missing, cut off, no image, or has more than one channel.
+        ValueError: if the file is missing, cut off, no image, or stores something else.
 
     Example:
         >>> import tempfile
@@ -32,10 +33,7 @@ def load_mask(path: str | os.PathLike) -> Mask:
         ...     load_mask(f"{folder}/7_MA.png")
         array([[False,  True,  True]])
     """
-    stored = np.asarray(decode(path, "mask").image)
-    if stored.ndim != 2:
-        raise ValueError(f"expected a mask of one channel in {path}, got shape {stored.shape}")
-    return stored > 0
+    return brightest(mask_levels(decode(path, "mask").image, path)) != 0
 
 
 def load_masks(paths: Mapping[str, str | os.PathLike], width_px: int, height_px: int) -> dict[str, Mask]:

@@ -18,10 +18,11 @@ ROW = {
 }  # fmt: skip
 OUTLINED = ROW | {
     "id": "made/b", "group": "made/b", "annotated": ["MA", "EX"], "masks": {"EX": "made/b_ex.tif"},
-    "areas_px": {"EX": 9}, "optic_disc": "made/b_od.tif", "drawn_from": ["made/b.xml"], "fold": 1, "grade": 2,
+    "areas_px": {"EX": 9}, "optic_disc": "made/b_od.tif", "drawn_from": ["made/b.xml"], "disputed": ["MA"], "fold": 1,
+    "grade": 2,
 }  # fmt: skip
 CONTENT = {
-    "schema": 2, "name": "made", "roots": {"made": "images"}, "folds": 2, "seed": 1, "notes": ["found"],
+    "schema": 3, "name": "made", "roots": {"made": "images"}, "folds": 2, "seed": 1, "notes": ["found"],
     "photographs": [ROW, OUTLINED],
 }  # fmt: skip
 LABEL = {
@@ -29,9 +30,10 @@ LABEL = {
     **{f"feasible_{grade}": grade > 1 for grade in range(5)},
 }  # fmt: skip
 LABELS = {"schema": 1, "manifest_sha256": "a" * 64, "settings": {"mode": "log_mean"}, "rows": [LABEL]}
+AS_TUPLES = {"annotated": ("MA", "EX"), "drawn_from": ("made/b.xml",), "disputed": ("MA",)}
 MANIFEST = Manifest(
     name="made", roots={"made": Path("/made")}, folds=2, seed=1, sha256="a" * 64,
-    photographs=(Photograph(**{**OUTLINED, "annotated": ("MA", "EX"), "drawn_from": ("made/b.xml",)}),),
+    photographs=(Photograph(**{**OUTLINED, **AS_TUPLES}),),
 )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def test_a_broken_table_is_refused_by_name_or_holds_grades_and_splits(folder, co
 def test_broken_markings_are_refused_by_name_or_drawn(folder, content):
     path = written(folder / "expert.xml", content)
     drawn = judged("XML", lambda: DrawConsensus((path,), 0.5)(WIDTH_PX, HEIGHT_PX), "expert.xml")
-    assert drawn is None or {mask.shape for mask in drawn.values()} == {(HEIGHT_PX, WIDTH_PX)}
+    assert drawn is None or {mask.shape for mask in drawn.masks.values()} == {(HEIGHT_PX, WIDTH_PX)}
 
 
 LIST = b"images/diaretdb1_image001.png " + b" ".join(b"groundtruth/diaretdb1_image001_0%d.xml" % n for n in range(1, 5))
@@ -131,6 +131,6 @@ def test_a_broken_list_is_refused_by_name_or_names_files_of_the_data_set(folder,
 def test_the_files_are_whole_before_they_are_broken(folder):
     assert read_grades(written(folder / "whole.csv", TABLE), "image", "grade") == {"007-0004": 2, 'b,"c': 0, "d": 4}
     drawn = DrawConsensus((written(folder / "whole.xml", DOCUMENT.encode()),), 0.5)(WIDTH_PX, HEIGHT_PX)
-    assert drawn["EX"].sum() > 50
+    assert drawn.masks["EX"].sum() > 50
     written(folder / "ddb1_v02_01_train_plain.txt", LIST)
     assert len(read_diaretdb1(folder).photographs) == 1

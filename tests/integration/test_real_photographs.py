@@ -1,11 +1,15 @@
 """On a real copy of IDRiD: the copies that are known are found and no others, and no lesion is lost on the way."""
 
 import os
+from collections import Counter
+from pathlib import Path
 
 import pytest
-from bundle.datasets.items import items
+from bundle.datasets.items import items, measured_grades
+from bundle.datasets.splits import evaluation, evaluation_with_copies
 from bundle.manifest import load_manifest
 from bundle.reporting.copies import copy_rows
+from bundle.reporting.published_counts import completeness
 from scripts.benchmarks.data import lost_components
 from scripts.prepare import prepare
 
@@ -51,6 +55,37 @@ def _looked_at(name):
     _, part, split, stem = name.split("/")
     outlined = part == "segmentation" and split == "train" and stem <= "IDRiD_16"
     return outlined or (part, split) == ("grading", "train") or name == "idrid/grading/test/IDRiD_091"
+
+
+@pytest.fixture(scope="module")
+def whole(manifest):
+    found = len(list(Path(os.environ["IDRID_ROOT"]).rglob("*.jpg")))
+    if found < 597:
+        pytest.skip(f"IDRID_ROOT holds {found} of 597 photographs: the official counts need a whole copy")
+    return manifest
+
+
+def test_a_whole_copy_is_read_whole(whole):
+    assert len(whole.photographs) == 597
+    assert not [note for note in whole.notes if note.startswith("left out")]
+    assert completeness(whole.photographs) == {"idrid": "complete"}
+
+
+def test_the_official_test_is_measured_on_as_published(whole):
+    assert len(evaluation(whole, None, "lesions")[1]) == 27
+    name, rows = evaluation(whole, None, "grade")
+    assert (name, len(rows)) == ("test", 103)
+    grades = Counter(facts["grade"] for facts in measured_grades(whole, rows).values())
+    assert [grades[grade] for grade in range(5)] == [34, 5, 32, 19, 13]
+
+
+def test_with_copies_outlined_test_photographs_are_added(whole):
+    name, rows = evaluation_with_copies(whole)
+    official = evaluation(whole, None, "grade")[1]
+    added = [row for row in rows if row not in official]
+    assert (name, len(rows) - len(added)) == ("test and copies", 103)
+    assert all(row.outlined and row.grade is None for row in added)
+    assert len(added) == 14
 
 
 def test_what_crosses_the_official_split_is_taken_out_of_training(manifest):

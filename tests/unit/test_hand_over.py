@@ -74,6 +74,12 @@ def test_a_broken_file_is_named(tmp_path, content):
         load_pseudo_labels(tmp_path / "broken.json", manifest(tmp_path))
 
 
+def test_a_weight_that_was_rounded_beyond_1_does_not_stop_stage_2(tmp_path):
+    save_pseudo_labels(tmp_path / "labels.json", manifest(tmp_path), {}, [row(weight=1.0000000000000002)])
+    (label,) = load_pseudo_labels(tmp_path / "labels.json", manifest(tmp_path)).values()
+    assert label.weight == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -83,6 +89,7 @@ def test_a_broken_file_is_named(tmp_path, content):
         ({"soft": (0.0, 0.0, float("nan"), 0.5, 0.5)}, "sums to 1"),
         ({"soft": (0.1, 0.0, 0.4, 0.3, 0.2)}, "no share outside the feasible grades"),
         ({"weight": 1.5}, r"a weight in \[0, 1\], got 1\.5"),
+        ({"weight": 1.001}, r"a weight in \[0, 1\], got 1\.001"),
         ({"weight": float("nan")}, r"a weight in \[0, 1\], got nan"),
     ],
 )

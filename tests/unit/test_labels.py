@@ -63,6 +63,30 @@ def test_a_haemorrhage_in_doubt_still_rules_grade_0_out_where_not_all_was_looked
     assert feasible_grades({"HE"}, {"HE"}, in_doubt={"HE"}).grades == {1, 2, 3, 4}
 
 
+@pytest.mark.parametrize(
+    ("present", "disputed", "grades", "rule"),
+    [
+        (set(), {"EX"}, {0, 2, 3, 4}, "R6"),
+        (set(), {"MA"}, {0, 1}, "R6"),
+        (set(), {"MA", "HE"}, {0, 1, 2, 3, 4}, "R6"),  # each of them may be there or not
+        ({"MA"}, {"SE"}, {1, 2, 3, 4}, "R6"),
+        ({"HE"}, {"EX", "MA"}, {2, 3, 4}, "R2"),  # what is outlined settles it
+        (set(), (), {0}, "R0"),
+    ],
+)
+def test_disputed_lesions_widen_what_the_outlines_allow(present, disputed, grades, rule):
+    assert feasible_grades(present, disputed=disputed) == (frozenset(grades), rule)
+
+
+@pytest.mark.parametrize("present", SUBSETS)
+def test_a_dispute_never_rules_a_grade_out(present):
+    for disputed in SUBSETS:
+        for annotated in (LESIONS, sorted({*present, *disputed})):
+            alone, widened = feasible_grades(present, annotated), feasible_grades(present, annotated, disputed=disputed)
+            assert alone.grades <= widened.grades
+            assert feasible_grades({*present, *disputed}, annotated).grades <= widened.grades
+
+
 def test_every_table_of_words_is_complete():
     assert set(LESION_NAMES) == set(LESION_COLOURS) == set(LESION_PRIORITY) == set(LESIONS)
     assert len(GRADE_NAMES) == len(GRADES)
@@ -108,3 +132,8 @@ def test_areas_that_are_none_are_refused():
         lesions_large_enough({"MA": 3}, field_px=1e6, min_area_ppm=-1)
     with pytest.raises(ValueError, match=r"finite and not negative, got \{'field_px': nan\}"):
         lesions_large_enough({"MA": 3}, field_px=float("nan"), min_area_ppm=3.0)
+
+
+def test_refuses_a_disputed_lesion_that_nobody_looked_for():
+    with pytest.raises(ValueError, match=r"lesions \['SE'\] are disputed but not among the annotated ones"):
+        feasible_grades({"MA"}, annotated={"MA", "EX"}, disputed={"SE"})

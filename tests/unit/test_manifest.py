@@ -27,6 +27,7 @@ rows = st.builds(
     perceptual_hash=st.just("cd" * 32),
     width_px=st.integers(1, 9000), height_px=st.integers(1, 9000), grade=st.none() | st.integers(0, 4),
     annotated=st.just(LESIONS), masks=st.just({"EX": "made/m.tif"}), areas_px=st.just({"EX": 7}),
+    disputed=st.just(("MA", "SE")),
     optic_disc=st.none() | st.just("made/masks/od.tif"), drawn_from=st.just(("made/a.xml",)),
     group=st.uuids().map(str), fold=st.none() | st.integers(0, 4),
 )  # fmt: skip
@@ -81,6 +82,11 @@ def test_a_grade_is_known_where_all_copies_agree():
         ({"masks": {"MA": "made/m.tif"}}, "expected masks of annotated lesions"),
         ({"height_px": 0}, "got 60x0"),
         ({"annotated": LESIONS, "masks": {"MA": "made/m.tif"}}, "expected an area for each of the masks"),
+        ({"annotated": ("MA",), "disputed": ("EX",)}, r"expected disputed lesions among the anno.* got \['EX'\]"),
+        (
+            {"annotated": LESIONS, "masks": {"MA": "made/m.tif"}, "areas_px": {"MA": 7}, "disputed": ("MA",)},
+            r"among the annotated ones without a mask, got \['MA'\]",
+        ),
         ({"sha256": "0"}, "expected sha256 as 64 hexadecimal digits"),
         ({"perceptual_hash": "g" * 64}, "expected perceptual_hash as 64 hexadecimal digits"),
         ({"drawn_from": ("made/../a.xml",)}, "expected a path below"),
@@ -114,9 +120,9 @@ def test_refuses_copies_in_two_folds():
     ("text", "message"),
     [
         ("{", "got a file that does not parse"),
-        ("[]", "expected a manifest of schema 2 in .*, got 'list'"),
-        ('{"schema": 1}', "expected a manifest of schema 2 in .*, got 1; run `scripts.prepare` again"),
-        ('{"schema": 2}', "a key is missing, unknown or of the wrong type: 'photographs'"),
+        ("[]", "expected a manifest of schema 3 in .*, got 'list'"),
+        ('{"schema": 2}', "expected a manifest of schema 3 in .*, got 2; run `scripts.prepare` again"),
+        ('{"schema": 3}', "a key is missing, unknown or of the wrong type: 'photographs'"),
     ],
 )
 def test_refuses_a_file_that_is_no_manifest(tmp_path, text, message):

@@ -111,6 +111,25 @@ def test_combine_rejects_unknown_modes_and_what_are_no_probabilities():
 # --- the lesions that are there
 
 
+def haemorrhages(*sides_px):
+    """Squares of haemorrhages and one large exudate."""
+    label_map = np.zeros((60, 200), dtype=np.uint8)
+    label_map[40:50, 3:90] = 3
+    for place, side in enumerate(sides_px):
+        label_map[5 : 5 + side, 20 * place : 20 * place + side] = 2
+    return label_map
+
+
+@pytest.mark.parametrize(
+    ("sides_px", "few", "in_doubt"),
+    [
+        ((3, 2, 3), 3, ("HE",)),  # 9 px at most
+        ((3, 2, 3), 2, ()),  # too many
+        ((3, 4), 3, ()),  # 16 px
+        ((), 3, ()),
+        ((1,), 0, ()),  # switched off, as it is by default
+    ],
+)
 def test_few_and_tiny_haemorrhages_are_in_doubt(sides_px, few, in_doubt):
     field = np.ones((60, 200), dtype=bool)  # 12000 px, of which 0.03^2 are 10.8
     thresholds = Thresholds(few_haemorrhages=few, tiny=0.03)
@@ -427,6 +446,13 @@ def test_the_reason_names_what_is_outlined(present, annotated, words):
     assert words in decision.reason
 
 
+def test_a_weight_is_1_at_most_though_its_probabilities_sum_to_more():
+    probabilities = np.array([0, 0, 1, 4, 1]) / 6
+    assert (probabilities / probabilities.sum())[2:].sum() == 1.0000000000000002
+    assert settle(probabilities, {"HE"}).weight == 1
+    assert settle(probabilities, {"HE"}).confidence == pytest.approx(2 / 3)
+
+
 distributions = st.lists(st.floats(0, 1), min_size=5, max_size=5).filter(any).map(lambda p: np.array(p) / sum(p))
 
 
@@ -437,7 +463,7 @@ def test_whatever_is_proposed_only_feasible_grades_are_taught(probabilities, pre
     assert decision.decided in grades
     assert sum(decision.soft_label) == pytest.approx(1)
     assert all(share == 0 for grade, share in enumerate(decision.soft_label) if grade not in grades)
-    assert 0 <= decision.weight <= 1 + 1e-12
+    assert 0 <= decision.weight <= 1
     assert (decision.weight == 0) == (decision.action == "abstain")
     if decision.action != "abstain":
         assert (decision.action == "keep") == (decision.decided == decision.proposed)

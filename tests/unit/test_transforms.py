@@ -15,6 +15,7 @@ from bundle.transforms import (
     load_mask,
     load_masks,
     load_photograph,
+    load_runs,
     resize_crop,
     resize_lesions,
     resize_mask,
@@ -195,10 +196,48 @@ def test_refuses_a_mask_of_another_size(tmp_path):
         load_masks({"MA": path}, 6, 4)
 
 
-def test_refuses_a_mask_of_three_channels(tmp_path):
-    Image.new("RGB", (6, 4), (9, 9, 9)).save(tmp_path / "MA.png")
-    with pytest.raises(ValueError, match="expected a mask of one channel"):
+def test_an_opaque_colour_mask_is_read_by_its_colours(tmp_path):
+    """As IDRiD_81_EX.tif is stored: red 0 or 255, opacity 255 everywhere, LZW."""
+    mask = box_mask(2, 1, 5, 3, shape=(4, 6))
+    rgba = np.zeros((4, 6, 4), np.uint8)
+    rgba[..., 0], rgba[..., 3] = 255 * mask, 255
+    Image.fromarray(rgba).save(tmp_path / "EX.tif", compression="tiff_lzw")
+    assert (load_mask(tmp_path / "EX.tif") == mask).all()
+    assert (load_masks({"EX": tmp_path / "EX.tif"}, 6, 4)["EX"] == mask).all()
+    assert all(map(np.array_equal, load_runs(tmp_path / "EX.tif", 6, 4), runs_of(mask)))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_where_opacity_varies_the_transparent_is_background(tmp_path, mode):
+    mask = box_mask(2, 1, 5, 3, shape=(4, 6))
+    white = Image.new(mode[:-1], (6, 4), "white")
+    white.putalpha(Image.fromarray((mask * 255).astype(np.uint8)))
+    white.save(tmp_path / "MA.png")
+    assert (load_mask(tmp_path / "MA.png") == mask).all()
+
+
+@pytest.mark.parametrize("value", [1, 256, 65535])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_are_a_mask_too(tmp_path, value, suffix):
+    mask = box_mask(2, 1, 5, 3, shape=(4, 6))
+    Image.fromarray((mask * value).astype(np.uint16)).save(tmp_path / f"MA.{suffix}")
+    assert (load_mask(tmp_path / f"MA.{suffix}") == mask).all()
+
+
+def test_refuses_a_mask_drawn_by_its_opacity_alone(tmp_path):
+    black = np.zeros((4, 6, 4), np.uint8)
+    black[1:3, 2:5, 3] = 255
+    Image.fromarray(black).save(tmp_path / "MA.png")
+    with pytest.raises(ValueError, match=r"got a mask of which only the opacity varies in .*MA\.png; save it with one"):
         load_mask(tmp_path / "MA.png")
+
+
+def test_refuses_a_mask_of_floats(tmp_path):
+    Image.fromarray(np.eye(4, 6, dtype=np.float32)).save(tmp_path / "MA.tif")
+    with pytest.raises(
+        ValueError, match=r"grey levels, indices or colours, got Pillow's mode F in .*MA\.tif; save it as"
+    ):
+        load_mask(tmp_path / "MA.tif")
 
 
 # lesion-preserving resize

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
-from bundle.datasets.raw import RawPhotograph
+from bundle.datasets.raw import Drawn, RawPhotograph
 from bundle.datasets.splits import graded_training
 from bundle.files import content_sha256
 from bundle.manifest import load_manifest, save_manifest
@@ -162,16 +162,44 @@ def test_refuses_a_mask_of_another_size(tiny_idrid, code):
         build(tiny_idrid)
 
 
-def test_refuses_a_mask_of_several_channels(tiny_idrid):
-    Image.new("RGB", (60, 40), (255, 0, 0)).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
-    with pytest.raises(ValueError, match="expected a mask of one channel with 8 bits or less, got RGB"):
+@pytest.mark.parametrize(("red", "opacity"), [(255, 255), (1, 255), (9, 77)])
+def test_an_opaque_mask_of_colours_is_read_by_its_colours(tiny_idrid, red, opacity):
+    rgba = np.zeros((40, 60, 4), np.uint8)
+    rgba[10:13, 20:27, 0], rgba[..., 3] = red, opacity
+    Image.fromarray(rgba).save(tiny_idrid.mask("train", "IDRiD_01", "EX"), compression="tiff_lzw")
+    assert by_id(build(tiny_idrid))["tiny/segmentation/train/IDRiD_01"].areas_px["EX"] == 3 * 7
+
+
+def test_a_black_opaque_mask_of_colours_is_an_absent_lesion(tiny_idrid):
+    Image.new("RGBA", (60, 40), (0, 0, 0, 255)).save(tiny_idrid.mask("train", "IDRiD_01", "EX"))
+    assert "EX" not in by_id(build(tiny_idrid))["tiny/segmentation/train/IDRiD_01"].masks
+
+
+def test_refuses_a_mask_of_two_colours(tiny_idrid):
+    rgb = np.zeros((40, 60, 3), np.uint8)
+    rgb[10:13, 20:27], rgb[20:23, 20:27] = (255, 0, 0), (0, 255, 0)
+    Image.fromarray(rgb).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
+    with pytest.raises(
+        ValueError, match=r"two values, .* got \(0, 255, 0\), \(255, 0, 0\) beside 0 in .*01_MA\.tif; --da"
+    ):
         build(tiny_idrid)
 
 
 def test_refuses_a_mask_of_many_values(tiny_idrid):
-    ramp = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60) % 4
+    ramp = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60) % 6
     Image.fromarray(ramp).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
-    with pytest.raises(ValueError, match=r"expected a mask of two values, .* got 4 values \(\[0, 1, 2, 3\]\.\.\.\)"):
+    with pytest.raises(
+        ValueError, match=r"two values, 0 and another, got 1, 2, 3, \.\.\. beside 0 in .*--indexed_masks"
+    ):
+        build(tiny_idrid)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+def test_refuses_a_mask_without_background(tiny_idrid, mode):
+    Image.new(mode, (60, 40), "white").save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
+    with pytest.raises(
+        ValueError, match=r"with background, which is 0, got none in .*_MA\.tif: the whole of IDRiD_01\.jpg"
+    ):
         build(tiny_idrid)
 
 
@@ -250,7 +278,7 @@ def test_refuses_a_file_outside_of_the_root(tiny_idrid, tmp_path):
 
 def drawn_row(tree, mask, name="IDRiD_003"):
     image = tree.image(tree.grading, "train", name)
-    draw = lambda width_px, height_px: {"EX": mask, "optic_disc": mask}  # noqa: E731
+    draw = lambda width_px, height_px: Drawn({"EX": mask, "optic_disc": mask})  # noqa: E731
     return RawPhotograph(
         id=name, image=image, split="train", annotated=("EX",), draw=draw, drawn_from=(tree.table("train"),)
     )

@@ -80,9 +80,10 @@ def test_a_training_photograph_that_another_data_set_tests_on_is_taken_out():
 
 
 def test_what_was_left_out_before_is_still_said():
-    first = data_set("a", 0, notes=["left out: 2 images without a row (x, y)", "something else"])
+    kept = ("left out: 2 images without a row (x, y)", "outlines: where the mean confidence of four experts is 0.5")
+    first = data_set("a", 0, notes=[*kept, "something else"])
     both = join("both", [first, data_set("b", 1)], folds=2, seed=0)
-    assert both.notes == ("a: left out: 2 images without a row (x, y)",)
+    assert both.notes == tuple(f"a: {note}" for note in kept)
 
 
 def test_joined_manifests_survive_saving(tmp_path):

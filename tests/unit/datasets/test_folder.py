@@ -106,7 +106,7 @@ def test_masks_are_drawn_only_where_they_must_be(root):
     grey = by_id(read_folder(root, masks=MASKS, mask_min=128))
     assert grey["photographs/train/e"].draw is None
     assert grey["photographs/train/c"].masks == {}
-    assert sorted(grey["photographs/train/c"].draw(60, 40)) == ["EX", "MA", "optic_disc"]
+    assert sorted(grey["photographs/train/c"].draw(60, 40).masks) == ["EX", "MA", "optic_disc"]
     assert grey["photographs/train/d"].drawn_from == (root / "masks" / "disc" / "d.bmp",)
 
 
@@ -121,30 +121,31 @@ def test_indices_are_told_apart(root):
     row = by_id(read_folder(root, indexed_masks="indexed", indices=INDICES))["photographs/train/c"]
     assert row.annotated == ("MA", "HE", "EX", "SE")
     assert row.drawn_from == (root / "indexed" / "c.png",)
-    assert {lesion: mask.sum() for lesion, mask in row.draw(60, 40).items()} == {"EX": 4, "HE": 0, "MA": 25, "SE": 0}
+    masks = row.draw(60, 40).masks
+    assert {lesion: mask.sum() for lesion, mask in masks.items()} == {"EX": 4, "HE": 0, "MA": 25, "SE": 0}
 
 
 def test_an_index_may_be_that_of_a_palette_or_of_a_single_bit(root):
     palette = Image.fromarray(square(5, 3), mode="P")
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 9, 9, 9])
     palette.save(root / "palette.png")
-    assert DrawIndexed(root / "palette.png", {"MA": 3})(60, 40)["MA"].sum() == 25
+    assert DrawIndexed(root / "palette.png", {"MA": 3})(60, 40).masks["MA"].sum() == 25
     save(root / "bit.png", square(4), mode="1")
-    assert DrawIndexed(root / "bit.png", {"optic_disc": 1})(60, 40)["optic_disc"].sum() == 16
+    assert DrawIndexed(root / "bit.png", {"optic_disc": 1})(60, 40).masks["optic_disc"].sum() == 16
 
 
 def test_a_grey_pixel_belongs_to_the_lesion_from_the_least_value_on(root):
     save(root / "grey.png", square(5, 127) + square(2, 1))
-    assert DrawGrey({"MA": root / "grey.png"}, 128)(60, 40)["MA"].sum() == 4
-    assert DrawGrey({"MA": root / "grey.png"}, 127)(60, 40)["MA"].sum() == 25
-    assert DrawGrey({"MA": root / "grey.png"}, 129)(60, 40)["MA"].sum() == 0
+    assert DrawGrey({"MA": root / "grey.png"}, 128)(60, 40).masks["MA"].sum() == 4
+    assert DrawGrey({"MA": root / "grey.png"}, 127)(60, 40).masks["MA"].sum() == 25
+    assert DrawGrey({"MA": root / "grey.png"}, 129)(60, 40).masks["MA"].sum() == 0
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "1"])
 def test_grey_may_be_stored_as_three_equal_channels_or_as_a_bit(root, mode):
     save(root / "grey.png", square(4), mode=mode)
     draw = pickle.loads(pickle.dumps(DrawGrey({"EX": root / "grey.png"}, 128)))
-    assert draw(60, 40)["EX"].sum() == 16
+    assert draw(60, 40).masks["EX"].sum() == 16
 
 
 @given(values=st.lists(st.integers(0, 4), min_size=12, max_size=12), order=st.permutations(("MA", "HE", "EX", "SE")))
@@ -152,7 +153,7 @@ def test_each_pixel_goes_to_one_lesion_or_to_none(tmp_path_factory, values, orde
     path = tmp_path_factory.getbasetemp() / "indexed.png"
     stored = np.array(values, np.uint8).reshape(3, 4)
     save(path, stored)
-    masks = DrawIndexed(path, {lesion: index for index, lesion in enumerate(order, start=1)})(4, 3)
+    masks = DrawIndexed(path, {lesion: index for index, lesion in enumerate(order, start=1)})(4, 3).masks
     assert np.array_equal(sum(masks[lesion] * (index + 1) for index, lesion in enumerate(order)), stored)
 
 
@@ -160,7 +161,7 @@ def test_each_pixel_goes_to_one_lesion_or_to_none(tmp_path_factory, values, orde
 def test_as_many_pixels_belong_to_the_lesion_as_reach_the_value(tmp_path_factory, mask_min, values):
     path = tmp_path_factory.getbasetemp() / "grey.png"
     save(path, np.array(values, np.uint8).reshape(3, 4))
-    assert DrawGrey({"SE": path}, mask_min)(4, 3)["SE"].sum() == sum(value >= mask_min for value in values)
+    assert DrawGrey({"SE": path}, mask_min)(4, 3).masks["SE"].sum() == sum(value >= mask_min for value in values)
 
 
 def test_the_manifest_names_the_masks_as_they_are(root):
@@ -191,7 +192,9 @@ def test_the_manifest_holds_what_was_drawn_and_what_from(root, options, areas_px
 
 def test_grey_masks_without_a_least_value_are_refused_when_they_are_opened(root):
     save(root / "masks" / "ex" / "c.tif", square(5, 100) + square(2, 50))
-    with pytest.raises(ValueError, match=r"expected a mask of two values, .* got 3 values .*c\.tif"):
+    with pytest.raises(
+        ValueError, match=r"expected a mask of two values, .* got 100, 150 beside 0 in .*c\.tif; .* --mask_min"
+    ):
         build(root, masks=MASKS)
     assert build(root, masks=MASKS, mask_min=128).photographs
 
@@ -355,10 +358,36 @@ def test_refuses_an_index_that_nobody_named(root):
 
 def test_refuses_a_mask_of_colours_where_indices_or_grey_are_expected(root):
     save(root / "colours.png", np.asarray(eye(0)))
-    with pytest.raises(ValueError, match=r"expected a mask of indices \(one channel .* in .*colours\.png, got RGB"):
+    with pytest.raises(ValueError, match=r"expected a mask of indices \(one channel.* in .*colours\.png, got colours"):
         DrawIndexed(root / "colours.png", {"MA": 1})(60, 40)
-    with pytest.raises(ValueError, match=r"expected a grey mask of 8 bits in .*colours\.png, got RGB"):
+    with pytest.raises(
+        ValueError, match=r"expected a grey mask of 8 bits in .*colours\.png, got colours; a mask of two"
+    ):
         DrawGrey({"MA": root / "colours.png"}, 128)(60, 40)
+    save(root / "indexed.png", square(3, 1), "P")
+    with pytest.raises(ValueError, match=r"expected a grey mask of 8 bits in .*indexed\.png, got indices of a palette"):
+        DrawGrey({"MA": root / "indexed.png"}, 128)(60, 40)
+    save(root / "deep.png", square(3, 1).astype(np.uint16))
+    with pytest.raises(ValueError, match=r"expected a grey mask of 8 bits in .*deep\.png, got 16 bits"):
+        DrawGrey({"MA": root / "deep.png"}, 128)(60, 40)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_grey_and_indices_may_come_as_colours_with_an_opacity_that_says_nothing(root, mode):
+    save(root / "grey.png", square(3, 200), mode)
+    assert (DrawGrey({"MA": root / "grey.png"}, 128)(60, 40).masks["MA"] == (square(3) > 0)).all()
+    save(root / "indexed.png", square(3, 2), mode)
+    assert (DrawIndexed(root / "indexed.png", {"EX": 2})(60, 40).masks["EX"] == (square(3) > 0)).all()
+
+
+def test_a_folder_may_hold_masks_of_two_colours_and_of_16_bits(root):
+    colour = np.zeros((HEIGHT_PX, WIDTH_PX, 4), np.uint8)
+    colour[..., 0], colour[..., 3] = square(3), 255
+    save(root / "masks" / "ma" / "b_MA.png", colour)
+    save(root / "masks" / "ma" / "c_MA.png", square(4).astype(np.uint16) * 257)
+    areas_px = {row.id: dict(row.areas_px) for row in build(root, masks="MA=masks/ma").photographs}
+    assert areas_px["own/photographs/train/b"] == {"MA": 9}
+    assert areas_px["own/photographs/train/c"] == {"MA": 16}
 
 
 def test_refuses_a_mask_of_another_size_or_that_is_cut_off(root):

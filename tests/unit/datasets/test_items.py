@@ -9,6 +9,7 @@ from bundle.datasets.items import (
     ids,
     initial_labels,
     items,
+    measured_grades,
     paths,
     taught_labels,
     true_grades,
@@ -168,3 +169,10 @@ def test_a_photograph_without_an_initial_label_is_named(tmp_path):
     rows = photograph("a"), photograph("b")
     with pytest.raises(ValueError, match=r"every lesion image, 1 have none: \['b'\]"):
         initial_labels(manifest(tmp_path, *rows), rows, {"a": LABEL})
+
+
+def test_a_photograph_is_measured_by_the_grade_of_its_own_file(tmp_path):
+    rows = [photograph("a", grade=0), photograph("b", grade=3), photograph("c")]
+    rows += [photograph("d", "g2", grade=4), photograph("e", "g2"), photograph("f", "g3")]
+    found = measured_grades(manifest(tmp_path, *rows), rows)
+    assert [facts["grade"] for facts in found.values()] == [0, 3, -1, 4, 4, -1]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from bundle.datasets.splits import (
     evaluation,
+    evaluation_with_copies,
     fold_is_lesion_test,
     graded_copies,
     graded_training,
@@ -120,9 +121,33 @@ def test_evaluation_takes_the_test_split_where_it_can():
     assert evaluation(MADE, fold=1, task="lesions") == ("test", [MADE.photographs[8]])
 
 
-def test_a_grade_known_through_a_copy_counts():
+def test_the_grades_of_the_official_test_are_measured_on_and_no_others():
     name, rows = evaluation(MADE, fold=None, task="grade")
-    assert (name, ids(rows)) == ("test", ["graded_test", "outlined_test"])
+    assert (name, ids(rows)) == ("test", ["graded_test"])
+
+
+def test_every_official_grade_counts_whatever_its_copies_have():
+    graded = [row("leak", "a", grade=0, left_out="copy"), row("regraded", "a", "test", grade=3)]
+    twice = [row("twin", "b", "test", grade=1), row("twin_again", "b", "test", grade=2)]
+    assert ids(evaluation(manifest(*graded, *twice), None, "grade")[1]) == ["regraded", "twin", "twin_again"]
+
+
+def test_a_grade_known_through_a_copy_counts_under_another_name():
+    name, rows = evaluation_with_copies(MADE)
+    assert (name, ids(rows)) == ("test and copies", ["graded_test", "outlined_test"])
+
+
+def test_with_copies_each_eye_of_the_official_test_stands_as_often_as_there():
+    twins = [row("twin", "b", "test", grade=1), row("twin_again", "b", "test", grade=1)]
+    outlined = [row("seen", "b", "test", outlined=True), row("new", "c", "test", outlined=True), row("c", grade=4)]
+    rows = manifest(*twins, *outlined, row("train", "c", grade=4, left_out="copy"), row("unknown", "d", "test"))
+    assert ids(evaluation_with_copies(rows)[1]) == ["twin", "twin_again", "new"]
+
+
+def test_where_copies_add_nothing_there_is_no_second_set():
+    assert evaluation_with_copies(manifest(row("a", split="test", grade=1))) == ("test and copies", [])
+    torn = [row("b", "eye", grade=1), row("c", "eye", grade=2), row("d", "eye", "test", outlined=True)]
+    assert evaluation_with_copies(manifest(row("a", split="test", grade=1), *torn)) == ("test and copies", [])
 
 
 def test_evaluation_falls_back_to_the_held_out_fold_with_each_eye_once():
@@ -132,9 +157,9 @@ def test_evaluation_falls_back_to_the_held_out_fold_with_each_eye_once():
     assert (name, ids(rows)) == ("fold 0", ["graded0", "graded_copy"])
 
 
-def test_copies_of_different_grades_are_not_measured_on():
-    torn = manifest(row("a", "eye", "test", grade=1), row("b", "eye", "test", grade=2), row("c", split="test", grade=0))
-    assert ids(evaluation(torn, None, "grade")[1]) == ["c"]
+def test_copies_of_different_grades_are_not_measured_on_in_a_fold():
+    torn = manifest(row("a", "eye", grade=1, fold=0), row("b", "eye", grade=2, fold=0), row("c", grade=0, fold=0))
+    assert ids(evaluation(torn, 0, "grade")[1]) == ["c"]
 
 
 @pytest.mark.parametrize("select", [lesion_training, lesion_validation, graded_training, graded_validation])

@@ -287,3 +287,21 @@ def test_few_tiny_haemorrhages_and_lone_exudates_are_told_where_it_is_asked_for(
     assert [row["feasible_1"] for row in rows] == [True, False]
     assert "so few and small that they may be microaneurysms" in rows[0]["reason"]
     assert "without any red lesion, which is atypical of diabetes" in rows[1]["reason"]
+
+
+def test_a_lesion_that_one_expert_marked_keeps_a_photograph_from_counting_as_free_of_it(tmp_path):
+    row = photograph("set/train/d", disputed=("EX",))
+    rows = Manifest(name="tiny", roots={"tiny": Path("/")}, folds=2, seed=0, sha256="b" * 64, photographs=(row,))
+    handler = PseudoLabelHandler(str(tmp_path), rows, {})
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps()})
+    handler.attach(engine)
+    free = batch("set/train/d")
+    free["lesions"].zero_()
+    engine.run([free])
+    (found,) = handler.rows
+    assert (found["rule"], found["weight"]) == ("R6", pytest.approx(1.0))  # all but grade 1, of probability 0
+    assert [found[f"feasible_{grade}"] for grade in range(5)] == [True, False, True, True, True]
+    assert (
+        "no lesion is outlined, though some expert marked what too few others did: feasible are 0, 2, 3, 4"
+        in (found["reason"])
+    )

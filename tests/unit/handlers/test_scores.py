@@ -139,6 +139,17 @@ def test_grades_are_scored_where_they_are_known_and_count():
     assert evaluate(ScoreGrades([]), batches=batches) == {}
 
 
+def test_two_sets_of_photographs_are_scored_under_two_names():
+    first = ScoreGrades(["a"], [0])
+    second = ScoreGrades(["a", "b"], [0], task="grade_with_copies")
+    found = evaluate(first, second)
+    assert found["grade/accuracy_training_majority"] == 1
+    assert found["grade_with_copies/accuracy_training_majority"] == 0.5  # their grades are 0 and 3
+    assert second.intervals()["grade_with_copies/accuracy"] == (1, 1)
+    ours = {key.split("/")[1] for key in found if key.startswith("grade/")}
+    assert ours == {key.split("/")[1] for key in found if key.startswith("grade_with_copies/")}
+
+
 def test_scores_are_written_with_facts_and_intervals(manifest, tmp_path):
     scorers = ScoreLesions(manifest, manifest.photographs), ScoreGrades(["a", "b"])
     writer = WriteScores(str(tmp_path / "out" / "metrics.json"), {"subset": {"lesions": "test"}}, scorers)

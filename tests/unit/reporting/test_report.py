@@ -166,3 +166,10 @@ def test_rejects_four_probabilities():
 def test_rejects_an_empty_field_of_view():
     with pytest.raises(ValueError, match="expected a field of view of at least one pixel, got 0"):
         card(field_px=0)
+
+
+def test_a_probability_may_be_rounded_beyond_1_and_no_further():
+    rounded = (0.0, 0.0, 1.0000001, 0.0, 0.0)
+    assert card(probabilities=rounded).grade == 2
+    with pytest.raises(ValueError, match=r"'a\.jpg': expected 5 probabilities, got \(0\.0, 0\.0, 1\.1"):
+        card(probabilities=(0.0, 0.0, 1.1, 0.0, 0.0))

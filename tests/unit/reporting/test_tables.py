@@ -130,6 +130,17 @@ def test_a_page_of_stage_1_alone_says_what_the_graders_saw(tmp_path):
     assert "report.html" not in shown
 
 
+def test_grades_through_copies_stand_under_a_heading_of_their_own():
+    scores = {"grade/accuracy": 0.5, "grade_with_copies/accuracy": 0.25, "grade_with_copies/accuracy_majority": 0.75}
+    subset = {"grade": "test", "grade_with_copies": "test and copies"}
+    counts = {"grade": 103, "grade_with_copies": 117}
+    metrics = {"scores": scores, "subset": subset, "counts": counts}
+    official, _, with_copies, table = evaluation_table(metrics).split("\n\n")
+    assert official == "### Grades (test, 103 photographs)"
+    assert with_copies == "### Grades, also of photographs graded through a copy (test and copies, 117 photographs)"
+    assert cells(table, "accuracy")[1:] == ["0.250", "\N{EN DASH}", "0.750", "always the most frequent grade"]
+
+
 def test_where_lower_is_better_the_lowest_trivial_score_is_the_one_to_beat():
     scores = {
         "lesions/false_alarm_EX": 0.25, "lesions/false_alarm_EX_predicting_nothing": 0.0,
