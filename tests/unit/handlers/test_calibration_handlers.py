@@ -45,12 +45,11 @@ def train(folder, ids=IDS, lr=0.0, epochs=3, val_interval=1):
         optimizer=torch.optim.SGD(network.parameters(), lr=lr), decollate=False,
         iteration_update=GradingStep(nn.CrossEntropyLoss()), train_handlers=[
             *([ValidationHandler(val_interval, evaluator)] if ids else []),
-            fitted,
+            SaveWeights(str(folder / "model.pt"), network, {"seed": 7}, [fitted]),
             DrawGrades(
                 fitted, str(folder), confusion=lambda *given: drawn.append(given),
                 reliability=lambda *given: drawn.append(given),
             ),
-            SaveWeights(str(folder / "model.pt"), network, {"seed": 7}, [fitted]),
         ],
     )  # fmt: skip
     trainer.run()

@@ -65,7 +65,6 @@ def train(folder, manifest, rows=None, epochs=3, val_interval=1, bolder=0.0, **s
     trainer = Engine(lambda engine, batch: network.boldness.data.add_(bolder))
     fitted = FitThresholds(evaluator, scorer, **settings)
     ValidationHandler(val_interval, evaluator).attach(trainer)
-    fitted.attach(trainer)
     SaveWeights(str(folder / "model.pt"), network, {"seed": 7}, [fitted]).attach(trainer)
     trainer.run([0], max_epochs=epochs)
     return fitted, trainer, validated
