@@ -78,7 +78,7 @@ class FitTemperature:
 
 
 class DrawGrades:
-    """Draw how the validation fold is graded by the last weights; attach it after :class:`FitTemperature`.
+    """Draw how the validation fold is graded by the last weights; attach it after what fits the temperature.
 
     It leaves ``confusion.png`` and ``reliability.png``, or nothing where no fold is held out.
 

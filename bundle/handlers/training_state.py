@@ -138,6 +138,9 @@ def validate_last_weights(validator: Engine, trainer: Engine) -> None:
 class Fitted(Protocol):
     """What is fitted to the trained network before its weights are saved."""
 
+    def attach(self, engine: Engine) -> None:
+        """Fit when this engine, which trains, has finished."""
+
     def facts(self) -> Mapping[str, Any]:
         """Return what the weights file says of it."""
 
@@ -151,7 +154,7 @@ class SaveWeights:
         path: the weights file.
         network: what is saved.
         facts: what a reader must know to build the network again.
-        fitted: whose facts at the end of the training stand in the file too; attach them before.
+        fitted: what is fitted first when training has finished, and whose facts stand in the file too.
 
     Example:
         >>> import tempfile
@@ -170,6 +173,8 @@ class SaveWeights:
         self.path, self.network, self.facts, self.fitted = path, network, dict(facts), list(fitted)
 
     def attach(self, engine: Engine) -> None:
+        for one in self.fitted:
+            one.attach(engine)
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

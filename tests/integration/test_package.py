@@ -19,7 +19,10 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 NAME = "fundus_dr_multitask"
-FACTS = {"width": 0.125, "batch_norm": False, "decoder_norm": "batch", "image_size": 64, "fuse": False}
+FACTS = {
+    "width": 0.125, "batch_norm": False, "decoder_norm": "batch", "image_size": 64, "fuse": False,
+    "lesion_thresholds": {"MA": 0.15, "HE": 0.2, "EX": 0.25, "SE": 0.3},
+}  # fmt: skip
 NOT_INSTALLED = """
 import sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]

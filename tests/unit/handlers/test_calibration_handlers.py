@@ -46,12 +46,11 @@ def train(folder, ids=IDS, lr=0.0, epochs=3, val_interval=1, class_weights=None)
         optimizer=torch.optim.SGD(network.parameters(), lr=lr), decollate=False,
         iteration_update=GradingStep(nn.CrossEntropyLoss()), train_handlers=[
             *([ValidationHandler(val_interval, evaluator)] if ids else []),
-            fitted,
+            SaveWeights(str(folder / "model.pt"), network, {"seed": 7}, [fitted]),
             DrawGrades(
                 fitted, str(folder), confusion=lambda *given: drawn.append(given),
                 reliability=lambda *given: drawn.append(given),
             ),
-            SaveWeights(str(folder / "model.pt"), network, {"seed": 7}, [fitted]),
         ],
     )  # fmt: skip
     trainer.run()
@@ -86,7 +85,7 @@ def test_without_a_held_out_fold_the_temperature_is_1_and_the_file_says_why(tmp_
     assert (fitted.temperature, validated, drawn) == (1.0, [], [])
     assert "calibration/temperature" not in trainer.state.metrics
     facts = load_weights(Constant(), tmp_path / "model.pt")
-    assert facts == {"seed": 7, "epochs": 3, "temperature": 1.0, "calibration_images": 0}
+    assert facts == {"seed": 7, "epochs": 3, "steps": 3, "temperature": 1.0, "calibration_images": 0}
 
 
 def test_only_the_photographs_of_the_fold_count_and_so_few_measure_nothing(tmp_path):

@@ -293,7 +293,7 @@ def test_a_lesion_that_one_expert_marked_keeps_a_photograph_from_counting_as_fre
     row = photograph("set/train/d", disputed=("EX",))
     rows = Manifest(name="tiny", roots={"tiny": Path("/")}, folds=2, seed=0, sha256="b" * 64, photographs=(row,))
     handler = PseudoLabelHandler(str(tmp_path), rows, {})
-    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps()})
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps(), "grids": GRIDS})
     handler.attach(engine)
     free = batch("set/train/d")
     free["lesions"].zero_()

@@ -65,7 +65,6 @@ def train(folder, manifest, rows=None, epochs=3, val_interval=1, bolder=0.0, **s
     trainer = Engine(lambda engine, batch: network.boldness.data.add_(bolder))
     fitted = FitThresholds(evaluator, scorer, **settings)
     ValidationHandler(val_interval, evaluator).attach(trainer)
-    fitted.attach(trainer)
     SaveWeights(str(folder / "model.pt"), network, {"seed": 7}, [fitted]).attach(trainer)
     trainer.run([0], max_epochs=epochs)
     return fitted, trainer, validated
@@ -116,6 +115,6 @@ def test_nothing_is_fitted_on_the_test_or_on_nothing_and_the_file_says_so(tmp_pa
         _, trainer, validated = train(tmp_path, manifest, val_interval=9, **settings)
     assert f"{why}: no lesion thresholds were fitted" in caplog.text
     facts = load_weights(Faint(), tmp_path / "model.pt")
-    assert facts == {"seed": 7, "epochs": 3, "lesion_thresholds": None, "lesion_threshold_images": None}
+    assert facts == {"seed": 7, "epochs": 3, "steps": 3, "lesion_thresholds": None, "lesion_threshold_images": None}
     assert lesion_thresholds(tmp_path / "model.pt") is None
     assert (trainer.state.metrics, validated) == ({}, [])

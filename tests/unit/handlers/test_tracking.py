@@ -123,7 +123,12 @@ def test_only_finite_numbers_are_points(runs):
 def test_flat_settings_are_parameters_and_all_of_them_stand_in_the_config(runs):
     settings = {"beta": 0.8, "fold": None, "output": Path("out"), "lesions": ["MA"], "train": {"max_epochs": 2}}
     tracker = run(runs / "settings", settings=settings)
-    assert of(runs, runs / "settings")[0].data.params == {"beta": "0.8", "fold": "None", "output": "out"}
+    assert of(runs, runs / "settings")[0].data.params == {
+        "beta": "0.8",
+        "fold": "None",
+        "output": "out",
+        "facts.steps": "4",
+    }
     path = client(runs).download_artifacts(tracker.run_id, "config.json", str(runs))
     assert json.loads(Path(path).read_text()) == {**settings, "output": "out"}
 

@@ -129,7 +129,7 @@ def test_a_finished_training_leaves_its_weights_and_no_state(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
     other = network()
     facts = load_weights(other, tmp_path / "model.pt")
-    assert facts == {"manifest_sha256": "a", "seed": 7, "epochs": EPOCHS}
+    assert facts == {"manifest_sha256": "a", "seed": 7, "epochs": EPOCHS, "steps": 3 * EPOCHS}
     assert same(other, learner)
 
 
