@@ -104,6 +104,7 @@ class ScoreGrades(Scorer):
         ids: the photographs that count.
         training_grades: whose most frequent grade is a trivial prediction.
         task: first part of the keys; of two sets of photographs each needs its own.
+        taught_grades: that some training label may have; None where that is not known.
 
     Example:
         >>> import torch
@@ -113,8 +114,15 @@ class ScoreGrades(Scorer):
         0.5
     """
 
-    def __init__(self, ids: Sequence[str], training_grades: Sequence[int] | None = None, task: str = "grade") -> None:
+    def __init__(
+        self,
+        ids: Sequence[str],
+        training_grades: Sequence[int] | None = None,
+        task: str = "grade",
+        taught_grades: Sequence[int] | None = None,
+    ) -> None:
         self.ids, self.training_grades, self.task = set(ids), training_grades, task
+        self.taught_grades = taught_grades
         self.reset()
 
     def reset(self) -> None:
@@ -133,7 +141,8 @@ class ScoreGrades(Scorer):
     def compute(self, engine: Engine) -> None:
         """Put the scores into ``engine.state.metrics``."""
         if self.grades:
-            engine.state.metrics.update(self._named(grading_scores(*self.arrays(), self.training_grades)))
+            found = grading_scores(*self.arrays(), self.training_grades, self.taught_grades)
+            engine.state.metrics.update(self._named(found))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the images of the last evaluation."""

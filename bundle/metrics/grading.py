@@ -3,7 +3,7 @@
 # flake8: noqa: N803
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from bundle.labels import GRADES
@@ -22,7 +22,10 @@ COVERAGE = 0.8
 
 
 def grading_scores(
-    probabilities_NC: np.ndarray, grades_N: np.ndarray, training_grades: Sequence[int] | None = None
+    probabilities_NC: np.ndarray,
+    grades_N: np.ndarray,
+    training_grades: Sequence[int] | None = None,
+    taught_grades: Collection[int] | None = None,
 ) -> dict[str, float]:
     """Score the predicted probabilities of the five grades against the true grades.
 
@@ -40,11 +43,14 @@ def grading_scores(
 
     Always giving the most frequent grade scores ``grade/accuracy_majority`` (the most frequent here),
     ``grade/accuracy_training_majority`` (the most frequent in training) and ``grade/quadratic_kappa_majority``, 0.
+    ``grade/accuracy_ceiling`` is the share of photographs whose grade the training labels allow at all: a network that
+    is taught no other grade can be right on no more.
 
     Args:
         probabilities_NC: ``(N, 5)``.
         grades_N: true grades ``(N,)``, integers 0-4.
         training_grades: grades of the training images, for the baseline that could have been known beforehand.
+        taught_grades: those that some training label may have; None where that is not known.
 
     Raises:
         ValueError: if a row is no probability distribution, a grade is not in 0-4, or the lengths differ or are 0.
@@ -60,6 +66,9 @@ def grading_scores(
         "grade/quadratic_kappa_majority": 0.0,
     }
     scores |= _of_the_majority(truth)
+    if taught_grades is not None:
+        ceiling = np.isin(truth, list(taught_grades)).mean()
+        scores = {"grade/accuracy": scores["grade/accuracy"], "grade/accuracy_ceiling": ceiling} | scores
     if training_grades is not None:
         majority = Counter(training_grades).most_common(1)[0][0]
         scores["grade/accuracy_training_majority"] = np.mean(truth == majority)

@@ -271,6 +271,19 @@ def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]
     return [provenance(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
 
+def fact(path: str | os.PathLike, name: str) -> Any:  # noqa: ANN401  (whatever stands there)
+    """Return one fact that stands in a weights file, or None where it says nothing of it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"taught_grades": [2, 3, 4]})
+        ...     fact(f"{folder}/model.pt", "taught_grades"), fact(f"{folder}/model.pt", "seed")
+        ([2, 3, 4], None)
+    """
+    return _read(path)["facts"].get(name)
+
+
 def short_name(path: str | os.PathLike) -> str:
     """Name a weights file for a reader: its folder, its name, and the beginning of its hash.
 

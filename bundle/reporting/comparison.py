@@ -22,6 +22,7 @@ LESION_SCORES = {
 }
 GRADE_SCORES = {
     "grade/accuracy": "accuracy",
+    "grade/accuracy_ceiling": "its ceiling",
     "grade/quadratic_kappa": "quadratic kappa",
     "grade/balanced_accuracy": "balanced accuracy",
     "grade/auroc": "AUROC",

@@ -42,6 +42,7 @@ _NAMES = {
     "paper_iou": "IoU as in the paper, with background",
     "froc": "FROC, mean of the sensitivities",
     **{f"sensitivity_at_{rate:g}_fp": f"sensitivity at {rate:g} false positives a photograph" for rate in RATES},
+    "accuracy_ceiling": "accuracy that the training labels allow at most",
     "auroc": "AUROC",
     **{f"sensitivity_at_{one:g}": f"sensitivity at specificity {one:g}" for one in SPECIFICITIES},
     "ece": "expected calibration error",

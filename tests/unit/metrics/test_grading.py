@@ -213,3 +213,11 @@ def test_rejects_what_cannot_be_scored():
         grading_scores(np.full((2, 5), 0.9), np.array([0, 1]))
     with pytest.raises(ValueError, match=r"expected grades 0-4, got \[5\]"):
         grading_scores(certain([0, 1]), np.array([0, 5]))
+
+
+def test_the_ceiling_is_the_share_of_photographs_whose_grade_was_taught():
+    probabilities, truth = np.eye(5)[[2, 2, 4, 3]], np.array([0, 2, 4, 1])
+    found = grading_scores(probabilities, truth, taught_grades=[2, 3, 4])
+    assert found["grade/accuracy"] == found["grade/accuracy_ceiling"] == 0.5
+    assert list(found)[:2] == ["grade/accuracy", "grade/accuracy_ceiling"]  # they stand beside each other
+    assert "grade/accuracy_ceiling" not in grading_scores(probabilities, truth)
