@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from bundle.distributed import mean_over_ranks
-from bundle.engines import Batch, called_with, mixed_precision
+from bundle.engines import Batch, called_with
 from bundle.handlers.label_pulls import LabelPulls
 from bundle.hypergradient import Parameters, label_gradient, label_tangents, loss_gradients
 from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss, class_terms
@@ -55,7 +55,9 @@ class MetaStep:
     - ``literal``: ``beta L_C`` against the network's own labels, Algorithm 1 of the paper as it is printed: here ``u``
       is also the target, so its gradient has a direct term, ``beta w_n l_nc(theta+) / (N C)``.
 
-    The multi-task network, its buffers, gradients and optimiser are left as they are.
+    All of it is in float32, also where training is in bfloat16: the gradient by a label is a small difference, and
+    rounded to eight bits it is wrong by as much as its own size. The multi-task network, its buffers, gradients and
+    optimiser are left as they are.
 
     Args:
         tasks: the multi-task network, bare (not wrapped for DDP).
@@ -67,7 +69,6 @@ class MetaStep:
         virtual_lr: ``eps``; None takes the learning rate that ``training_optimizer`` has at the time.
         objective: what the meta loss is.
         kl_weight: pull towards the initial label, against pulls of 1.
-        amp: bfloat16 in forward passes, as in training; the Jacobian-vector product is in float32 in any case.
         training_optimizer: of the multi-task network; only its learning rate is read.
         pulls: what earlier passes found.
 
@@ -92,7 +93,6 @@ class MetaStep:
         virtual_lr: float | None = None,
         objective: str = "segmentation",
         kl_weight: float = 0.0,
-        amp: bool = False,
         training_optimizer: torch.optim.Optimizer | None = None,
         pulls: LabelPulls | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class MetaStep:
             raise ValueError("expected a virtual_lr, or an optimiser whose rate is taken, got neither")
         self.tasks, self.grade_task, self.label_update = tasks, GradeTask(tasks.network), label_update
         self.optimizer, self.lesion_loss, self.grade_loss, self.beta = optimizer, lesion_loss, grade_loss, beta
-        self._virtual_lr, self.objective, self.kl_weight, self.amp = virtual_lr, objective, kl_weight, amp
+        self._virtual_lr, self.objective, self.kl_weight = virtual_lr, objective, kl_weight
         self.training_optimizer, self.pulls = training_optimizer, pulls or LabelPulls()
         self._unchecked = CHECKED_STEPS
 
@@ -134,7 +134,7 @@ class MetaStep:
         if not torch.isfinite(loss + found.meta_loss):
             raise RuntimeError(
                 f"the meta loss became {found.meta_loss.item()} and the label update {loss.item()}; lower virtual_lr, "
-                f"label_learning_rate or learning_rate, or set amp to false"
+                f"label_learning_rate or learning_rate"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -143,8 +143,7 @@ class MetaStep:
 
     def labels(self, batch: Batch) -> Tensor:
         """Return the labels that the label update network gives for a batch now, ``(N, 5)``."""
-        with mixed_precision(batch["image"].device, self.amp):
-            return self.label_update(batch["image"], batch["initial"], batch["feasible"])
+        return self.label_update(batch["image"], batch["initial"], batch["feasible"])
 
     def label_gradients(
         self, batch: Batch, graded: Batch | None = None, gradients: Parameters | None = None
@@ -201,7 +200,7 @@ class MetaStep:
 
     def _training_loss(self, parameters: Parameters, batch: Batch, labels: Tensor) -> Tensor:
         with torch.enable_grad():
-            tasks = called_with(self.tasks, parameters, batch["image"], self.amp)
+            tasks = called_with(self.tasks, parameters, batch["image"], amp=False)
             lesion_loss = self.lesion_loss(tasks["lesions"], batch["lesions"], batch["looked_for"])
             return lesion_loss + float(self.beta) * self.grade_loss(tasks["grade"], labels, batch["weight"])
 
@@ -214,7 +213,7 @@ class MetaStep:
         if self.objective == "literal":
             return self._literal_loss(stepped, batch, labels)
         network = self.tasks if "segmentation" in self.objective else self.grade_task
-        found = called_with(network, stepped, batch["image"], self.amp)
+        found = called_with(network, stepped, batch["image"], amp=False)
         tasks = found if isinstance(found, dict) else {"grade": found}
         terms = []
         if "segmentation" in self.objective:
@@ -226,12 +225,12 @@ class MetaStep:
     def _graded_loss(self, stepped: Parameters, graded: Batch | None) -> Tensor:
         if graded is None:
             raise ValueError("expected a batch of graded photographs for meta_objective 'graded', got none")
-        logits = called_with(self.grade_task, stepped, graded["image"], self.amp)
+        logits = called_with(self.grade_task, stepped, graded["image"], amp=False)
         true = F.one_hot(graded["grade"], logits.shape[1]).to(logits.dtype)
         return float(self.beta) * self.grade_loss(logits, true)
 
     def _literal_loss(self, stepped: Parameters, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = called_with(self.grade_task, stepped, batch["image"], self.amp)
+        logits = called_with(self.grade_task, stepped, batch["image"], amp=False)
         terms = class_terms(self.grade_loss, logits.to(labels.dtype))
         direct = float(self.beta) * batch["weight"].unsqueeze(1) * terms
         return (labels * direct).mean(), direct / direct.numel()
