@@ -98,10 +98,6 @@ def _objectives(names: Sequence[str]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _with_errors(name: str, title: str, **options: object) -> Row:
-    return Row(name=name, title=title, overlays=["experiments/known_errors/train.yaml"], options=options)
-
-
 SUITES: Mapping[str, Suite] = {
     "table1": Suite(
         title="Table 1: IDRiD and DiaRetDB1", baseline=_SEGMENTATION.name,
@@ -140,16 +136,10 @@ SUITES: Mapping[str, Suite] = {
         rows=[*_objectives(["segmentation"]), Row(name="float32", title="the same in float32", options={"amp": False})],
     ),
     "labels": Suite(
-        title="Does the label update network help? A third of the labels is wrong", baseline="fixed_errors",
+        title="Does the label update network help?", baseline="fixed",
         rows=[
-            _with_errors("fixed_errors", "labels fixed", label_update=False),
-            _with_errors("segmentation_errors", "labels updated: segmentation"),
-            _with_errors("graded_errors", "labels updated: graded", meta_objective="graded"),
-            _with_errors(
-                "graded_shared_errors", "labels updated: graded, shared encoder", meta_objective="graded",
-                label_encoder="shared",
-            ),
-            _with_errors("literal_errors", "labels updated: literal", meta_objective="literal"),
+            Row(name="fixed", title="labels fixed", options={"label_update": False}),
+            *_objectives(["segmentation", "initial", "segmentation+initial", "graded", "literal"]),
         ],
     ),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from bundle.distributed import mean_over_ranks
-from bundle.engines import Batch, called_with
+from bundle.engines import Batch, called_with, mixed_precision
 from bundle.handlers.label_pulls import LabelPulls
 from bundle.hypergradient import Parameters, label_gradient, label_tangents, loss_gradients
 from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss, class_terms
@@ -143,7 +143,8 @@ class MetaStep:
 
     def labels(self, batch: Batch) -> Tensor:
         """Return the labels that the label update network gives for a batch now, ``(N, 5)``."""
-        return self.label_update(batch["image"], batch["initial"], batch["feasible"])
+        with mixed_precision(batch["image"].device, amp=False):
+            return self.label_update(batch["image"], batch["initial"], batch["feasible"])
 
     def label_gradients(
         self, batch: Batch, graded: Batch | None = None, gradients: Parameters | None = None
@@ -156,7 +157,7 @@ class MetaStep:
         def meta_loss(stepped: Parameters) -> tuple[Tensor, Tensor | None]:
             return self._meta_loss(stepped, batch, labels, graded)
 
-        with train_mode(self.tasks):
+        with train_mode(self.tasks), mixed_precision(batch["image"].device, amp=False):
             if gradients is None:
                 gradients = loss_gradients(self._training_loss(parameters, batch, labels), parameters, mean_over_ranks)
             found = label_tangents(
