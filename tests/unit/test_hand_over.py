@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from bundle.hand_over import InitialLabel, load_pseudo_labels, save_pseudo_labels
-from bundle.manifest import Manifest
+from bundle.hand_over import InitialLabel, load_pseudo_labels, save_pseudo_labels, with_known_errors
+from bundle.manifest import Manifest, Photograph
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,3 +96,40 @@ def test_a_weight_that_was_rounded_beyond_1_does_not_stop_stage_2(tmp_path):
 def test_a_label_that_contradicts_itself_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         InitialLabel(**{"soft": (0.0, 0.0, 0.5, 0.3, 0.2), "feasible": R2, "weight": 1.0, **changes})
+
+
+def graded(tmp_path, count):
+    known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+    rows = [
+        Photograph(id=str(n), image=f"idrid/{n}.jpg", group=str(n), grade=2 + n % 3, annotated=("EX",), **known)
+        for n in range(count)
+    ]
+    return Manifest(name="idrid", roots={"idrid": tmp_path}, folds=2, seed=0, photographs=tuple(rows))
+
+
+def test_a_known_share_of_the_labels_is_wrong_and_the_others_are_right(tmp_path):
+    soft = InitialLabel(soft=(0.0, 0.0, 0.5, 0.3, 0.2), feasible=R2, weight=0.4)
+    certain = InitialLabel(soft=(0.0, 1.0, 0.0, 0.0, 0.0), feasible=(False, True, False, False, False), weight=0.7)
+    labels = {**{str(n): soft for n in range(9)}, "9": certain, "elsewhere": soft}
+    known = graded(tmp_path, 10)
+    found = with_known_errors(labels, known, share=0.33, seed=3)
+    assert (found["9"], found["elsewhere"]) == (certain, soft)  # it cannot move; its true grade is not known
+    tops = [max(range(5), key=found[str(n)].soft.__getitem__) for n in range(9)]
+    assert sum(top != 2 + n % 3 for n, top in enumerate(tops)) == 3
+    assert all(sorted(found[str(n)].soft) == pytest.approx([0, 0, 0.2, 0.2, 0.6]) for n in range(9))
+    assert {found[str(n)].weight for n in range(9)} == {1.0}
+    assert found == with_known_errors(labels, known, share=0.33, seed=3)
+    assert found != with_known_errors(labels, known, share=0.33, seed=4)
+    assert labels["0"] == soft
+
+
+@pytest.mark.parametrize(
+    ("labels", "share", "message"),
+    [
+        ({}, 0.33, "expected labels with more than one feasible grade and a known true one, found none"),
+        ({}, 1.5, r"expected a share of wrong labels in \[0, 1\], got 1.5"),
+    ],
+)
+def test_known_errors_that_cannot_be_are_refused(tmp_path, labels, share, message):
+    with pytest.raises(ValueError, match=message):
+        with_known_errors(labels, graded(tmp_path, 3), share=share, seed=0)
