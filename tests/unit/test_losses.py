@@ -143,3 +143,40 @@ def test_a_weight_that_cannot_be_is_refused():
         GradeWeight(-0.1)
     with pytest.raises(ValueError, match=r"expected balance in \['fixed', 'norm'\], got 'equal'"):
         GradeWeight(0.8, "equal")
+
+
+def coloured(count, seed):
+    """Photographs of background, red haemorrhages and yellow exudates, and their whole label maps."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.zeros(count, 1, 12, 18, dtype=torch.int64)
+    for one in labels:
+        row, column = torch.randint(0, 8, (2,), generator=generator).tolist()
+        one[0, row : row + 4, column : column + 3] = 2
+        one[0, row : row + 3, column + 5 : column + 9] = 3
+    colours = torch.zeros(5, 3)
+    colours[[0, 2, 3]] = torch.tensor([[0.4, 0.2, 0.1], [0.8, 0.1, 0.1], [0.9, 0.8, 0.2]])
+    images = colours[labels[:, 0]].movedim(-1, 1) + 0.03 * torch.randn(count, 3, 12, 18, generator=generator)
+    return images, labels
+
+
+def recalls(honest):
+    """Train on photographs with one lesion outlined of the two that are on each; return both lesions' recalls."""
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 1)
+    images, labels = coloured(16, seed=0)
+    seen = torch.tensor([2, 3]).repeat(8)  # the first folder looked for haemorrhages alone, the second for exudates
+    outlined = torch.where(labels == seen.view(-1, 1, 1, 1), labels, 0)
+    looked_for = torch.nn.functional.one_hot(seen - 1, 4).bool() if honest else torch.ones(16, 4, dtype=torch.bool)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        LesionLoss()(network(images), outlined, looked_for).backward()
+        optimizer.step()
+    images, labels = coloured(8, seed=1)
+    found = network(images).argmax(dim=1, keepdim=True)
+    return [(found == lesion)[labels == lesion].float().mean().item() for lesion in (2, 3)]
+
+
+def test_two_folders_that_looked_for_one_lesion_each_teach_both():
+    assert min(recalls(honest=True)) > 0.95
+    assert max(recalls(honest=False)) < 0.6  # where the other folder's lesion is taught as background
