@@ -20,8 +20,6 @@ from scripts.benchmarks.timing import table
 CONFIGS = ("train.yaml", "experiments/two_cores_phantom/train.yaml", "experiments/known_errors/train.yaml")
 WAYS: Mapping[str, Sequence[str]] = {
     "segmentation": ["--meta_objective", "segmentation"],
-    "segmentation, shared encoder": ["--meta_objective", "segmentation", "--label_encoder", "shared"],
-    "graded": ["--meta_objective", "graded"],
     "graded, shared encoder": ["--meta_objective", "graded", "--label_encoder", "shared"],
     "graded, shared encoder, graded_share 0.5": [
         "--meta_objective", "graded", "--label_encoder", "shared", "--graded_share", "0.5",
