@@ -46,10 +46,15 @@ class GradientBalance:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Put the numbers into ``engine.state.metrics``; where the grade is not taught there are none."""
+        """Put the numbers into ``engine.state.metrics``.
+
+        There are none where the grade is not taught, or the last batch has no outlines.
+        """
         if self.weight.beta == 0:
             return
         lesions, grade = self.gradients(to_device(engine.state.batch, engine.state.device))
+        if not lesions.any():
+            return
         ratio = (grade.norm() / lesions.norm()).item()
         found = {
             "balance/cosine": cosine_similarity(lesions, grade, dim=0).item(),

@@ -95,3 +95,14 @@ def test_a_balance_that_goes_on_knows_its_history_and_its_weight(batch):
     assert engine.state.metrics["balance/norm_ratio"] == pytest.approx(
         0.8, rel=1e-4
     )  # the same batch: it is balanced now
+
+
+@pytest.mark.parametrize(("beta", "looked"), [(0.0, True), (0.8, False)])
+def test_there_is_no_balance_of_one_task_alone(batch, beta, looked):
+    torch.manual_seed(0)
+    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=1 / 16))
+    lone = {**batch, "looked_for": torch.full((2, 4), looked)}
+    engine = SimpleNamespace(state=SimpleNamespace(batch=lone, device=CPU, metrics={}))
+    balance = GradientBalance(tasks, LesionLoss(), CategoricalFocalLoss(), GradeWeight(beta))
+    balance(engine)
+    assert engine.state.metrics == balance.facts() == {}
