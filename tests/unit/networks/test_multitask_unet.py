@@ -128,3 +128,36 @@ def test_with_group_norm_a_result_does_not_depend_on_the_batch():
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match=r"expected decoder_norm in \['batch', 'group'\], got 'layer'"):
         MultiTaskUNet(pretrained=False, width=1 / 16, decoder_norm="layer")
+
+
+@pytest.mark.parametrize("width", [1 / 16, 1.0])
+def test_before_training_nearly_everything_is_background_and_all_grades_are_alike(width):
+    torch.manual_seed(0)
+    network = MultiTaskUNet(pretrained=False, width=width)
+    with torch.no_grad():
+        tasks = network.train().both_tasks(IMAGE[..., :32, :64])
+    p = tasks["lesions"].softmax(dim=1)
+    assert p[:, 0].mean().item() == pytest.approx(0.96, abs=0.01)  # 1 - 4 x 0.01
+    assert p[:, 0].min() > 0.9
+    assert torch.equal(tasks["grade"], torch.zeros(2, 5))
+
+
+def test_without_a_prior_the_head_starts_as_the_decoder_does():
+    torch.manual_seed(0)
+    network = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_prior=None)
+    assert network.segmentation_head.bias.abs().max() == 0
+    assert network.segmentation_head.weight.std() > 0.05  # He-normal: sqrt(2 / (16 * 9)) = 0.118
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.25])
+def test_a_prior_that_leaves_nothing_to_lesions_or_background_is_refused(prior):
+    with pytest.raises(ValueError, match="expected a lesion_prior above 0 and below 1/4, or null for none"):
+        MultiTaskUNet(pretrained=False, width=1 / 16, lesion_prior=prior)
+
+
+def test_the_settings_build_the_same_network_again():
+    network = MultiTaskUNet(False, width=1 / 16, batch_norm=True, lesion_classes=1, decoder_norm="group")
+    again = MultiTaskUNet(False, **network.settings())
+    again.load_state_dict(network.state_dict())
+    assert again.settings() == network.settings()
+    assert [module is network.encoder for module in network.shared_modules()] == [True]

@@ -139,3 +139,14 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch):
     )
     with pytest.raises(ValueError, match=re.escape(said)):
         GradedSegmenter(pretrained=False)
+
+
+def test_a_compared_segmenter_starts_from_the_same_prior_and_says_what_it_is():
+    torch.manual_seed(0)
+    network = GradedSegmenter("linknet", "resnet18", pretrained=False)
+    with torch.no_grad():
+        tasks = network.train().both_tasks(IMAGE)
+    assert tasks["lesions"].softmax(dim=1)[:, 0].mean().item() == pytest.approx(0.96, abs=0.01)
+    assert network.settings() == {"architecture": "linknet", "encoder_name": "resnet18", "lesion_classes": 4}
+    again = GradedSegmenter(pretrained=False, **network.settings())
+    again.load_state_dict(network.state_dict())
