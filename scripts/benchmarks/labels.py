@@ -21,9 +21,6 @@ CONFIGS = ("train.yaml", "experiments/two_cores_phantom/train.yaml", "experiment
 WAYS: Mapping[str, Sequence[str]] = {
     "segmentation": ["--meta_objective", "segmentation"],
     "graded, shared encoder": ["--meta_objective", "graded", "--label_encoder", "shared"],
-    "graded, shared encoder, graded_share 0.5": [
-        "--meta_objective", "graded", "--label_encoder", "shared", "--graded_share", "0.5",
-    ],
     "literal": ["--meta_objective", "literal"],
 }  # fmt: skip
 
