@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 from bundle import ROOT
 from bundle.datasets.splits import lesion_labelling
 from bundle.hand_over import save_pseudo_labels
@@ -17,6 +18,7 @@ from bundle.metrics.intervals import resampled_interval
 from scripts.benchmarks.page import head, publish
 from scripts.benchmarks.timing import table
 
+SMALLEST = 1e-9
 CONFIGS = ("train.yaml", "experiments/two_cores_phantom/train.yaml", "experiments/known_errors/train.yaml")
 WAYS: Mapping[str, Sequence[str]] = {
     "segmentation": ["--meta_objective", "segmentation"],
@@ -44,7 +46,8 @@ def labels(manifest: str, folder: str, seeds: int = 5, processes: int = 2, out: 
     found = dict(zip(tasks, ended, strict=True))
     rows = [_row(way, [found[seed, way] for seed in range(seeds)]) for way in WAYS]
     header = [
-        "objective", "trainings", "right before", "right after", "gain", "95 % interval", "movement", "collapsed",
+        "objective", "trainings", "right before", "right after", "gain", "95 % interval", "movement", "common shift",
+        "collapsed",
     ]  # fmt: skip
     command = f"labels --manifest {Path(manifest).name} --folder {home.name} --seeds {seeds} --processes {processes}"
     title = "Does the label update repair labels? A third of those that can move is wrong"
@@ -92,7 +95,24 @@ def read_labels(path: Path) -> dict[str, float]:
         "after": sum(_top(row, "taught") == int(row["true_grade"]) for row in free) / len(free),
         "movement": sum(abs(float(row[f"taught_{c}"]) - float(row[f"initial_{c}"])) for row in free for c in GRADES)
         / (2 * len(free)),
+        "common": common_share(free),
     }
+
+
+def common_share(free: Sequence[Mapping[str, str]]) -> float:
+    """Return the share of the squared shift of the labels' logits that is common to all photographs.
+
+    With ``s_nc`` the shift of ``log u_nc``, centred over the feasible grades: ``|mean_n s_n|^2 / mean_n |s_n|^2``. At 1
+    the update is another prior for all and corrects no label by itself.
+    """
+    shifts = []
+    for row in free:
+        pairs = [(float(row[f"initial_{c}"]), float(row[f"taught_{c}"])) for c in GRADES]
+        shift = np.array([np.log(max(taught, SMALLEST) / one) if one > 0 else 0.0 for one, taught in pairs])
+        feasible = np.array([one > 0 for one, _ in pairs])
+        shifts.append(np.where(feasible, shift - shift[feasible].mean(), 0.0))
+    total = np.square(shifts).sum(axis=1).mean()
+    return float(np.square(np.mean(shifts, axis=0)).sum() / total) if total > 0 else 0.0
 
 
 def _top(row: Mapping[str, str], which: str) -> int:
@@ -103,13 +123,15 @@ def _row(way: str, found: Sequence[dict[str, float] | None]) -> list[str]:
     whole = [one for one in found if one is not None]
     collapsed = f"{len(found) - len(whole)} of {len(found)}"
     if not whole:
-        return [way, str(len(found)), *["\N{EN DASH}"] * 5, collapsed]
+        return [way, str(len(found)), *["\N{EN DASH}"] * 6, collapsed]
     gains = [one["after"] - one["before"] for one in whole]
     low, high = resampled_interval(gains, test_share=0.0)
-    before, after, movement = (sum(one[key] for one in whole) / len(whole) for key in ("before", "after", "movement"))
+    before, after, movement, common = (
+        sum(one[key] for one in whole) / len(whole) for key in ("before", "after", "movement", "common")
+    )
     return [
         way, str(len(found)), f"{before:.3f}", f"{after:.3f}", f"{sum(gains) / len(gains):+.3f}",
-        f"{low:+.3f} to {high:+.3f}", f"{movement:.3f}", collapsed,
+        f"{low:+.3f} to {high:+.3f}", f"{movement:.3f}", f"{common:.2f}", collapsed,
     ]  # fmt: skip
 
 
@@ -117,7 +139,8 @@ def _notes(seeds: int) -> str:
     return (
         "Shares are of the labels that can move: of more than one feasible grade, with a true grade that is known from "
         "a graded copy, which no training saw. Initial labels have 0.6 on the true grade, or for a third of them on "
-        "another feasible one; which, the seed draws. Labels are those that are taught in the last epoch. Gains are "
+        "another feasible one; which, the seed draws. The common shift is the share of the squared shift of the labels' "
+        "logits that is the same for all photographs: at 1 an update is another prior, and corrects no label. Labels are those that are taught in the last epoch. Gains are "
         f"paired; the interval is t over {seeds} seeds. A training whose labels collapse ends as a failure and counts "
         f"there alone. Configs: {', '.join(CONFIGS)}."
     )

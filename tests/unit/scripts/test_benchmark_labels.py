@@ -23,10 +23,11 @@ def test_only_labels_that_can_move_are_counted(tmp_path):
     found = read_labels(tmp_path / "labels.csv")
     assert (found["before"], found["after"]) == (0.5, 1.0)
     assert found["movement"] == pytest.approx(0.2)  # 0.4 for one of two
+    assert found["common"] == pytest.approx(0.5)  # one of two moved: half of its shift is the mean, |s/2|^2 / (|s|^2/2)
 
 
 def test_a_row_has_paired_gains_with_their_interval_and_says_what_collapsed():
-    found = [{"before": 0.5, "after": after, "movement": 0.1} for after in (0.5, 0.6, 0.7)]
+    found = [{"before": 0.5, "after": after, "movement": 0.1, "common": 1.0} for after in (0.5, 0.6, 0.7)]
     row = _row("graded", [*found, None])
     assert row[:5] == ["graded", "4", "0.500", "0.600", "+0.100"]
     assert row[5] == "-0.148 to +0.348"  # 0.1 -+ 4.303 * 0.1 / sqrt(3)
