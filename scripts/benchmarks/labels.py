@@ -139,8 +139,8 @@ def _notes(seeds: int) -> str:
     return (
         "Shares are of the labels that can move: of more than one feasible grade, with a true grade that is known from "
         "a graded copy, which no training saw. Initial labels have 0.6 on the true grade, or for a third of them on "
-        "another feasible one; which, the seed draws. The common shift is the share of the squared shift of the logits of "
-        "labels that is the same for all photographs: at 1 an update is another prior, and corrects no label by "
+        "another feasible one; which, the seed draws. The common shift is the share of the squared shift of the logits "
+        "of labels that is the same for all photographs: at 1 an update is another prior, and corrects no label by "
         "itself. Labels are those that are taught in the last epoch. Gains are paired; the interval is t over "
         f"{seeds} seeds. A training whose labels collapse ends as a failure and counts there alone. Configs: "
         f"{', '.join(CONFIGS)}."
