@@ -19,7 +19,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 def made(seed=0):
     torch.manual_seed(seed)
-    network = MultiTaskUNet(pretrained=False, width=1 / 16, batch_norm=True)
+    network = MultiTaskUNet(pretrained=False, width=1 / 16, batch_norm=True, lesion_prior=None)
     nn.init.normal_(network.grade_head.weight, mean=0.1)
     return network
 

@@ -24,7 +24,7 @@ SIZE = 64
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "model.pt"
-    save_weights(path, MultiTaskUNet(pretrained=False, width=1 / 16), {"image_size": SIZE})
+    save_weights(path, MultiTaskUNet(pretrained=False, width=1 / 16, lesion_prior=None), {"image_size": SIZE})
     return path
 
 
@@ -169,9 +169,8 @@ def test_masks_are_decided_by_the_thresholds_of_the_weights_and_the_report_says_
 ):
     torch.manual_seed(0)
     fitted = tmp_path / "fitted.pt"
-    save_weights(
-        fitted, MultiTaskUNet(pretrained=False, width=1 / 16), {"image_size": SIZE, "lesion_thresholds": THRESHOLDS}
-    )
+    network = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_prior=None)
+    save_weights(fitted, network, {"image_size": SIZE, "lesion_thresholds": THRESHOLDS})
     Image.fromarray(eye(3, 150, 100)).save(tmp_path / "plain.png")
     out = infer(tmp_path / "plain.png", checkpoint=str(fitted), report=True, **options)
     assert f"<dt>lesions decided by</dt><dd>{words}" in (out / "report.html").read_text(encoding="utf-8")
