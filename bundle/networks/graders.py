@@ -3,12 +3,12 @@
 # flake8: noqa: N803
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torchvision
 from bundle.labels import GRADES
-from bundle.networks.pretrained import TIMM_ARCHITECTURES, imagenet_weights, import_timm
+from bundle.networks.pretrained import TIMM_ARCHITECTURES, fill, imagenet_weights, import_timm
 from bundle.networks.vgg import Normalise
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -102,7 +102,7 @@ class Grader(nn.Module):
         self.classifier = _classifier(architecture)
         state = imagenet_weights(architecture, pretrained)
         if state is not None:
-            _load(self.classifier, state, architecture)
+            fill(self.classifier, state, architecture)
         inputs = getattr(self.classifier, self.parts.last_layer).in_features
         setattr(self.classifier, self.parts.last_layer, nn.Linear(inputs, len(GRADES)))
 
@@ -205,11 +205,3 @@ def _classifier(architecture: str) -> Classifier:
     if architecture in TIMM_ARCHITECTURES:
         return import_timm(architecture).create_model(architecture, pretrained=False)
     return torchvision.models.get_model(architecture, weights=None)
-
-
-def _load(classifier: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
-    try:
-        classifier.load_state_dict(state)
-    except RuntimeError as error:
-        home = "timm" if architecture in TIMM_ARCHITECTURES else "torchvision"
-        raise ValueError(f"expected weights of {home}'s {architecture}: {str(error)[:200]}") from error
