@@ -38,9 +38,11 @@ def step(batch):
     return make_step(batch, batch_norm=False)
 
 
-def make_step(batch, batch_norm, width=1 / 8, **settings):
+def make_step(batch, batch_norm, width=1 / 8, network=None, **settings):
     torch.manual_seed(0)
-    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=width, batch_norm=batch_norm, lesion_prior=None)).double()
+    if network is None:
+        network = MultiTaskUNet(pretrained=False, width=width, batch_norm=batch_norm, lesion_prior=None)
+    tasks = BothTasks(network).double()
     torch.nn.init.normal_(tasks.network.grade_head.weight, std=0.3)  # from zero, no label could change the encoder
     label_update = LabelUpdateNetwork(pretrained=False, width=width, batch_norm=batch_norm, frozen=False).double()
     torch.nn.init.normal_(label_update.shift.weight, std=3.0)
@@ -144,6 +146,19 @@ def test_the_meta_gradient_equals_double_backward_at_the_full_width_of_vgg16(bat
     small = {key: value[..., :32, :64] if key in ("image", "lesions") else value for key, value in batch.items()}
     step = make_step(small, batch_norm=False, width=1.0)
     assert relative_difference(ours(step, small), double_backward(step, small)) < 1e-9
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_meta_gradient_equals_double_backward_on_a_light_encoder(batch, frozen):
+    torch.manual_seed(1)
+    light = {"encoder": "tf_efficientnet_lite0", "freeze_batch_norm": frozen}
+    step = make_step(batch, True, network=MultiTaskUNet(pretrained=False, lesion_prior=None, **light))
+    statistics = {name: value.clone() for name, value in step.tasks.named_buffers()}
+    found = ours(step, batch)
+    assert all(torch.equal(value, statistics[name]) for name, value in step.tasks.named_buffers())
+    expected = double_backward(step, batch)
+    assert sum(g.abs().sum() for g in expected) > 0
+    assert relative_difference(found, expected) < 1e-9
 
 
 def test_a_meta_step_moves_along_the_exact_gradient_on_a_scale_of_one(step, batch):
