@@ -129,8 +129,10 @@ def trained_network(checkpoint: str | os.PathLike, settings: Mapping[str, Any]) 
     known = {**given, **said}
     if missing := [name for name in NETWORK_OPTIONS if name not in known]:
         raise ValueError(f"expected {checkpoint} to say its {missing[0]}, found nothing; say --{missing[0]}")
-    classes = {"lesion_classes": 1} if known.get("fuse") else {}
-    network = MultiTaskUNet(False, known["width"], known["batch_norm"], decoder_norm=known["decoder_norm"], **classes)
+    more: dict[str, Any] = {name: known[name] for name in ("encoder",) if name in known}
+    if known.get("fuse"):
+        more["lesion_classes"] = 1
+    network = MultiTaskUNet(False, known["width"], known["batch_norm"], decoder_norm=known["decoder_norm"], **more)
     load_weights(network, checkpoint)
     return network.eval().requires_grad_(False), known
 

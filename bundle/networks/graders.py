@@ -3,12 +3,13 @@
 # flake8: noqa: N803
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torchvision
 from bundle.labels import GRADES
-from bundle.networks.pretrained import TIMM_ARCHITECTURES, imagenet_weights, import_timm
+from bundle.networks.encoders import LITES, LiteNormalise
+from bundle.networks.pretrained import TIMM_ARCHITECTURES, fill, imagenet_weights, import_timm
 from bundle.networks.vgg import Normalise
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,8 +17,8 @@ from torch.nn import functional as F
 ARCHITECTURES = ("resnext50_32x4d", "resnext101_32x8d")
 """Those that the pipeline trains: the paper's pseudo-labellers."""
 
-KNOWN_ARCHITECTURES = (*ARCHITECTURES, "densenet201", "nasnetalarge")
-"""All that the paper compares."""
+KNOWN_ARCHITECTURES = (*ARCHITECTURES, "densenet201", "nasnetalarge", *LITES)
+"""All that the paper compares, and the light ones, whose ImageNet weights come with packages."""
 
 
 LAST_STRIDE, EARLIER_STRIDE = 32, 16
@@ -60,11 +61,12 @@ class Grader(nn.Module):
     """An ImageNet classifier whose last layer gives the five grades (Liu & Huang 2023, section 3.1 and table 1).
 
     ``forward(x) = head(features(x))``, wherever it is cut; Grad-CAM looks at ``features``. The architectures are those
-    of Xie et al. (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017) and Zoph et al. (NASNet, CVPR 2018).
+    of Xie et al. (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017), Zoph et al. (NASNet, CVPR 2018) and Tan & Le
+    (EfficientNet, ICML 2019; the Lite ones are Google's, 2020).
 
     Args:
         architecture: one of ``KNOWN_ARCHITECTURES``, the names of torchvision, or of timm where torchvision has none.
-        pretrained: ImageNet weights: True, False or a path.
+        pretrained: ImageNet weights: True, False or a path (:func:`imagenet_weights`).
         heat_map_stride: pixels of the image for each of the features, 32 or 16: the last stage or the one before it.
             It changes neither weights nor logits.
 
@@ -102,7 +104,7 @@ class Grader(nn.Module):
         self.classifier = _classifier(architecture)
         state = imagenet_weights(architecture, pretrained)
         if state is not None:
-            _load(self.classifier, state, architecture)
+            fill(self.classifier, state, architecture)
         inputs = getattr(self.classifier, self.parts.last_layer).in_features
         setattr(self.classifier, self.parts.last_layer, nn.Linear(inputs, len(GRADES)))
 
@@ -113,8 +115,9 @@ class Grader(nn.Module):
         """Return the activations of the last convolutional stage, or of the one before it, after their ReLU.
 
         Shape:
-            - output: ``(N, C, H/32, W/32)``, ``C`` being 2048 (ResNeXt), 1920 (DenseNet) or 4032 (NASNet); with
-              ``heat_map_stride`` 16 ``(N, C, H/16, W/16)``, ``C`` being 1024 or 1792.
+            - output: ``(N, C, H/32, W/32)``, ``C`` being 2048 (ResNeXt), 1920 (DenseNet), 4032 (NASNet) or 1280
+              (EfficientNet-Lite); with ``heat_map_stride`` 16 ``(N, C, H/16, W/16)``, ``C`` being 1024, 1792, or 672
+              (Lite0 and 1) or 720 (Lite2).
         """
         activations = self.parts.front(self.classifier, self.normalise(image))
         return activations if self.heat_map_stride == EARLIER_STRIDE else self._last_stage(activations)
@@ -170,6 +173,26 @@ def _nasnet_front(net: Classifier, x: Tensor) -> Tensor:
     return net.forward_features(x)
 
 
+LITE_STAGES_TO_16 = 5
+"""Of the seven stages of EfficientNet-Lite; the sixth goes to H/32."""
+
+
+def _lite_front(net: Classifier, x: Tensor) -> Tensor:
+    """End within the block that goes to H/32: with its ReLU6, before its strided convolution."""
+    x = net.blocks[:LITE_STAGES_TO_16](net.bn1(net.conv_stem(x)))
+    first = net.blocks[LITE_STAGES_TO_16][0]
+    return first.bn1(first.conv_pw(x))
+
+
+def _lite_back(net: Classifier, x: Tensor) -> Tensor:
+    """End with the ReLU6 of the last convolution; the block that changes the resolution adds nothing of its input."""
+    first, *others = net.blocks[LITE_STAGES_TO_16]
+    x = first.bn3(first.conv_pwl(first.bn2(first.conv_dw(x))))
+    for block in (*others, *net.blocks[LITE_STAGES_TO_16 + 1]):
+        x = block(x)
+    return net.bn2(net.conv_head(x))
+
+
 class _Parts(NamedTuple):
     """How one architecture is cut: up to H/16, from there to the last activations, and the layer that is replaced.
 
@@ -187,6 +210,7 @@ _PARTS = {
     "resnext101_32x8d": _Parts(_resnet_front, _resnet_back, "fc", Normalise),
     "densenet201": _Parts(_densenet_front, _densenet_back, "classifier", Normalise),
     "nasnetalarge": _Parts(_nasnet_front, None, "last_linear", Symmetric),
+    **dict.fromkeys(LITES, _Parts(_lite_front, _lite_back, "classifier", LiteNormalise)),
 }
 
 
@@ -205,11 +229,3 @@ def _classifier(architecture: str) -> Classifier:
     if architecture in TIMM_ARCHITECTURES:
         return import_timm(architecture).create_model(architecture, pretrained=False)
     return torchvision.models.get_model(architecture, weights=None)
-
-
-def _load(classifier: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
-    try:
-        classifier.load_state_dict(state)
-    except RuntimeError as error:
-        home = "timm" if architecture in TIMM_ARCHITECTURES else "torchvision"
-        raise ValueError(f"expected weights of {home}'s {architecture}: {str(error)[:200]}") from error

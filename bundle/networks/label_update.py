@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from bundle.labels import GRADES
+from bundle.networks.encoders import VGG16, build_encoder
 from bundle.networks.graded_network import GradedNetwork
-from bundle.networks.vgg import VGG16Encoder
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,19 +54,21 @@ class LabelUpdateNetwork(nn.Module):
     network stays in evaluation mode whatever it is told, so that the labels it is judged by are those it gives.
 
     Args:
-        pretrained: ImageNet weights of its own VGG16 encoder: True, False or a path.
-        width: factor on the encoder's channel counts.
-        batch_norm: of the encoder.
+        pretrained: ImageNet weights of its own encoder: True, False or a path (:func:`build_encoder`).
+        width: factor on the channel counts of a VGG16 encoder.
+        batch_norm: of a VGG16 encoder.
         mask: ``feasible`` keeps mass inside F; ``all`` is the paper's psi = 5.
-        encoder: ``own`` is a VGG16 of its own (MAXL); ``shared`` reads the deepest features of the multi-task network,
-            in evaluation mode and without passing a gradient on, so that only the linear layer is learned.
+        encoder: ``own`` is an encoder of its own (MAXL: a VGG16); ``shared`` reads the deepest features of the
+            multi-task network, in evaluation mode and without passing a gradient on, so that only the linear layer is
+            learned.
         tasks: the multi-task network, for ``shared``: its ``features`` and the width of its ``grade_head`` are read.
             It is no part of this network's state.
         frozen: whether its own encoder stays as it is, so that only the linear layer is learned.
+        architecture: of its own encoder, one of ``bundle.networks.encoders.ENCODERS``.
 
     Raises:
         ValueError: if ``mask`` or ``encoder`` is another word, ``shared`` comes without a network to share, or is to be
-            learned.
+            learned, or its own encoder cannot be built.
 
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1]; initial: ``(N, 5)``, rows sum to 1; feasible: ``(N, 5)`` boolean.
@@ -91,6 +93,7 @@ class LabelUpdateNetwork(nn.Module):
         encoder: str = "own",
         tasks: GradedNetwork | None = None,
         frozen: bool = True,
+        architecture: str = VGG16,
     ) -> None:
         super().__init__()
         if mask not in MASKS or encoder not in ENCODERS:
@@ -100,7 +103,7 @@ class LabelUpdateNetwork(nn.Module):
         self.mask = mask
         self.pool = nn.AdaptiveAvgPool2d(1)
         if encoder == "own":
-            self.encoder = VGG16Encoder(pretrained, width, batch_norm).requires_grad_(not frozen)
+            self.encoder = build_encoder(architecture, pretrained, width, batch_norm).requires_grad_(not frozen)
             self.shift = nn.Linear(self.encoder.channels[-1], len(GRADES))
         elif not frozen:
             raise ValueError("expected label_encoder_learning_rate 0 for label_encoder 'shared': it is not its own")

@@ -4,23 +4,29 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from bundle.labels import LESION_COUNT
+from bundle.networks.encoders import IMAGE_CHANNELS, LITES, VGG16, build_encoder
 from bundle.networks.graded_network import GradedNetwork, start_from_prior
-from bundle.networks.vgg import VGG16Encoder
+from monai.networks.blocks import Convolution
 from monai.networks.nets.basic_unet import UpCat
 from torch import Tensor, nn
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
+LIGHT_DECODER_CHANNELS = (128, 64, 48, 32, 16)
+"""Behind EfficientNet-Lite0: 34 G multiplications at 1024 px instead of 50; VGG16 with the others takes 401."""
+
+IMAGE_SKIP_CHANNELS = 16
 DECODER_NORMS = {"batch": ("batch", {}), "group": ("group", {"num_groups": 8})}
 
 
 class MultiTaskUNet(GradedNetwork):
-    """U-Net on a VGG16 encoder whose deepest features also give the grade (Liu & Huang 2023, section 3.2).
+    """U-Net on an encoder whose deepest features also give the grade; VGG16 in Liu & Huang 2023, section 3.2.
 
     The decoder keeps the full-resolution skip (block1_conv2), as Keras ``segmentation_models`` does: a
-    microaneurysm is 2 to 3 pixels wide at 1024. Grade: global average pooling and one linear layer.
+    microaneurysm is 2 to 3 pixels wide at 1024. Encoders that begin at H/2 have none; there it is one convolution of
+    the normalised image. Grade: global average pooling and one linear layer.
 
     Args:
-        pretrained: ImageNet weights of the encoder: True, False or a path.
+        pretrained: ImageNet weights of the encoder: True, False or a path (:func:`build_encoder`).
         width: factor on every channel count; 1.0 is VGG16. The decoder keeps at least 16 channels: five classes do
             not fit through fewer.
         batch_norm: of the encoder; see :class:`VGG16Encoder`. The decoder's is ``decoder_norm``; Keras' has batch norm.
@@ -28,9 +34,13 @@ class MultiTaskUNet(GradedNetwork):
         decoder_norm: ``batch``, or ``group`` (8 groups), with which an image's result does not depend on its batch.
         lesion_prior: probability of each lesion at every pixel before training (:func:`start_from_prior`); None starts
             the segmentation head He-normal and without a bias, like the rest of the decoder.
+        encoder: one of ``bundle.networks.encoders.ENCODERS``; ``width`` and ``batch_norm`` are for ``vgg16`` alone.
+        freeze_batch_norm: keep the statistics of the encoder's batch norm in training too, as with batches of one or
+            two its own would say little; scale and shift learn. For encoders that have batch norm, and weights.
 
     Raises:
-        ValueError: if there is not one lesion class, ``decoder_norm`` is another word, or the prior is none.
+        ValueError: if there is not one lesion class, ``decoder_norm`` is another word, the prior is none, the encoder
+            is unknown or has no batch norm to freeze, or as :func:`build_encoder`.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
@@ -42,6 +52,9 @@ class MultiTaskUNet(GradedNetwork):
         >>> network = MultiTaskUNet(pretrained=False, width=1 / 16)
         >>> network(torch.rand(1, 3, 64, 96)).shape
         torch.Size([1, 5, 64, 96])
+        >>> light = MultiTaskUNet(pretrained=False, encoder="tf_efficientnet_lite0")
+        >>> light(torch.rand(1, 3, 64, 96)).shape
+        torch.Size([1, 5, 64, 96])
     """
 
     def __init__(
@@ -52,29 +65,43 @@ class MultiTaskUNet(GradedNetwork):
         lesion_classes: int = LESION_COUNT,
         decoder_norm: str = "batch",
         lesion_prior: float | None = 0.01,
+        encoder: str = VGG16,
+        freeze_batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if lesion_classes < 1:
             raise ValueError(f"expected one lesion class or more, got lesion_classes {lesion_classes}")
         if decoder_norm not in DECODER_NORMS:
             raise ValueError(f"expected decoder_norm in {list(DECODER_NORMS)}, got {decoder_norm!r}")
+        if freeze_batch_norm and encoder == VGG16 and not batch_norm:
+            raise ValueError("expected an encoder with batch norm for freeze_batch_norm, got vgg16 without it")
         self._settings = {
-            "width": width, "batch_norm": batch_norm, "decoder_norm": decoder_norm, "lesion_classes": lesion_classes,
+            "encoder": encoder, "width": width, "batch_norm": batch_norm, "freeze_batch_norm": freeze_batch_norm,
+            "decoder_norm": decoder_norm, "lesion_classes": lesion_classes,
         }  # fmt: skip
-        self.encoder = VGG16Encoder(pretrained, width, batch_norm)
-        *skips, deepest = (*self.encoder.channels, self.encoder.channels[-1])
-        outputs = [max(DECODER_CHANNELS[-1], round(channels * width)) for channels in DECODER_CHANNELS]
-        inputs = [deepest, *outputs[:-1]]
-        self.decoder = nn.ModuleList(
-            _up(below, skip, out, decoder_norm)
-            for below, skip, out in zip(inputs, reversed(skips), outputs, strict=True)
-        )
+        self.encoder = build_encoder(encoder, pretrained, width, batch_norm)
+        deepest = self.encoder.channels[-1]
+        outputs = _decoder_channels(encoder, width)
+        self.decoder = _decoder(self.encoder.channels, outputs, decoder_norm, skip_of_image=encoder != VGG16)
         self.segmentation_head = nn.Conv2d(outputs[-1], lesion_classes + 1, 3, padding=1)
         self._read_grade_from(deepest)
         for module in (self.decoder, self.segmentation_head):
             module.apply(_he_normal)
         if lesion_prior is not None:
             start_from_prior(self.segmentation_head, lesion_prior)
+        self.train()
+
+    def train(self, mode: bool = True) -> "MultiTaskUNet":
+        """Set the mode, but leave frozen statistics in evaluation mode."""
+        super().train(mode)
+        for module in self.encoder.modules() if self._settings["freeze_batch_norm"] else ():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return what the grade is read from, ``(N, C, H/32, W/32)``."""
+        return self.encoder(image)[-1]
 
     def settings(self) -> dict[str, Any]:
         """Return what builds it again."""
@@ -85,9 +112,10 @@ class MultiTaskUNet(GradedNetwork):
         return (self.encoder,)
 
     def ends(self) -> list[nn.Module]:
-        """Name the first convolution, those of the full resolution behind the last skip, and that of the grade."""
-        full_resolution = cast(UpCat, self.decoder[-1]).convs
-        return [*super().ends(), self.encoder.first_convolution(), full_resolution, self.segmentation_head]
+        """Name the convolutions that see the image, those of full resolution behind the last skip, and the heads."""
+        last = self.decoder[-1]
+        full_resolution = [last.skip, last.up.convs] if isinstance(last, UpWithImage) else [cast(UpCat, last).convs]
+        return [*super().ends(), self.encoder.first_convolution(), *full_resolution, self.segmentation_head]
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         return self.encoder(image)
@@ -97,6 +125,32 @@ class MultiTaskUNet(GradedNetwork):
         for level, up in enumerate(self.decoder):
             x = up(x, features[len(features) - 2 - level])
         return self.segmentation_head(x)
+
+
+class UpWithImage(nn.Module):
+    """The last block of a decoder whose encoder begins at H/2: its skip is one convolution of the normalised image.
+
+    Shape:
+        - x: ``(N, below, H/2, W/2)``; image: ``(N, 3, H, W)``.
+        - output: ``(N, out, H, W)``.
+
+    Example:
+        >>> import torch
+        >>> up = UpWithImage(below=32, out=16, norm="group")
+        >>> up(torch.rand(1, 32, 32, 48), torch.rand(1, 3, 64, 96)).shape
+        torch.Size([1, 16, 64, 96])
+    """
+
+    def __init__(self, below: int, out: int, norm: str) -> None:
+        super().__init__()
+        self.skip = Convolution(
+            2, IMAGE_CHANNELS, IMAGE_SKIP_CHANNELS, adn_ordering="NA", act=("RELU", {"inplace": True}),
+            norm=DECODER_NORMS[norm], bias=False,
+        )  # fmt: skip
+        self.up = _up(below, IMAGE_SKIP_CHANNELS, out, norm)
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        return self.up(x, self.skip(image))
 
 
 class BothTasks(nn.Module):
@@ -149,6 +203,21 @@ def shared_parameters(tasks: BothTasks | GradeTask) -> dict[str, nn.Parameter]:
 def _parameters_of(tasks: nn.Module, modules: Sequence[nn.Module]) -> dict[str, nn.Parameter]:
     wanted = {id(parameter) for module in modules for parameter in module.parameters()}
     return {name: value for name, value in tasks.named_parameters() if id(value) in wanted}
+
+
+def _decoder_channels(encoder: str, width: float) -> list[int]:
+    if encoder in LITES:
+        return list(LIGHT_DECODER_CHANNELS)
+    return [max(DECODER_CHANNELS[-1], round(channels * width)) for channels in DECODER_CHANNELS]
+
+
+def _decoder(encoded: Sequence[int], outputs: Sequence[int], norm: str, skip_of_image: bool) -> nn.ModuleList:
+    """Build a block for every resolution above the deepest, of which each takes the one below it and a skip."""
+    *skips, deepest = encoded
+    places = list(zip([deepest, *outputs[:-1]], reversed(skips), outputs, strict=True))
+    *coarse, (below, skip, out) = places
+    blocks: list[nn.Module] = [_up(*place, norm) for place in coarse]
+    return nn.ModuleList([*blocks, UpWithImage(below, out, norm) if skip_of_image else _up(below, skip, out, norm)])
 
 
 def _up(below: int, skip: int, out: int, norm: str) -> UpCat:

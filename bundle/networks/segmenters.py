@@ -1,12 +1,12 @@
 """The compared encoder-decoders of segmentation-models-pytorch, with a grade read from their deepest features."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 from bundle.labels import LESION_COUNT
 from bundle.networks.graded_network import GradedNetwork, start_from_prior
-from bundle.networks.pretrained import imagenet_weights
+from bundle.networks.pretrained import fill, imagenet_weights
 from bundle.networks.vgg import Normalise
 from torch import Tensor, nn
 
@@ -81,7 +81,7 @@ class GradedSegmenter(GradedNetwork):
             start_from_prior(self.segmentation_head[0], lesion_prior)
         state = imagenet_weights(encoder_name, pretrained)
         if state is not None:
-            _load(self.encoder, state, encoder_name)
+            fill(self.encoder, state, encoder_name)  # smp's leaves out the classifier of a thousand classes by itself
 
     def settings(self) -> dict[str, Any]:
         """Return what builds it again."""
@@ -130,11 +130,3 @@ def import_smp(architecture: str) -> ModuleType:
             f"folder"
         ) from error
     return segmentation_models_pytorch
-
-
-def _load(encoder: nn.Module, state: Mapping[str, Tensor], encoder_name: str) -> None:
-    """Fill the encoder; it leaves out the classifier of a thousand classes by itself, in the copy that it is given."""
-    try:
-        encoder.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise ValueError(f"expected weights of torchvision's {encoder_name}: {str(error)[:200]}") from error

@@ -58,8 +58,9 @@ class VGG16Encoder(nn.Module):
 
     def __init__(self, pretrained: bool | str = True, width: float = 1.0, batch_norm: bool = False) -> None:
         super().__init__()
-        self.channels = tuple(max(1, round(channels * width)) for channels in CHANNELS)
-        layers = make_layers(_plan(self.channels), batch_norm=batch_norm)
+        channels = tuple(max(1, round(count * width)) for count in CHANNELS)
+        self.channels = (*channels, channels[-1])
+        layers = make_layers(_plan(channels), batch_norm=batch_norm)
         _initialise(layers)
         if pretrained is not False:
             _load(layers, "vgg16_bn" if batch_norm else "vgg16", pretrained, width)

@@ -12,10 +12,25 @@ from bundle.files import file_sha256
 from bundle.label_maps import check_thresholds
 from bundle.labels import LESIONS
 from bundle.networks.bare_weights import read_description
+from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.graders import NO_SHIFT, Grader, prior_shift
+from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.pretrained import read_weights
+from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.torch_file import save_whole
-from torch import nn
+from torch import Tensor, nn
+
+NETWORKS: dict[str, type[GradedNetwork]] = {kind.__name__: kind for kind in (MultiTaskUNet, GradedSegmenter)}
+"""What :func:`network_of` builds; a file that names another class is refused, and nothing is imported for it."""
+
+SETTINGS = {
+    "MultiTaskUNet": ("encoder", "width", "batch_norm", "freeze_batch_norm", "decoder_norm", "lesion_classes"),
+    "GradedSegmenter": ("architecture", "encoder_name", "lesion_classes"),
+}
+"""Facts that are arguments of these classes: their ``settings()``."""
+
+NEEDED = {"MultiTaskUNet": ("width", "batch_norm", "decoder_norm"), "GradedSegmenter": ("architecture", "encoder_name")}
+"""Those without which there is no telling what was trained; the others were not yet to be chosen."""
 
 
 def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -61,6 +76,62 @@ def filled(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, A
     """
     load_weights(network, path, expected)
     return network
+
+
+def network_of(path: str | os.PathLike) -> GradedNetwork:
+    """Build the network that a weights file names, by the settings among its facts, and fill it.
+
+    It is in evaluation mode and does not learn. Classes are looked up in ``NETWORKS``.
+
+    Raises:
+        ValueError: if the file is missing, is no weights file, names another class, does not say a setting, or says one
+            that the class refuses or that its tensors do not fit.
+
+    Example:
+        >>> import tempfile
+        >>> trained = MultiTaskUNet(pretrained=False, width=1 / 16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", trained, trained.settings())
+        ...     network = network_of(f"{folder}/model.pt")
+        >>> type(network).__name__, network.settings() == trained.settings()
+        ('MultiTaskUNet', True)
+    """
+    content = _read(path)
+    name, facts = content["network"], content["facts"]
+    if name not in NETWORKS:
+        raise ValueError(f"expected weights of a network among {list(NETWORKS)} in {path}, got weights of {name!r}")
+    if missing := [setting for setting in NEEDED[name] if setting not in facts]:
+        raise ValueError(
+            f"expected {path} to say its {missing[0]}, found nothing: the file is older than that; name the network "
+            f"and its settings in the config, as network_def"
+        )
+    with torch.device("meta"):  # so that a file that names a width without bounds takes no memory
+        _check_sizes(_built(name, facts, path), content["model"], path)
+    network = _built(name, facts, path)
+    _fill(network, content, path, {})
+    return network.eval().requires_grad_(False)
+
+
+def _built(name: str, facts: Mapping[str, Any], path: str | os.PathLike) -> GradedNetwork:
+    settings = {setting: facts[setting] for setting in SETTINGS[name] if setting in facts}
+    if facts.get("fuse"):
+        settings.setdefault("lesion_classes", 1)  # older files say only that the lesions were fused
+    try:
+        return NETWORKS[name](pretrained=False, **settings)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # the last for sizes beyond 64 bits
+        raise ValueError(f"expected settings of {name} in {path}, got {settings}: {error}") from error
+
+
+def _check_sizes(network: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+    expected, found = (
+        {name: list(value.shape) for name, value in one.items()} for one in (network.state_dict(), state)
+    )
+    for name in {**expected, **found}:
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"expected weights of the {type(network).__name__} that {path} names, with {name} of shape "
+                f"{expected.get(name)}, got {found.get(name)}; its facts belong to other weights"
+            )
 
 
 def load_teacher(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> nn.Module:

@@ -67,6 +67,21 @@ def test_every_format_says_what_the_network_says_of_any_number_of_photographs(fo
             assert (found - expected[name]).abs().max() < 1e-4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torchscript", "onnx", "openvino"])
+def test_a_light_network_is_exported_as_its_file_says(form, tmp_path, photograph):
+    torch.manual_seed(0)
+    light = MultiTaskUNet(encoder="tf_efficientnet_lite0")
+    save_weights(tmp_path / "light.pt", light, {**light.settings(), "image_size": 64})
+    made = export(tmp_path / "light.pt", form, photograph=photograph)
+    assert made.agreement.met
+    network, image = light.eval(), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = ExplainedNetwork(network)(image)
+        for name, found in zip(OUTPUTS, opened(form, made.path)(image), strict=True):
+            assert (found - expected[name]).abs().max() < 1e-4
+
+
 def test_outputs_have_their_names_and_torchscript_gives_the_lesions_first(checkpoint):
     made = {form: str(export(checkpoint, form).path) for form in ("torchscript", "onnx", "openvino")}
     image = torch.rand(2, 3, 64, 96)  # not square, and not the size that it was traced with

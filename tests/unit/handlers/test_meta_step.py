@@ -39,9 +39,11 @@ def step(batch):
     return make_step(batch, batch_norm=False)
 
 
-def make_step(batch, batch_norm, width=1 / 8, **settings):
+def make_step(batch, batch_norm, width=1 / 8, network=None, **settings):
     torch.manual_seed(0)
-    tasks = BothTasks(MultiTaskUNet(pretrained=False, width=width, batch_norm=batch_norm, lesion_prior=None)).double()
+    if network is None:
+        network = MultiTaskUNet(pretrained=False, width=width, batch_norm=batch_norm, lesion_prior=None)
+    tasks = BothTasks(network).double()
     torch.nn.init.normal_(tasks.network.grade_head.weight, std=0.3)  # from zero, no label could change the encoder
     label_update = LabelUpdateNetwork(pretrained=False, width=width, batch_norm=batch_norm, frozen=False).double()
     torch.nn.init.normal_(label_update.shift.weight, std=3.0)
@@ -179,6 +181,19 @@ def test_a_meta_step_is_in_float32_whatever_autocast_it_stands_in(batch):
     exact = step.label_gradients(single).labels_NC
     with mixed_precision(torch.device("cpu"), amp=True):
         assert torch.equal(step.label_gradients(single).labels_NC, exact)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_meta_gradient_equals_double_backward_on_a_light_encoder(batch, frozen):
+    torch.manual_seed(1)
+    light = {"encoder": "tf_efficientnet_lite0", "freeze_batch_norm": frozen}
+    step = make_step(batch, True, network=MultiTaskUNet(pretrained=False, lesion_prior=None, **light))
+    statistics = {name: value.clone() for name, value in step.tasks.named_buffers()}
+    found = ours(step, batch)
+    assert all(torch.equal(value, statistics[name]) for name, value in step.tasks.named_buffers())
+    expected = double_backward(step, batch)
+    assert sum(g.abs().sum() for g in expected) > 0
+    assert relative_difference(found, expected) < 1e-9
 
 
 def test_a_meta_step_moves_along_the_exact_gradient_on_a_scale_of_one(step, batch):

@@ -12,7 +12,9 @@ import torch
 import torchvision
 from bundle.attribution import grade_maps
 from bundle.networks import graders
+from bundle.networks.encoders import LITES
 from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric, prior_shift
+from bundle.networks.pretrained import TIMM_ARCHITECTURES, imagenet_weights
 from bundle.networks.vgg import Normalise
 from scripts.benchmarks.attribution import maps_one_by_one
 from torch import nn
@@ -23,17 +25,30 @@ PARAMETERS = {
     "resnext101_32x8d": 88_791_336,
     "densenet201": 20_013_928,
     "nasnetalarge": 88_753_150,
+    "tf_efficientnet_lite0": 4_652_008,
+    "tf_efficientnet_lite1": 5_416_680,
+    "tf_efficientnet_lite2": 6_092_072,
 }
 """As torchvision and timm list them, with a thousand classes of ImageNet."""
-CHANNELS = {"resnext50_32x4d": 2048, "resnext101_32x8d": 2048, "densenet201": 1920, "nasnetalarge": 4032}
-LAST_LAYERS = {"resnext50_32x4d": "fc", "densenet201": "classifier", "nasnetalarge": "last_linear"}
+CHANNELS = {
+    "resnext50_32x4d": 2048, "resnext101_32x8d": 2048, "densenet201": 1920, "nasnetalarge": 4032,
+    **dict.fromkeys(LITES, 1280),
+}  # fmt: skip
+LAST_LAYERS = {
+    "resnext50_32x4d": "fc", "densenet201": "classifier", "nasnetalarge": "last_linear",
+    "tf_efficientnet_lite0": "classifier",
+}  # fmt: skip
 """Of one network of each family; a second ResNeXt would take seconds and differ in its widths alone."""
+
+
+SCALES = {"nasnetalarge": (0.5, 0.5), "tf_efficientnet_lite0": (127 / 255, 128 / 255)}
+"""Mean and deviation of the images that weights were trained on, where they are not ImageNet's."""
 
 
 def original(architecture):
     """Build the network as its package has it, with normalisations that are not at their start."""
     torch.manual_seed(0)
-    if architecture == "nasnetalarge":
+    if architecture in TIMM_ARCHITECTURES:
         network = timm.create_model(architecture)
     else:
         network = torchvision.models.get_model(architecture, weights=None)
@@ -87,7 +102,7 @@ def test_the_grade_is_the_head_of_the_features(pair):
 def test_with_a_path_and_its_old_last_layer_it_is_the_original_network(pair):
     grader, theirs = pair
     last = LAST_LAYERS[grader.architecture]
-    mean, std = (0.5, 0.5) if grader.architecture == "nasnetalarge" else (Normalise().mean, Normalise().std)
+    mean, std = SCALES.get(grader.architecture, (Normalise().mean, Normalise().std))
     with torch.no_grad(), its_last_layer(grader.classifier, last, getattr(theirs, last)):
         expected = theirs((IMAGE - mean) / std)
         assert torch.allclose(grader(IMAGE), expected, atol=1e-5)
@@ -120,6 +135,14 @@ def test_class_weights_that_are_none_are_refused(weights):
         prior_shift(weights)
 
 
+def test_a_light_grader_begins_with_the_weights_of_its_package():
+    grader = Grader("tf_efficientnet_lite0")
+    state = imagenet_weights("tf_efficientnet_lite0", True)
+    own = {name: value for name, value in grader.classifier.state_dict().items() if not name.startswith("classifier.")}
+    assert len(own) == len(state) - 2
+    assert all(torch.equal(value, state[name]) for name, value in own.items())
+
+
 @contextlib.contextmanager
 def cut_at(grader, stride):
     grader.heat_map_stride = stride
@@ -130,6 +153,7 @@ def cut_at(grader, stride):
 EARLIER = {
     "resnext50_32x4d": (1024, lambda net: net.layer3),
     "densenet201": (1792, lambda net: net.features.transition3.relu),
+    "tf_efficientnet_lite0": (672, lambda net: net.blocks[5][0].bn1),
 }
 """Channels at H/16, and the layer of the whole network that ends there."""
 

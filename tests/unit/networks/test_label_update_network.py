@@ -166,3 +166,18 @@ def test_a_shared_encoder_gives_features_and_takes_no_gradient_and_no_statistics
 def test_a_setting_that_cannot_be_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         LabelUpdateNetwork(pretrained=False, width=1 / 16, **settings)
+
+
+def test_its_own_encoder_may_be_a_light_one_that_stays_as_it_is():
+    torch.manual_seed(0)
+    update = LabelUpdateNetwork(pretrained=False, architecture="tf_efficientnet_lite0").train()
+    assert update.shift.weight.shape == (5, 320)
+    assert [name for name, p in update.named_parameters() if p.requires_grad] == ["shift.weight", "shift.bias"]
+    before = {name: value.clone() for name, value in update.state_dict().items()}
+    assert torch.allclose(update(IMAGE, INITIAL, FEASIBLE), INITIAL, rtol=0, atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in update.state_dict().items())
+
+
+def test_an_unknown_architecture_of_its_own_is_refused():
+    with pytest.raises(ValueError, match=r"expected encoder in \['vgg16', .*got 'lenet'"):
+        LabelUpdateNetwork(pretrained=False, architecture="lenet")

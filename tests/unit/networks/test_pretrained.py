@@ -73,6 +73,13 @@ def test_a_path_is_read_as_it_is(tmp_path):
     assert {name: value.tolist() for name, value in state.items()} == {"features.0.bias": [1.0, 2.0]}
 
 
+def test_a_folder_has_a_file_for_each_architecture(tmp_path):
+    torch.save({"features.0.bias": torch.tensor([1.0, 2.0])}, tmp_path / "vgg16.pth")
+    assert imagenet_weights("vgg16", str(tmp_path))["features.0.bias"].tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"expected weights at .*resnext50_32x4d\.pth, found no such file"):
+        imagenet_weights("resnext50_32x4d", str(tmp_path))
+
+
 @pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset by peer")])
 def test_a_failed_download_says_how_to_go_on_without(monkeypatch, error):
     def fail(self, **how):

@@ -1,18 +1,23 @@
 """A weights file says which network it belongs to, and loads into no other."""
 
+import math
+
 import pytest
 import torch
 import torchvision
 from bundle.files import file_sha256
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.vgg import VGG16Encoder
 from bundle.networks.weights import (
+    SETTINGS,
     lesion_thresholds,
     load_grader,
     load_graders,
     load_teacher,
     load_weights,
+    network_of,
     provenance,
     provenances,
     save_weights,
@@ -186,3 +191,69 @@ def test_a_file_that_was_cut_off_is_refused(weights):
 def test_no_grader_at_all_is_refused():
     with pytest.raises(ValueError, match=r"expected --graders .*one or more weights of stage 1, got none"):
         load_graders([])
+
+
+LIGHT = {"encoder": "tf_efficientnet_lite0", "decoder_norm": "group", "freeze_batch_norm": True}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: MultiTaskUNet(False, **LIGHT),
+        lambda: MultiTaskUNet(False, width=1 / 16, batch_norm=True, lesion_classes=1),
+        lambda: GradedSegmenter("linknet", "resnet18", pretrained=False),
+    ],
+)
+def test_a_file_builds_the_network_that_it_names(build, tmp_path):
+    torch.manual_seed(0)
+    trained = build()
+    save_weights(tmp_path / "model.pt", trained, {**trained.settings(), "image_size": 64})
+    network, image = network_of(tmp_path / "model.pt"), torch.rand(1, 3, 64, 96)
+    assert network.settings() == trained.settings()
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    with torch.no_grad():
+        assert torch.equal(network(image), trained.eval()(image))
+
+
+def test_a_file_from_before_there_were_encoders_is_of_vgg16(tmp_path):
+    facts = {"width": 1 / 16, "batch_norm": False, "decoder_norm": "batch", "fuse": True}
+    save_weights(tmp_path / "model.pt", MultiTaskUNet(False, 1 / 16, lesion_classes=1), facts)
+    assert network_of(tmp_path / "model.pt").settings()["encoder"] == "vgg16"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"decoder_norm": None}, r"expected .*model\.pt to say its decoder_norm, found nothing: .* as network_def"),
+        ({"encoder": "lenet"}, r"expected settings of MultiTaskUNet in .*: expected encoder in \['vgg16'"),
+        ({"encoder": ["vgg16"]}, r"expected settings of MultiTaskUNet in .*: expected encoder in \['vgg16'"),
+        ({"width": "wide"}, r"expected settings of MultiTaskUNet in .*model\.pt, got .*'width': 'wide'"),
+        ({"width": math.inf}, r"expected settings of MultiTaskUNet in .*model\.pt, got .*'width': inf"),
+        (
+            {"width": 1 / 8},
+            r"the MultiTaskUNet that .*model\.pt names, with encoder\S+ of shape \[8, 3, 3, 3\], got \[4,",
+        ),
+        ({"width": 1000.0}, r"of shape \[64000, 3, 3, 3\], got \[4, 3, 3, 3\]; its facts belong to other weights"),
+        ({"width": 1e18}, r"expected settings of MultiTaskUNet in .*model\.pt, got .*'width': 1e\+18"),
+    ],
+)
+def test_settings_that_the_class_or_the_tensors_refuse_are_named(changed, message, tmp_path):
+    network = MultiTaskUNet(False, width=1 / 16)
+    facts = {name: value for name, value in {**network.settings(), **changed}.items() if value is not None}
+    save_weights(tmp_path / "model.pt", network, facts)
+    with pytest.raises(ValueError, match=message):
+        network_of(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("name", ["Grader", "os.system", "bundle.networks.multitask_unet.MultiTaskUNet"])
+def test_a_class_outside_of_the_table_is_refused(name, tmp_path):
+    network = MultiTaskUNet(False, width=1 / 16)
+    torch.save({"model": network.state_dict(), "network": name, "facts": network.settings()}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=rf"a network among \['MultiTaskUNet', 'GradedSegmenter'\] in .*{name}"):
+        network_of(tmp_path / "model.pt")
+
+
+def test_the_settings_that_are_read_are_those_that_networks_tell():
+    networks = [MultiTaskUNet(False, width=1 / 16), GradedSegmenter(pretrained=False)]
+    assert {type(one).__name__: set(one.settings()) for one in networks} == {k: set(v) for k, v in SETTINGS.items()}
