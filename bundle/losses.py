@@ -1,4 +1,4 @@
-"""Categorical focal losses: of soft grades, linear in the label, and of outlines, deaf to lesions not looked for."""
+"""Losses: focal of soft grades, linear in the label, and of outlines two that are deaf to lesions not looked for."""
 
 # flake8: noqa: N803
 
@@ -125,12 +125,76 @@ class LesionLoss(CategoricalFocalLoss):
     """
 
     def forward(self, logits: Tensor, label_map: Tensor, looked_for: Tensor) -> Tensor:  # type: ignore[override]
-        if looked_for.shape != (len(logits), logits.shape[1] - 1):
-            expected = (len(logits), logits.shape[1] - 1)
-            raise ValueError(f"expected looked_for of shape {expected}, got {tuple(looked_for.shape)}")
-        counts = looked_for.any(dim=1)
-        logits, label_map, looked_for = logits[counts].float(), label_map[counts], looked_for[counts]
+        logits, label_map, looked_for = looked_at(logits, label_map, looked_for)
         return self._hard(merged_into_background(logits, looked_for), label_map).sum() / max(logits.numel(), 1)
+
+
+class DiceLesionLoss(nn.Module):
+    """Cross entropy and soft Dice of a label map; lesions that nobody looked for are treated as in :class:`LesionLoss`.
+
+    ``L = mean_p -log p_label + dice_weight mean_c (1 - Dice_c)`` with, over all pixels of the batch on which lesion
+    ``c`` was looked for, ``Dice_c = (2 sum p_c y_c + 1) / (sum p_c^2 + sum y_c^2 + 1)``. The Dice of a lesion does not
+    know how rare it is; the focal loss is ruled by the background.
+
+    Args:
+        dice_weight: of the second term.
+
+    Raises:
+        ValueError: if the weight is negative, or shapes do not match.
+
+    Shape:
+        - as :class:`LesionLoss`.
+
+    Example:
+        >>> logits, label_map = torch.zeros(1, 2, 1, 2), torch.tensor([[[[0, 1]]]])
+        >>> round(DiceLesionLoss(dice_weight=0.0)(logits, label_map, torch.tensor([[True]])).item(), 4)  # log 2
+        0.6931
+        >>> round(DiceLesionLoss()(logits, label_map, torch.tensor([[True]])).item(), 4)  # and 1 - (1 + 1) / (0.5 + 2)
+        0.8931
+
+    Reference:
+        Milletari et al., "V-Net", 3DV 2016, for the squared denominator.
+    """
+
+    def __init__(self, dice_weight: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= dice_weight < math.inf:
+            raise ValueError(f"expected dice_weight >= 0, got {dice_weight}")
+        self.dice_weight = dice_weight
+
+    def forward(self, logits: Tensor, label_map: Tensor, looked_for: Tensor) -> Tensor:
+        logits, label_map, looked_for = looked_at(logits, label_map, looked_for)
+        if not len(logits):
+            return logits.sum()  # 0, with a gradient of 0
+        log_p = F.log_softmax(merged_into_background(logits, looked_for), dim=1)
+        cross_entropy = -log_p.gather(1, label_map.long()).mean()
+        return cross_entropy + self.dice_weight * self._dice(log_p.exp()[:, 1:], label_map, looked_for)
+
+    def _dice(self, lesions: Tensor, label_map: Tensor, looked_for: Tensor) -> Tensor:
+        """Return ``mean_c (1 - Dice_c)`` over the lesions that were looked for on some photograph of the batch."""
+        truth = label_map == torch.arange(1, lesions.shape[1] + 1, device=lesions.device).view(1, -1, 1, 1)
+        per_photograph = [one.flatten(2).sum(dim=2) for one in (lesions * truth, lesions.square(), truth)]
+        both, predicted, true = ((one * looked_for).sum(dim=0) for one in per_photograph)
+        dice_C = (2 * both + 1) / (predicted + true + 1)
+        return (1 - dice_C[looked_for.any(dim=0)]).mean()
+
+
+def looked_at(logits: Tensor, label_map: Tensor, looked_for: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return those photographs of a batch on which some lesion was looked for, with logits in float32.
+
+    Raises:
+        ValueError: if ``looked_for`` is not ``(N, C)`` for logits ``(N, 1 + C, ...)``.
+
+    Example:
+        >>> some = torch.tensor([[True, False], [False, False]])
+        >>> [len(one) for one in looked_at(torch.zeros(2, 3, 1, 1), torch.zeros(2, 1, 1, 1), some)]
+        [1, 1, 1]
+    """
+    expected = (len(logits), logits.shape[1] - 1)
+    if looked_for.shape != expected:
+        raise ValueError(f"expected looked_for of shape {expected}, got {tuple(looked_for.shape)}")
+    counts = looked_for.any(dim=1)
+    return logits[counts].float(), label_map[counts], looked_for[counts]
 
 
 def merged_into_background(logits: Tensor, looked_for_NC: Tensor) -> Tensor:

@@ -23,19 +23,23 @@ class LabelPulls:
 
         pull_n <- kept pull_n + (1 - kept) g_n / sqrt(v),    divided by 1 - kept^k at the k-th time
 
-    so that a pull which is the same in every pass is about 1, and one that is noise dies away. Labels step along
-    ``-pull``.
+    so that a pull which is the same in every pass is about 1, and one that is noise dies away. What is common to all
+    photographs is taken out: with ``m_c`` the mean of ``pull_nc`` over the photographs that keep grade ``c``, a label
+    is moved by ``pull_nc - m_c``, centred again. The common part says which grade serves the meta loss, whatever the
+    photograph shows; it would teach another prior, and correct no label. Labels step along ``-pull``.
 
     Example:
         >>> pulls = LabelPulls()
-        >>> kept = torch.tensor([[False, True, True]])
-        >>> pulls.update(["7"], torch.tensor([[9.0, 1e-6, 3e-6]]), kept).round(decimals=4)
-        tensor([[ 0., -1.,  1.]])
+        >>> kept = torch.tensor([[False, True, True], [False, True, True]])
+        >>> pulls.update(["7", "8"], torch.tensor([[9.0, 4e-6, 2e-6], [9.0, 2e-6, 4e-6]]), kept).round(decimals=4)
+        tensor([[ 0.,  1., -1.],
+                [ 0., -1.,  1.]])
     """
 
     def __init__(self) -> None:
         self._mean_square, self._updates = 0.0, 0
         self._pulls: dict[str, Tensor] = {}
+        self._kept: dict[str, Tensor] = {}
         self._times: dict[str, int] = {}
 
     def update(self, ids: Sequence[str], gradients_NC: Tensor, kept_NC: Tensor) -> Tensor:
@@ -49,10 +53,10 @@ class LabelPulls:
         named = list(zip(ids, centred.detach().cpu(), kept_NC.cpu(), strict=True))
         everywhere = [one for one in joined_over_ranks(named) if bool(one[1].any())]
         self._see_scale([gradient[kept] for _, gradient, kept in everywhere])
-        for name, gradient, _ in everywhere:
-            self._add(name, gradient / self._scale)
-        found = [self._pull(name, like) for name, like in zip(ids, centred, strict=True)]
-        return torch.stack(found)
+        for name, gradient, kept in everywhere:
+            self._add(name, gradient / self._scale, kept)
+        found = [self._pull(name) if name in self._pulls else torch.zeros_like(centred[0]).cpu() for name in ids]
+        return self._own(torch.stack(found).to(centred), kept_NC)
 
     def _see_scale(self, gradients: Sequence[Tensor]) -> None:
         if gradients:
@@ -65,26 +69,34 @@ class LabelPulls:
     def _scale(self) -> float:
         return math.sqrt(self._mean_square / (1 - KEPT**self._updates))
 
-    def _add(self, name: str, gradient: Tensor) -> None:
+    def _add(self, name: str, gradient: Tensor, kept: Tensor) -> None:
         self._pulls[name] = KEPT * self._pulls.get(name, torch.zeros_like(gradient)) + (1 - KEPT) * gradient
-        self._times[name] = self._times.get(name, 0) + 1
+        self._kept[name], self._times[name] = kept, self._times.get(name, 0) + 1
 
-    def _pull(self, name: str, like: Tensor) -> Tensor:
-        if name not in self._pulls:
-            return torch.zeros_like(like)
-        return (self._pulls[name] / (1 - KEPT ** self._times[name])).to(like)
+    def _pull(self, name: str) -> Tensor:
+        return self._pulls[name] / (1 - KEPT ** self._times[name])
+
+    def _own(self, pulls_NC: Tensor, kept_NC: Tensor) -> Tensor:
+        """Take out what is common to all photographs that were seen; those without a pull stay without."""
+        if not self._pulls:
+            return pulls_NC
+        everywhere = torch.stack([self._pull(name) for name in self._pulls])
+        kept = torch.stack([self._kept[name] for name in self._pulls])
+        common_C = (everywhere.sum(dim=0) / kept.sum(dim=0).clamp(min=1)).to(pulls_NC)
+        moved = pulls_NC.ne(0).any(dim=1, keepdim=True)
+        return torch.where(moved, _centred(pulls_NC - common_C, kept_NC), 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that goes on must know."""
         return {
             "mean_square": self._mean_square, "updates": self._updates, "pulls": dict(self._pulls),
-            "times": dict(self._times),
+            "kept": dict(self._kept), "times": dict(self._times),
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
         self._mean_square, self._updates = state["mean_square"], state["updates"]
-        self._pulls, self._times = dict(state["pulls"]), dict(state["times"])
+        self._pulls, self._kept, self._times = dict(state["pulls"]), dict(state["kept"]), dict(state["times"])
 
 
 def _centred(gradients_NC: Tensor, kept_NC: Tensor) -> Tensor:

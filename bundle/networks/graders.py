@@ -111,6 +111,10 @@ class Grader(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.features(image))
 
+    def trunk(self) -> list[nn.Module]:
+        """Return all but the layer that gives the grades: what ImageNet weights are for."""
+        return [layer for name, layer in self.classifier.named_children() if name != self.parts.last_layer]
+
     def features(self, image: Tensor) -> Tensor:
         """Return the activations of the last convolutional stage, or of the one before it, after their ReLU.
 

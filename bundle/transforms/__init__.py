@@ -1,6 +1,6 @@
 """Fundus transforms: the field of view, the square about it, lesion-preserving resizing, and the way back."""
 
-from bundle.transforms.augment import RandFundusAffined
+from bundle.transforms.augment import RandColourd, RandFundusAffined
 from bundle.transforms.components import components, largest_px, lesion_areas_px
 from bundle.transforms.fundus import CutDetaild, MeasureFieldd, NativeLabelsd, PrepareFundusd
 from bundle.transforms.fuse import FuseLesionsd, class_names, fuse_lesions, fuse_outlines, fused_radius_px
@@ -17,6 +17,7 @@ __all__ = [
     "MeasureFieldd",
     "NativeLabelsd",
     "PrepareFundusd",
+    "RandColourd",
     "RandFundusAffined",
     "class_names",
     "components",

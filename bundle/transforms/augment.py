@@ -1,4 +1,4 @@
-"""Flips, turns, rotation and zoom in one step: every pixel is read once, and bytes stay bytes."""
+"""Flips, turns, rotation and zoom in one step, and colours by a table: every pixel is read once, bytes stay bytes."""
 
 # flake8: noqa: N803
 
@@ -130,3 +130,68 @@ def _moved(image_CSS: Tensor, matrix: Matrix) -> Tensor:
     image = image_CSS.transpose(1, 2) if turned else image_CSS
     signs = matrix[[1, 0], [0, 1]] if turned else matrix[[1, 0], [1, 0]]  # of the result's rows and columns
     return image.flip([axis for axis, sign in zip((1, 2), signs, strict=True) if sign < 0]).contiguous()
+
+
+class RandColourd(RandomizableTransform, MapTransform):
+    """Change brightness, white balance and gamma of a photograph at random, by one table for each of its channels.
+
+    A byte ``x`` of channel ``c`` becomes ``255 min(1, g h_c (x / 255)^q)``, where ``log g``, ``log h_c`` and ``log q``
+    are uniform in ``[-strength, strength]``, ``[-strength/2, strength/2]`` and ``[-strength, strength]``. Black, as
+    outside of the eye, stays black.
+
+    Args:
+        keys: of uint8 tensors ``(C, H, W)``.
+        strength: how far at most; 0 changes nothing and draws nothing.
+
+    Raises:
+        ValueError: if the strength is negative or not finite; when called, if a value is not of bytes.
+
+    Example:
+        >>> image = torch.full((3, 2, 4), 100, dtype=torch.uint8)
+        >>> changed = RandColourd(["image"], strength=0.3).set_random_state(0)({"image": image})["image"]
+        >>> changed[:, 0, 0].tolist(), image.unique().tolist()
+        ([93, 92, 88], [100])
+    """
+
+    def __init__(self, keys: Sequence[Hashable], strength: float) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob=1.0)
+        if not 0 <= strength < np.inf:
+            raise ValueError(f"expected a strength of colour changes of 0 or more, got {strength}")
+        self.strength = strength
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        if self.strength == 0:
+            return dict(data)
+        channels = {len(data[key]) for key in self.keys}
+        self.randomize(max(channels))
+        return {**data, **{key: looked_up(data[key], self.tables) for key in self.keys}}
+
+    def randomize(self, channels: int) -> None:
+        """Draw what becomes of each byte, ``(channels, 256)``."""
+        most = self.strength
+        gain, gamma = self.R.uniform(-most, most), self.R.uniform(-most, most)
+        balance = self.R.uniform(-most / 2, most / 2, size=(channels, 1))
+        bytes_256 = (np.arange(256) / 255) ** np.exp(gamma)
+        self.tables = np.rint(255 * np.minimum(1, np.exp(gain + balance) * bytes_256)).astype(np.uint8)
+
+
+def looked_up(image_CHW: Tensor, tables: NDArray[np.uint8]) -> Tensor:
+    """Return an image whose bytes are replaced by a table for each channel; the image stays as it is.
+
+    Args:
+        image_CHW: uint8.
+        tables: ``(C, 256)``.
+
+    Raises:
+        ValueError: if the image is not of bytes.
+
+    Example:
+        >>> negative = np.arange(255, -1, -1, dtype=np.uint8)[None]
+        >>> looked_up(torch.tensor([[[0, 10]]], dtype=torch.uint8), negative).tolist()
+        [[[255, 245]]]
+    """
+    if image_CHW.dtype != torch.uint8 or image_CHW.ndim != 3:
+        raise ValueError(f"expected uint8 (C, H, W), got {image_CHW.dtype} {tuple(image_CHW.shape)}")
+    planes = image_CHW.as_subclass(torch.Tensor).numpy()
+    return torch.from_numpy(np.stack([table[plane] for table, plane in zip(tables, planes, strict=True)]))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from bundle.transforms import RandFundusAffined
-from bundle.transforms.augment import QUARTER_TURNS, rotation, warp
+from bundle.transforms import RandColourd, RandFundusAffined
+from bundle.transforms.augment import QUARTER_TURNS, looked_up, rotation, warp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms import Compose, Flip, Rotate, Rotate90, Zoom
@@ -129,3 +129,39 @@ def test_refuses_settings_that_mean_nothing(options, message):
 def test_refuses_what_is_no_square_of_bytes(image):
     with pytest.raises(ValueError, match=r"expected uint8 \(C, S, S\), got"):
         warp(image, np.eye(2), "nearest")
+
+
+EVERY_BYTE = torch.arange(256, dtype=torch.uint8).reshape(1, 8, 32).expand(3, -1, -1).contiguous()
+
+
+def test_a_colour_change_is_a_gain_and_a_power_of_each_channel():
+    transform = RandColourd(["image"], strength=0.4).set_random_state(3)
+    changed = transform({"image": EVERY_BYTE})["image"].double() / 255
+    draw = np.random.RandomState(3)
+    gain, gamma, balance = draw.uniform(-0.4, 0.4), draw.uniform(-0.4, 0.4), draw.uniform(-0.2, 0.2, size=3)
+    for channel in range(3):
+        expected = np.exp(gain + balance[channel]) * (EVERY_BYTE[channel].double() / 255) ** np.exp(gamma)
+        assert (changed[channel] - expected.clamp(max=1)).abs().max() <= 0.5 / 255 + 1e-12
+
+
+@given(st.floats(0, 2), st.integers(0, 2**32 - 1))
+def test_black_stays_black_brighter_stays_brighter_and_the_input_is_left_alone(strength, seed):
+    before, data = EVERY_BYTE.clone(), {"image": EVERY_BYTE, "id": "7"}
+    changed = RandColourd(["image"], strength=strength).set_random_state(seed)(data)
+    assert torch.equal(EVERY_BYTE, before)
+    assert changed["id"] == "7"
+    assert changed["image"][:, 0, 0].tolist() == [0, 0, 0]
+    assert (changed["image"].int().flatten(1).diff(dim=1) >= 0).all()
+
+
+def test_without_strength_nothing_is_changed_and_nothing_drawn():
+    transform = RandColourd(["image"], strength=0.0).set_random_state(5)
+    assert torch.equal(transform({"image": EVERY_BYTE})["image"], EVERY_BYTE)
+    assert transform.R.random() == np.random.RandomState(5).random()
+
+
+def test_colours_of_what_is_not_of_bytes_or_a_negative_strength_are_refused():
+    with pytest.raises(ValueError, match=r"strength of colour changes of 0 or more, got -0\.1"):
+        RandColourd(["image"], strength=-0.1)
+    with pytest.raises(ValueError, match=r"expected uint8 \(C, H, W\), got torch.float32 \(3, 8, 32\)"):
+        looked_up(EVERY_BYTE.float(), np.zeros((3, 256), dtype=np.uint8))

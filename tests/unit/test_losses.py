@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss, class_weights, focal_terms
+from bundle.losses import CategoricalFocalLoss, DiceLesionLoss, GradeWeight, LesionLoss, class_weights, focal_terms
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,3 +180,40 @@ def recalls(honest):
 def test_two_folders_that_looked_for_one_lesion_each_teach_both():
     assert min(recalls(honest=True)) > 0.95
     assert max(recalls(honest=False)) < 0.6  # where the other folder's lesion is taught as background
+
+
+def test_dice_is_over_the_pixels_of_the_batch_with_squared_denominators():
+    logits = torch.zeros(2, 3, 2, 3)  # 1/3 for each of three classes at 12 pixels
+    label_map = torch.zeros(2, 1, 2, 3, dtype=torch.int64)
+    label_map[0, 0, 0, 0], label_map[1, 0, 1, :2] = 1, 2
+    looked_for = torch.ones(2, 2, dtype=torch.bool)
+    # lesion 1 has one pixel, lesion 2 two: (2/3 + 1) / (12/9 + 1 + 1) and (4/3 + 1) / (12/9 + 2 + 1)
+    dice = [(2 / 3 + 1) / (12 / 9 + 2), (4 / 3 + 1) / (12 / 9 + 3)]
+    expected = math.log(3) + 0.5 * (1 - sum(dice) / 2)
+    assert DiceLesionLoss(dice_weight=0.5)(logits, label_map, looked_for).item() == pytest.approx(expected)
+
+
+def test_the_dice_loss_is_deaf_to_lesions_that_nobody_looked_for():
+    logits = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    label_map = torch.randint(0, 2, (2, 1, 4, 6), generator=torch.Generator().manual_seed(1))
+    looked_for = torch.tensor([[True, False, False, False], [False] * 4])
+    loss = DiceLesionLoss()(logits, label_map, looked_for)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient[0, 2:].abs().max() == 0
+    assert gradient[1].abs().max() == 0
+    assert gradient[0, :2].abs().min() > 0
+    two = torch.cat([logits[:1, [0, 2, 3, 4]].logsumexp(dim=1, keepdim=True), logits[:1, 1:2]], dim=1)
+    alone = DiceLesionLoss()(two, label_map[:1], torch.tensor([[True]]))
+    assert loss.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
+def test_a_batch_without_outlines_costs_nothing_and_teaches_nothing():
+    logits = torch.randn(2, 5, 4, 6, requires_grad=True)
+    loss = DiceLesionLoss()(logits, torch.ones(2, 1, 4, 6, dtype=torch.int64), torch.zeros(2, 4, dtype=torch.bool))
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss, logits)[0].abs().max() == 0
+
+
+def test_a_negative_weight_of_dice_is_refused():
+    with pytest.raises(ValueError, match=r"expected dice_weight >= 0, got -1"):
+        DiceLesionLoss(dice_weight=-1)

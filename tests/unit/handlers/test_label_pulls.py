@@ -32,12 +32,22 @@ def test_noise_dies_away_and_what_lies_under_it_stays():
 
 def test_a_photograph_without_a_gradient_has_no_pull_and_changes_no_scale():
     alone, together = LabelPulls(), LabelPulls()
-    expected = alone.update(["a"], steady(1.0)[:1], KEPT[:1])
-    found = together.update(["a", "b"], steady(1.0) * torch.tensor([[1.0], [0.0]]), KEPT)
-    assert torch.equal(found[:1], expected)
-    assert found[1].abs().max() == 0
+    expected = alone.update(["a", "b"], steady(1.0), KEPT)
+    third = torch.cat([steady(1.0), torch.zeros(1, 5)])
+    found = together.update(["a", "b", "c"], third, KEPT[[0, 0, 0]])
+    assert torch.equal(found[:2], expected)
+    assert found[2].abs().max() == 0
     certain = torch.tensor([[False, True, False, False, False]])
     assert LabelPulls().update(["c"], steady(1.0)[:1], certain).abs().max() == 0
+
+
+def test_what_pulls_all_photographs_alike_moves_none():
+    own = torch.tensor([[0.0, 0, 1, 0, -1], [0, 0, -1, 1, 0], [0, 0, 0, 2, 1]])
+    common = torch.tensor([0.0, 0, 3, -1, 5])
+    found, alone = (LabelPulls().update(list("abc"), g, KEPT[[0, 0, 0]]) for g in (own + common, own))
+    assert found.sum(dim=0).abs().max() < 1e-6
+    assert torch.allclose(found / found.norm(), alone / alone.norm(), atol=1e-6)  # on another scale, the same
+    assert LabelPulls().update(["a"], common[None], KEPT[:1]).abs().max() == 0  # of one photograph, all is common
 
 
 def test_a_run_that_goes_on_knows_what_earlier_passes_found():
