@@ -29,7 +29,7 @@ ifeq ($(DATA),)
 else
 	$(BIN)/python -m scripts.prepare --dataset idrid --root "$(DATA)" --out $(DEMO)/manifest.json --allow_missing
 endif
-	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo $(if $(RESULTS),--results $(RESULTS))
+	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo --architectures tf_efficientnet_lite0,tf_efficientnet_lite2 $(if $(RESULTS),--results $(RESULTS))
 
 SEED ?= $(shell date +%s)
 SEED := $(SEED)
