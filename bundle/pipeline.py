@@ -181,20 +181,17 @@ def _stage(
 
 
 def stacked(bases: Sequence[str], experiment: str | None, rows: Sequence[str] = ()) -> list[str]:
-    """Order the configs of a stage: each of its own below what the experiment has for it; the row's are of the first.
-
-    What scores comes last, so that its network is that of the weights file, whatever an overlay trains.
+    """Order the configs of a stage: its own, a row's overlays, and on top what the experiment has for each of its own.
 
     Raises:
         ValueError: if there is no such experiment.
 
     Example:
         >>> stacked(["train", "evaluate"], None, rows=["baselines/unet/train.yaml"])
-        ['train.yaml', 'baselines/unet/train.yaml', 'evaluate.yaml']
+        ['train.yaml', 'evaluate.yaml', 'baselines/unet/train.yaml']
     """
-    over = {base: _overlay(experiment, base) if experiment is not None else [] for base in bases}
-    stages = [[f"{base}.yaml", *(rows if base == bases[0] else ()), *over[base]] for base in bases]
-    return [path for stage in stages for path in stage]
+    over = [path for base in bases for path in _overlay(experiment, base)] if experiment is not None else []
+    return [*(f"{base}.yaml" for base in bases), *rows, *over]
 
 
 def stage_of(

@@ -8,11 +8,7 @@ from scripts.cli import main
 
 
 def export(
-    checkpoint: str,
-    format: str,
-    out: str | None = None,
-    photograph: str | None = None,
-    image_size: int | None = None,
+    checkpoint: str, format: str, out: str | None = None, photograph: str | None = None, image_size: int | None = None
 ) -> None:
     """Export a network; the file appears only if it says what the network says. See docs/export.md.
 

@@ -186,9 +186,7 @@ def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "g
     return ("test", subsets["test"]) if subsets["test"] else (f"fold {fold}", subsets["fold"])
 
 
-def scored(
-    manifest: Manifest, fold: int | None, split: str | None = None
-) -> dict[str, tuple[str, list[Photograph]]]:
+def scored(manifest: Manifest, fold: int | None, split: str | None = None) -> dict[str, tuple[str, list[Photograph]]]:
     """Select what ``lesions``, ``grade`` and ``grade_with_copies`` are measured on; a task that lacks any gets none.
 
     Args:

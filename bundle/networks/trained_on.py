@@ -40,10 +40,10 @@ def in_words(data: object, path: str | os.PathLike) -> str:
         >>> in_words({"idrid": {"outlined": 43, "graded": 1}, "ddr": {"outlined": 0, "graded": 1}}, "model.pt")
         'idrid, 43 outlined and 1 graded photographs; ddr, 1 graded photograph'
         >>> in_words(None, "old.pt")
-        'its weights file does not say what'
+        'what its weights file does not say'
     """
     if data is None:
-        return "its weights file does not say what"
+        return "what its weights file does not say"
     if not isinstance(data, Mapping) or not all(map(_are_counts, data.values())):
         raise ValueError(f"expected data as {{name: {{'outlined': n, 'graded': n}}}} in {path}, got {data!r}")
     return "; ".join(_counted(name, counts) for name, counts in data.items())
@@ -84,9 +84,7 @@ def held_out(path: str | os.PathLike, manifest_sha256: str) -> int | None:
     return fact(path, "fold") if fact(path, "manifest_sha256") == manifest_sha256 else None
 
 
-def refuse_seen(
-    path: str | os.PathLike, manifest_sha256: str, fold: int | None, subsets: Collection[str]
-) -> None:
+def refuse_seen(path: str | os.PathLike, manifest_sha256: str, fold: int | None, subsets: Collection[str]) -> None:
     """Refuse to score weights on what they were trained on: of their own manifest, only test and held-out fold remain.
 
     Args:

@@ -134,7 +134,7 @@ def _classes() -> dict[str, Callable[..., GradedNetwork]]:
     return {kind.__name__: kind for kind in kinds if kind.__module__.startswith(f"{__package__}.")}
 
 
-def _subclasses(kind: type[GradedNetwork]) -> Iterator[type[GradedNetwork]]:
+def _subclasses(kind: type) -> Iterator[type[Any]]:
     for one in kind.__subclasses__():
         yield one
         yield from _subclasses(one)

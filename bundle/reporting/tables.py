@@ -145,8 +145,8 @@ def _trained_on(metrics: Mapping[str, Any]) -> str:
     """Say what the network learned from, and whether it may have seen what it is scored on.
 
     Example:
-        >>> _trained_on({"trained_on": "ddr, 9 outlined photographs", "scored_on": "idrid", "is_own_manifest": False})
-        'Trained on ddr, 9 outlined photographs. Scored on another manifest, idrid: what training saw of it is not known.'
+        >>> _trained_on({"trained_on": "ddr, 9 outlined photographs", "scored_on": "ddr", "is_own_manifest": True})
+        'Trained on ddr, 9 outlined photographs. Scored on the same manifest, ddr.'
     """
     if "trained_on" not in metrics:
         return ""

@@ -22,7 +22,7 @@ def test_drawings_are_called_drawings_and_each_data_set_is_counted(tmp_path):
 
 
 def test_weights_from_before_say_that_they_do_not_say(tmp_path):
-    assert trained_on(saved(tmp_path / "model.pt")) == "its weights file does not say what"
+    assert trained_on(saved(tmp_path / "model.pt")) == "what its weights file does not say"
 
 
 @pytest.mark.parametrize("data", ["idrid", ["idrid"], {"idrid": 40}, {"idrid": {"outlined": "many"}}])

@@ -256,7 +256,9 @@ def test_a_class_outside_of_the_table_is_refused(name, tmp_path):
     network = MultiTaskUNet(False, width=1 / 16)
     torch.save({"model": network.state_dict(), "network": name, "facts": network.settings()}, tmp_path / "model.pt")
     known = r"\['GradedSegmenter', 'MultiTaskUNet'\]"
-    with pytest.raises(ValueError, match=rf"a network among {known} in .*model.pt, got weights of .*{re.escape(str(name))}"):
+    with pytest.raises(
+        ValueError, match=rf"a network among {known} in .*model.pt, got weights of .*{re.escape(str(name))}"
+    ):
         network_of(tmp_path / "model.pt")
 
 
