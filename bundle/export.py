@@ -78,7 +78,7 @@ def export(
     ``lesion_thresholds`` under the name ``SAID``.
 
     Args:
-        checkpoint: weights of ``configs/train.yaml``, which say what network they are of; nothing in the file is executed.
+        checkpoint: weights of ``configs/train.yaml``, which say what network they are of; nothing in it is executed.
         form: one of ``SUFFIXES``.
         out: file to write; without it, beside the checkpoint.
         photograph: to compare on; without it, one is drawn.

@@ -96,7 +96,7 @@ def test_nothing_that_only_training_needs_is_made(folder, weights, tmp_path):
     workflow.initialize()
     workflow.run()
     assert workflow.parser.get_parsed_content("tasks").network.settings()["width"] == 0.0625
-    made = set(workflow.parser.ref_resolver.resolved_content)
+    made = {name.replace("::", "#") for name in workflow.parser.ref_resolver.resolved_content}
     assert {"evaluate#network", "tasks", "data#manifest"} <= made
     training = {"network_def", "label_network_def", "teacher_def", "optimizer", "data#labels", "data#outlined"}
     assert made & training == set()

@@ -271,7 +271,7 @@ def test_nothing_is_imported_for_a_class_elsewhere(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     content = {"model": unet(0).state_dict(), "network": "elsewhere.Network", "facts": unet(0).settings()}
     torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="got weights of 'elsewhere.Network'"):
+    with pytest.raises(ValueError, match=r"got weights of 'elsewhere\.Network'"):
         network_of(tmp_path / "model.pt")
 
 

@@ -98,5 +98,5 @@ def test_a_network_that_is_none_of_the_bundles_is_refused(finish, manifest):
     sweep = finish("pldmlt", small())
     path = repeat_folder(sweep, "pldmlt", Repeat(FOLD, SEED)) / "model.pt"
     torch.save({**torch.load(path, weights_only=True), "network": "Linear"}, path)
-    with pytest.raises(ValueError, match="expected weights of a network among .*, got weights of 'Linear'"):
+    with pytest.raises(ValueError, match=r"expected weights of a network among .*, got weights of 'Linear'"):
         load(sweep, "pldmlt", manifest)
