@@ -134,8 +134,9 @@ def _classes() -> dict[str, Callable[..., GradedNetwork]]:
     return {kind.__name__: kind for kind in kinds if kind.__module__.startswith(f"{__package__}.")}
 
 
-def _subclasses(kind: type) -> Iterator[type[Any]]:
-    for one in kind.__subclasses__():
+def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    below: list[type[Any]] = kind.__subclasses__()
+    for one in below:
         yield one
         yield from _subclasses(one)
 
