@@ -14,16 +14,14 @@ from bundle.files import written_whole
 from bundle.label_maps import lesion_decision
 from bundle.networks.converted import Ordered, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
-from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import check_facts, lesion_thresholds, load_weights, provenance
+from bundle.networks.graded_network import GradedNetwork
+from bundle.networks.weights import fact, lesion_thresholds, network_of
+from bundle.networks.weights import image_size as trained_size
 from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
 from torch import Tensor, nn
 
 SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
 """Our names of the formats, and how their files end; OpenVINO keeps its weights in a second file, ``.bin``."""
-
-NETWORK_OPTIONS = ("width", "batch_norm", "decoder_norm", "image_size")
-"""Options of ``configs/inference.yaml`` that must be what they were in training."""
 
 SAID = "facts.json"
 """Under this name every format carries its image size and lesion thresholds, as JSON."""
@@ -70,7 +68,6 @@ def export(
     out: str | os.PathLike | None = None,
     photograph: str | os.PathLike | None = None,
     image_size: int | None = None,
-    settings: Mapping[str, Any] | None = None,
 ) -> Export:
     """Write a trained network in another format, and compare what is in the file with the network on a photograph.
 
@@ -81,22 +78,20 @@ def export(
     ``lesion_thresholds`` under the name ``SAID``.
 
     Args:
-        checkpoint: weights of ``configs/train.yaml``; nothing else in the file is ever executed.
+        checkpoint: weights of ``configs/train.yaml``, which say what network they are of; nothing in it is executed.
         form: one of ``SUFFIXES``.
         out: file to write; without it, beside the checkpoint.
         photograph: to compare on; without it, one is drawn.
         image_size: side of the photograph in the network; without it, as in training.
-        settings: ``width``, ``batch_norm`` and ``decoder_norm``, for weights that do not say them.
 
     Raises:
-        ValueError: if the format is unknown, ``out`` ends otherwise, the weights are not of such a network or say
-            other settings, a package is missing, the photograph cannot be read, or the file does not agree.
+        ValueError: if the format is unknown, ``out`` ends otherwise, no network can be built of the weights file, a
+            package is missing, the photograph cannot be read, or the file does not agree.
     """
     path = _out(checkpoint, form, out)
-    network, facts = trained_network(checkpoint, settings or {})
-    thresholds = lesion_thresholds(checkpoint)
-    image = _image(photograph, image_size or facts["image_size"])
-    said = json.dumps({"image_size": image.shape[-1], "lesion_thresholds": facts.get("lesion_thresholds")})
+    network, thresholds = network_of(checkpoint), lesion_thresholds(checkpoint)
+    image = _image(photograph, image_size or trained_size(checkpoint))
+    said = json.dumps({"image_size": image.shape[-1], "lesion_thresholds": fact(checkpoint, "lesion_thresholds")})
     with torch.no_grad():
         expected = ExplainedNetwork(network)(image)
     with ExitStack() as stack:
@@ -108,33 +103,6 @@ def export(
         if not agreement.met:
             raise ValueError(f"expected {form} to say what the network says, got: {agreement}; nothing was written")
     return Export(path, agreement)
-
-
-def trained_network(checkpoint: str | os.PathLike, settings: Mapping[str, Any]) -> tuple[MultiTaskUNet, dict[str, Any]]:
-    """Build the network that a weights file belongs to, in evaluation mode, and return it with what the file says.
-
-    Args:
-        checkpoint: weights of ``configs/train.yaml``.
-        settings: as in :func:`export`; those that are None count as not given.
-
-    Raises:
-        ValueError: if these are not weights of a :class:`MultiTaskUNet`, or a setting is neither in the file nor
-            given, or both and different.
-    """
-    said = provenance(checkpoint)
-    if said["network"] != MultiTaskUNet.__name__:
-        raise ValueError(f"expected weights of MultiTaskUNet in {checkpoint}, got weights of {said['network']}")
-    given = {name: value for name, value in settings.items() if value is not None}
-    check_facts(checkpoint, said, {name: value for name, value in given.items() if name in said})
-    known = {**given, **said}
-    if missing := [name for name in NETWORK_OPTIONS if name not in known]:
-        raise ValueError(f"expected {checkpoint} to say its {missing[0]}, found nothing; say --{missing[0]}")
-    more: dict[str, Any] = {name: known[name] for name in ("encoder",) if name in known}
-    if known.get("fuse"):
-        more["lesion_classes"] = 1
-    network = MultiTaskUNet(False, known["width"], known["batch_norm"], decoder_norm=known["decoder_norm"], **more)
-    load_weights(network, checkpoint)
-    return network.eval().requires_grad_(False), known
 
 
 def agree(
@@ -199,7 +167,7 @@ def _image(photograph: str | os.PathLike | None, image_size: int) -> Tensor:
 class Scripted(nn.Module):
     """What TorchScript holds: lesions by ``forward``, everything by ``explained``, one set of weights."""
 
-    def __init__(self, network: MultiTaskUNet) -> None:
+    def __init__(self, network: GradedNetwork) -> None:
         super().__init__()
         self.ordered = Ordered(ExplainedNetwork(network))
         self.eval()
@@ -212,26 +180,26 @@ class Scripted(nn.Module):
         return self.ordered(image)
 
 
-def _write_torchscript(network: MultiTaskUNet, image: Tensor, path: Path, said: str) -> None:
+def _write_torchscript(network: GradedNetwork, image: Tensor, path: Path, said: str) -> None:
     inputs = {"forward": image, "explained": image}
     traced = torch.jit.trace_module(Scripted(network), inputs, check_trace=False)
     traced.save(str(path), _extra_files={SAID: said})
 
 
-def _write_pt2(network: MultiTaskUNet, image: Tensor, path: Path, said: str) -> None:
+def _write_pt2(network: GradedNetwork, image: Tensor, path: Path, said: str) -> None:
     batch = torch.cat([image, image])  # an example of one would be taken as the only number
     shapes = {"image": {0: torch.export.Dim.DYNAMIC}}
     program = torch.export.export(ExplainedNetwork(network), (batch,), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={SAID: said})
 
 
-def _write_onnx(network: MultiTaskUNet, image: Tensor, path: Path, said: str) -> None:
+def _write_onnx(network: GradedNetwork, image: Tensor, path: Path, said: str) -> None:
     program = onnx_program(ExplainedNetwork(network), image)
     program.model.metadata_props[SAID] = said
     program.save(path, external_data=False)
 
 
-def _write_openvino(network: MultiTaskUNet, image: Tensor, path: Path, said: str) -> None:
+def _write_openvino(network: GradedNetwork, image: Tensor, path: Path, said: str) -> None:
     model = openvino_model(ExplainedNetwork(network), image)
     model.set_rt_info(said, SAID)
     import_deploy("openvino").save_model(model, path, compress_to_fp16=False)

@@ -4,24 +4,22 @@ import hashlib
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from bundle import ROOT
-from bundle.export import NETWORK_OPTIONS
-from bundle.files import load_json, written_whole
+from bundle.files import file_sha256, load_json, written_whole
 from bundle.networks.bare_weights import write_bare
-from bundle.networks.weights import load_weights, provenance, refuse_fused
+from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.trained_on import trained_on
+from bundle.networks.weights import facts_of, image_size, network_of, refuse_fused
 from bundle.workflow import running_workflow
-from monai.bundle.config_parser import ConfigParser
 
 NAME = "fundus_dr_multitask"
 HELD = {
@@ -35,6 +33,9 @@ HELD = {
 METADATA = "configs/metadata.json"
 ZOO_LIMIT_BYTES = 25_000_000
 """The zoo takes no larger file in a pull request; ``large_files.yml`` says where it is instead."""
+
+MEASURED_ON = ("subset", "counts", "trained_on", "scored_on")
+"""What must stand beside scores, or those on drawings would read as those on photographs."""
 
 DEBUG_RECORDS = (".debug_pkl", "/.data/serialization_id")
 
@@ -58,7 +59,8 @@ def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | No
 
     Args:
         checkpoint: weights of ``configs/train.yaml``. Where ``metrics.json`` beside it scores these very weights,
-            its scores become the ``eval_metrics`` of the metadata; without it, these stay empty.
+            its scores become the ``eval_metrics`` of the metadata; without it, these stay empty. What they were
+            trained on stands there in any case, as ``trained_on``.
         out: folder of the zip.
         weights_url: address of the folder where files above the zoo's limit will be found.
 
@@ -66,11 +68,12 @@ def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | No
         ValueError: if there is no such file, it holds no weights of this network, of one fused lesion class, or of
             other settings than it says, or the sources hold what is no source.
     """
+    network = _packed(checkpoint)
     files = _fitted_sources(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / NAME
         _lay_out(tree, files)
-        _write_weights(tree, checkpoint)
+        _write_weights(tree, checkpoint, network)
         large = _large(tree)
         if large and weights_url:
             (tree / "large_files.yml").write_bytes(_large_files(tree, large, weights_url))
@@ -79,13 +82,22 @@ def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | No
     return Package(path, large)
 
 
+def _packed(checkpoint: str | Path) -> MultiTaskUNet:
+    """Build what is packaged, before anything is written: TorchScript and the metadata are those of this class."""
+    refuse_fused(checkpoint)
+    image_size(checkpoint)
+    network = network_of(checkpoint)
+    if not isinstance(network, MultiTaskUNet):
+        raise ValueError(f"expected weights of MultiTaskUNet in {checkpoint}, got weights of {type(network).__name__}")
+    return network
+
+
 def _fitted_sources(checkpoint: str | Path) -> dict[str, bytes]:
     """Return the sources by name, with the configs and the metadata that these weights have."""
-    said = provenance(checkpoint)
-    refuse_fused(checkpoint)
     files = dict(source_files(ROOT))
-    metadata = {**json.loads(files[METADATA]), "eval_metrics": measured(checkpoint, said["sha256"])}
-    return {**files, **_fitted_configs(files, said), METADATA: _json(metadata)}
+    found = {"trained_on": trained_on(checkpoint), "eval_metrics": measured(checkpoint, file_sha256(checkpoint))}
+    metadata = {**json.loads(files[METADATA]), **found}
+    return {**files, **_fitted_configs(files["configs/inference.yaml"].decode()), METADATA: _json(metadata)}
 
 
 def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -112,62 +124,49 @@ def _is_other_json(name: str) -> bool:
     return name.endswith(".json") and name != METADATA
 
 
-def fitted_config(text: str, options: Mapping[str, Any]) -> str:
-    """Return the text of ``inference.yaml`` as it stands in a package.
+def fitted_config(text: str) -> str:
+    """Return the text of ``inference.yaml`` as it stands in a package; its comments stay.
 
-    Options have the values given, comments stay. What stood in ``initialize`` stands at the beginning of ``run``,
-    before which MONAI puts the bundle's folder on Python's path, so that the config runs from any folder.
+    What stood in ``initialize`` stands at the beginning of ``run``, before which MONAI puts the bundle's folder on
+    Python's path, so that the config runs from any folder.
 
     Raises:
         ValueError: if the text is another config, such as one that was packaged before.
     """
     fitted = text
-    for name, value in options.items():
-        line = rf"^{name}:[ \t]+[^#\n]*?(?P<gap>[ \t]*)(?=#|$)"
-        fitted = re.sub(line, partial(_line, f"{name}: {json.dumps(value)}"), fitted, count=1, flags=re.MULTILINE)
-    fitted = re.sub(r"^run:\n", "", fitted, count=1, flags=re.MULTILINE)
-    fitted = re.sub(r"^initialize:\n", RUN, fitted, count=1, flags=re.MULTILINE)
-    fitted = re.sub(r"^imports:\n", f"imports:\n{IMPORT}\n", fitted, count=1, flags=re.MULTILINE)
-    if yaml.safe_load(fitted) != _expected(yaml.safe_load(text), options):
-        raise ValueError(f"expected a config with imports, initialize, run and flat {list(options)}, got {text[:60]!r}")
+    for line, new in {"imports:\n": f"imports:\n{IMPORT}\n", "run:\n": "", "initialize:\n": RUN}.items():
+        fitted = fitted.replace(f"\n{line}", f"\n{new}", 1)
+    if yaml.safe_load(fitted) != _expected(yaml.safe_load(text)):
+        raise ValueError(f"expected a config with imports, initialize and run, got {text[:60]!r}")
     return fitted
 
 
-def _line(new: str, old: re.Match[str]) -> str:
-    """Keep the comment where it stands, or at least off the value."""
-    return new.ljust(len(old[0]) - 2) + "  " if old["gap"] else new
-
-
-def _expected(config: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any] | None:
-    if not {"imports", "initialize", "run", *options} <= set(config):
+def _expected(config: dict[str, Any]) -> dict[str, Any] | None:
+    if not {"imports", "initialize", "run"} <= set(config):
         return None
     first, then = config.pop("initialize"), config["run"]
     imports = [IMPORT.removeprefix("- "), *config["imports"]]
-    return {**config, **options, "imports": imports, "run": [CHECK_HOME, *first, *then]}
+    return {**config, "imports": imports, "run": [CHECK_HOME, *first, *then]}
 
 
-def _fitted_configs(files: Mapping[str, bytes], facts: Mapping[str, Any]) -> dict[str, bytes]:
+def _fitted_configs(text: str) -> dict[str, bytes]:
     """Return ``inference.yaml``, and the same as JSON: ``monai.bundle.load`` looks for no other."""
-    options = {name: facts[name] for name in NETWORK_OPTIONS if name in facts}
-    text = fitted_config(files["configs/inference.yaml"].decode(), options)
-    return {"configs/inference.yaml": text.encode(), "configs/inference.json": _json(yaml.safe_load(text))}
+    fitted = fitted_config(text)
+    return {"configs/inference.yaml": fitted.encode(), "configs/inference.json": _json(yaml.safe_load(fitted))}
 
 
 def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:
-    """Return the scores and the subset that ``metrics.json`` beside a checkpoint has for it, or nothing."""
+    """Return the scores that ``metrics.json`` beside a checkpoint has for it, and of what and on what; or nothing."""
     path = Path(checkpoint).with_name("metrics.json")
     found = load_json(path) if path.is_file() else {}
     if found.get("weights", {}).get("sha256") != sha256:
         return {}
-    return {**found["scores"], "subset": found["subset"], "counts": found["counts"]}
+    return {**found["scores"], **{name: found[name] for name in MEASURED_ON if name in found}}
 
 
-def _write_weights(tree: Path, checkpoint: str | Path) -> None:
-    """Write ``model.pt`` as MONAI's tools read it, and ``model.ts``, by the network that the packaged config builds."""
-    config = ConfigParser.load_config_file(tree / "configs" / "inference.yaml")
-    network = ConfigParser(config).get_parsed_content("network_def")
-    facts = load_weights(network, checkpoint, {"image_size": config["image_size"]})
-    write_bare(tree / "models" / "model.pt", network.state_dict(), type(network).__name__, facts)
+def _write_weights(tree: Path, checkpoint: str | Path, network: MultiTaskUNet) -> None:
+    """Write ``model.pt`` as MONAI's tools read it, beside it what it is of, and ``model.ts``."""
+    write_bare(tree / "models" / "model.pt", network.state_dict(), type(network).__name__, facts_of(checkpoint))
     _export_torchscript(tree)
     _without_debug_records(tree / "models" / "model.ts")
 

@@ -13,7 +13,7 @@ Example:
     >>> Image.effect_noise((96, 64), 90).convert("RGB").save(folder / "eye.png")
     >>> save_weights(folder / "model.pt", MultiTaskUNet(pretrained=False, width=0.0625), {"image_size": 64})
     >>> files = {"input": str(folder / "eye.png"), "checkpoint": str(folder / "model.pt"), "output_dir": str(folder)}
-    >>> small = {"width": 0.0625, "image_size": 64, "num_workers": 0, "track": False}
+    >>> small = {"num_workers": 0, "track": False}
 
     >>> from monai.bundle import ConfigWorkflow
     >>> config = str(ROOT / "configs" / "inference.yaml")

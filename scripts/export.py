@@ -8,14 +8,7 @@ from scripts.cli import main
 
 
 def export(
-    checkpoint: str,
-    format: str,
-    out: str | None = None,
-    photograph: str | None = None,
-    image_size: int | None = None,
-    width: float | None = None,
-    batch_norm: bool | None = None,
-    decoder_norm: str | None = None,
+    checkpoint: str, format: str, out: str | None = None, photograph: str | None = None, image_size: int | None = None
 ) -> None:
     """Export a network; the file appears only if it says what the network says. See docs/export.md.
 
@@ -25,12 +18,8 @@ def export(
         out: file to write; without it, beside the checkpoint.
         photograph: to compare on; without it, one is drawn.
         image_size: side of the photograph in the network; without it, as in training.
-        width: as in training, where the checkpoint does not say it.
-        batch_norm: likewise.
-        decoder_norm: likewise.
     """
-    settings = {"width": width, "batch_norm": batch_norm, "decoder_norm": decoder_norm}
-    print(export_network(checkpoint, format, out, photograph, image_size, settings))
+    print(export_network(checkpoint, format, out, photograph, image_size))
 
 
 if __name__ == "__main__":

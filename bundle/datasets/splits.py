@@ -7,6 +7,10 @@ from typing import Literal
 import numpy as np
 from bundle.manifest import Manifest, Photograph
 
+TASKS = ("lesions", "grade")
+SPLITS_SCORED = ("test", "fold", "train", "all")
+"""What evaluation can be asked for."""
+
 
 def stratified_folds(
     groups: Sequence[Hashable], strata: Sequence[Collection[Hashable]], folds: int, seed: int
@@ -170,21 +174,109 @@ def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "g
         >>> subset, [row.id for row in found]  # 3 is a copy of 2, and both are official
         ('test', ['2', '3'])
     """
-    if task not in ("lesions", "grade"):
+    if task not in TASKS:
         raise ValueError(f"expected task 'lesions' or 'grade', got {task!r}")
     _check_fold(manifest, fold)
-    in_test = [row for row in manifest.photographs if row.split == "test"]
-    if task == "lesions":
-        test, able = [row for row in in_test if row.outlined], [row for row in manifest.photographs if row.outlined]
-    else:
-        test, able = [row for row in in_test if row.grade is not None], _one_per_group(manifest)
-    held_out = [row for row in able if fold is not None and row.fold == fold]
-    if not test and not held_out:
+    subsets = _subsets(manifest, fold, task)
+    if not subsets["test"] and not subsets["fold"]:
         raise ValueError(
             f"manifest {manifest.name!r}: expected photographs to measure {task!r} on, in the test split or in fold "
             f"{fold}, found none; hold out a fold in 0-{manifest.folds - 1}"
         )
-    return ("test", test) if test else (f"fold {fold}", held_out)
+    return ("test", subsets["test"]) if subsets["test"] else (f"fold {fold}", subsets["fold"])
+
+
+def scored(manifest: Manifest, fold: int | None, split: str | None = None) -> dict[str, tuple[str, list[Photograph]]]:
+    """Select what ``lesions``, ``grade`` and ``grade_with_copies`` are measured on; a task that lacks any gets none.
+
+    Args:
+        manifest: any.
+        fold: held out of the training, where that was on this manifest.
+        split: ``test``, ``fold``, ``train`` or ``all``. None takes for each task the test split, where that has
+            photographs for it, else the fold, and without a fold all. In ``train`` and ``all`` there is no copy.
+
+    Returns:
+        Of each task the name of the subset, ``none`` where there is nothing, and its photographs.
+
+    Raises:
+        ValueError: if the split or the fold is none, or there is nothing to measure either task on.
+
+    Example:
+        >>> from pathlib import Path
+        >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> found = ("1", "train", ()), ("2", "train", ("MA",)), ("3", "test", ("MA",))
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=name, split=split, annotated=annotated, **known)
+        ...     for name, split, annotated in found
+        ... ]
+        >>> roots = {"clinic": Path("/data")}
+        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
+        >>> for split in (None, "all"):
+        ...     {task: (name, [row.id for row in found]) for task, (name, found) in scored(manifest, 0, split).items()}
+        {'lesions': ('test', ['3']), 'grade': ('none', []), 'grade_with_copies': ('none', [])}
+        {'lesions': ('all', ['2', '3']), 'grade': ('none', []), 'grade_with_copies': ('none', [])}
+    """
+    if split not in (None, *SPLITS_SCORED):
+        raise ValueError(f"expected --split out of {list(SPLITS_SCORED)}, or none, got {split!r}")
+    _check_fold(manifest, fold)
+    found = {task: _scored(manifest, fold, task, split) for task in TASKS}
+    if not any(rows for _, rows in found.values()):
+        raise ValueError(
+            f"manifest {manifest.name!r}: expected outlined or graded photographs to measure on (split {split}, fold "
+            f"{fold}), found none; choose another --split out of {list(SPLITS_SCORED)}"
+        )
+    with_copies = evaluation_with_copies(manifest) if split in (None, "test") else ("", [])
+    return {**found, "grade_with_copies": with_copies if with_copies[1] else ("none", [])}
+
+
+def _scored(manifest: Manifest, fold: int | None, task: str, split: str | None) -> tuple[str, list[Photograph]]:
+    subsets = _subsets(manifest, fold, task)
+    wanted = ("test", "all" if fold is None else "fold") if split is None else (split,)
+    name = next((name for name in wanted if subsets[name]), None)
+    if name is None:
+        return "none", []
+    return f"fold {fold}" if name == "fold" else name, subsets[name]
+
+
+def _subsets(manifest: Manifest, fold: int | None, task: str) -> dict[str, list[Photograph]]:
+    """Part what a task can be measured on."""
+    if task == "lesions":
+        own = able = [row for row in manifest.photographs if row.outlined]
+    else:
+        own, able = [row for row in manifest.photographs if row.grade is not None], _one_per_group(manifest)
+    kept = [row for row in able if not row.left_out]
+    return {
+        "test": [row for row in own if row.split == "test"],
+        "fold": [row for row in able if fold is not None and row.fold == fold],
+        "train": [row for row in kept if row.split == "train"],
+        "all": kept,
+    }
+
+
+def training_grades(manifest: Manifest, fold: int | None, was_trained_on: bool) -> list[int]:
+    """List the grades that a training on this manifest knew; none where the weights were trained on another.
+
+    Example:
+        >>> training_grades(Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=()), None, True)
+        []
+    """
+    rows = [row for row in _graded(manifest) if fold is None or row.fold != fold] if was_trained_on else []
+    return [row.grade for row in rows if row.grade is not None]
+
+
+def counts(outlined: Iterable[Photograph], graded: Iterable[Photograph]) -> dict[str, dict[str, int]]:
+    """Count the photographs of a training by data set: what its weights file says of it.
+
+    Example:
+        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+        >>> names = ("idrid/1", "idrid/2", "ddr/1")
+        >>> rows = [Photograph(id=name, image=f"{name}.jpg", group=name, **known) for name in names]
+        >>> counts(rows[:2], rows[2:])
+        {'ddr': {'outlined': 0, 'graded': 1}, 'idrid': {'outlined': 2, 'graded': 0}}
+    """
+    found = {"outlined": Counter(row.dataset for row in outlined), "graded": Counter(row.dataset for row in graded)}
+    names = sorted({name for counter in found.values() for name in counter})
+    return {name: {kind: counter[name] for kind, counter in found.items()} for name in names}
 
 
 def evaluation_with_copies(manifest: Manifest) -> tuple[str, list[Photograph]]:

@@ -49,7 +49,8 @@ def grading_scores(
     Args:
         probabilities_NC: ``(N, 5)``.
         grades_N: true grades ``(N,)``, integers 0-4.
-        training_grades: grades of the training images, for the baseline that could have been known beforehand.
+        training_grades: grades of the training images, for the baseline that could have been known beforehand; None or
+            none where they are not known.
         taught_grades: those that some training label may have; None where that is not known.
 
     Raises:
@@ -69,7 +70,7 @@ def grading_scores(
     if taught_grades is not None:
         ceiling = np.isin(truth, list(taught_grades)).mean()
         scores = {"grade/accuracy": scores["grade/accuracy"], "grade/accuracy_ceiling": ceiling} | scores
-    if training_grades is not None:
+    if training_grades:
         majority = Counter(training_grades).most_common(1)[0][0]
         scores["grade/accuracy_training_majority"] = np.mean(truth == majority)
     return {key: float(value) for key, value in scores.items()}

@@ -21,8 +21,8 @@ class GradedSegmenter(GradedNetwork):
     """An encoder-decoder of segmentation-models-pytorch (smp) whose deepest features also give the grade.
 
     It trains and is evaluated as :class:`bundle.networks.multitask_unet.MultiTaskUNet`, which shows that the method
-    needs no particular encoder-decoder. Inference, export and packages take MultiTaskUNet alone, and in bfloat16 only
-    the last layer of its grade stays in float32. Grade: global average pooling and one linear layer. There is no
+    needs no particular encoder-decoder. Packages take MultiTaskUNet alone, and in bfloat16 only the last layer of its
+    grade stays in float32. Grade: global average pooling and one linear layer. There is no
     dropout on the way to the grade, where it would falsify the meta gradient. Decoders are as smp makes them: with
     dropout of 0.5 in DeepLabv3+ (after the pyramid) and 0.2 of whole channels in FPN, with none in U-Net and LinkNet.
 

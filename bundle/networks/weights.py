@@ -1,9 +1,12 @@
 """Weights files of this bundle: they say which network they belong to, and load into no other."""
 
 import copy
+import importlib
+import inspect
 import os
+import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +23,27 @@ from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.torch_file import save_whole
 from torch import Tensor, nn
 
-NETWORKS: dict[str, type[GradedNetwork]] = {kind.__name__: kind for kind in (MultiTaskUNet, GradedSegmenter)}
-"""What :func:`network_of` builds; a file that names another class is refused, and nothing is imported for it."""
-
-SETTINGS = {
-    "MultiTaskUNet": ("encoder", "width", "batch_norm", "freeze_batch_norm", "decoder_norm", "lesion_classes"),
-    "GradedSegmenter": ("architecture", "encoder_name", "lesion_classes"),
+NEEDED = {
+    MultiTaskUNet.__name__: ("width", "batch_norm", "decoder_norm"),
+    GradedSegmenter.__name__: ("architecture", "encoder_name"),
 }
-"""Facts that are arguments of these classes: their ``settings()``."""
-
-NEEDED = {"MultiTaskUNet": ("width", "batch_norm", "decoder_norm"), "GradedSegmenter": ("architecture", "encoder_name")}
-"""Those without which there is no telling what was trained; the others were not yet to be chosen."""
+"""Settings without which there is no telling what was trained; the others were not yet to be chosen in old files."""
 
 
 def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str, Any]) -> None:
-    """Write ``{"model": state dict, "network": class name, "facts": facts}``."""
-    content = {"model": network.state_dict(), "network": type(network).__name__, "facts": dict(facts)}
-    save_whole(path, content)
+    """Write ``{"model": state dict, "network": class name, "facts": facts}``.
+
+    The settings of a :class:`GradedNetwork` stand among the facts, so that the file builds it again.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", MultiTaskUNet(pretrained=False, width=1 / 16), {"image_size": 512})
+        ...     fact(f"{folder}/model.pt", "width"), fact(f"{folder}/model.pt", "image_size")
+        (0.0625, 512)
+    """
+    settings = network.settings() if isinstance(network, GradedNetwork) else {}
+    save_whole(path, {"model": network.state_dict(), "network": type(network).__name__, "facts": {**settings, **facts}})
 
 
 def load_weights(
@@ -81,7 +88,8 @@ def filled(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, A
 def network_of(path: str | os.PathLike) -> GradedNetwork:
     """Build the network that a weights file names, by the settings among its facts, and fill it.
 
-    It is in evaluation mode and does not learn. Classes are looked up in ``NETWORKS``.
+    It is in evaluation mode and does not learn. Its class is one of ``bundle/networks/``; for no other is anything
+    imported.
 
     Raises:
         ValueError: if the file is missing, is no weights file, names another class, does not say a setting, or says one
@@ -91,34 +99,57 @@ def network_of(path: str | os.PathLike) -> GradedNetwork:
         >>> import tempfile
         >>> trained = MultiTaskUNet(pretrained=False, width=1 / 16)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_weights(f"{folder}/model.pt", trained, trained.settings())
+        ...     save_weights(f"{folder}/model.pt", trained, {"image_size": 512})
         ...     network = network_of(f"{folder}/model.pt")
         >>> type(network).__name__, network.settings() == trained.settings()
         ('MultiTaskUNet', True)
     """
     content = _read(path)
-    name, facts = content["network"], content["facts"]
-    if name not in NETWORKS:
-        raise ValueError(f"expected weights of a network among {list(NETWORKS)} in {path}, got weights of {name!r}")
-    if missing := [setting for setting in NEEDED[name] if setting not in facts]:
+    build, facts = _class_named(content["network"], path), content["facts"]  # refuses a name that is none
+    if missing := [setting for setting in NEEDED.get(content["network"], ()) if setting not in facts]:
         raise ValueError(
-            f"expected {path} to say its {missing[0]}, found nothing: the file is older than that; name the network "
-            f"and its settings in the config, as network_def"
+            f"expected {path} to say its {missing[0]}, found nothing: the file is older than that; train it again"
         )
     with torch.device("meta"):  # so that a file that names a width without bounds takes no memory
-        _check_sizes(_built(name, facts, path), content["model"], path)
-    network = _built(name, facts, path)
+        _check_sizes(_built(build, facts, path), content["model"], path)
+    network = _built(build, facts, path)
     _fill(network, content, path, {})
     return network.eval().requires_grad_(False)
 
 
-def _built(name: str, facts: Mapping[str, Any], path: str | os.PathLike) -> GradedNetwork:
-    settings = {setting: facts[setting] for setting in SETTINGS[name] if setting in facts}
+def _class_named(name: object, path: str | os.PathLike) -> Callable[..., GradedNetwork]:
+    """Find a class of this room; its files are imported if none that is loaded has it."""
+    name = name if isinstance(name, str) else repr(name)
+    if name not in _classes():
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+            importlib.import_module(f"{__package__}.{module.name}")
+    known = _classes()
+    if name not in known:
+        raise ValueError(f"expected weights of a network among {sorted(known)} in {path}, got weights of {name!r}")
+    return known[name]
+
+
+def _classes() -> dict[str, Callable[..., GradedNetwork]]:
+    kinds = _subclasses(GradedNetwork)
+    return {kind.__name__: kind for kind in kinds if kind.__module__.startswith(f"{__package__}.")}
+
+
+def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    below: list[type[Any]] = kind.__subclasses__()
+    for one in below:
+        yield one
+        yield from _subclasses(one)
+
+
+def _built(build: Callable[..., GradedNetwork], facts: Mapping[str, Any], path: str | os.PathLike) -> GradedNetwork:
+    known = set(inspect.signature(build).parameters) - {"pretrained"}
+    settings = {name: value for name, value in facts.items() if name in known}
     if facts.get("fuse"):
         settings.setdefault("lesion_classes", 1)  # older files say only that the lesions were fused
     try:
-        return NETWORKS[name](pretrained=False, **settings)
+        return build(pretrained=False, **settings)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # the last for sizes beyond 64 bits
+        name = getattr(build, "__name__", "a network")
         raise ValueError(f"expected settings of {name} in {path}, got {settings}: {error}") from error
 
 
@@ -342,17 +373,41 @@ def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]
     return [provenance(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
 
-def fact(path: str | os.PathLike, name: str) -> Any:  # noqa: ANN401  (whatever stands there)
-    """Return one fact that stands in a weights file, or None where it says nothing of it.
+def facts_of(path: str | os.PathLike) -> dict[str, Any]:
+    """Return all facts that stand in a weights file."""
+    return _read(path)["facts"]
+
+
+def fact(path: str | os.PathLike, name: str, otherwise: object = None) -> Any:  # noqa: ANN401  (whatever stands there)
+    """Return one fact that stands in a weights file, or ``otherwise`` where it says nothing of it.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"taught_grades": [2, 3, 4]})
-        ...     fact(f"{folder}/model.pt", "taught_grades"), fact(f"{folder}/model.pt", "seed")
-        ([2, 3, 4], None)
+        ...     fact(f"{folder}/model.pt", "taught_grades"), fact(f"{folder}/model.pt", "fuse", False)
+        ([2, 3, 4], False)
     """
-    return _read(path)["facts"].get(name)
+    return _read(path)["facts"].get(name, otherwise)
+
+
+def image_size(path: str | os.PathLike) -> int:
+    """Return the side of the square that a network saw in training.
+
+    Raises:
+        ValueError: if the file is missing, is no weights file, or does not say it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"image_size": 512})
+        ...     image_size(f"{folder}/model.pt")
+        512
+    """
+    found = fact(path, "image_size")
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise ValueError(f"expected an image_size in pixels in {path}, got {found!r}; train it again")
+    return found
 
 
 def short_name(path: str | os.PathLike) -> str:

@@ -137,7 +137,22 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
     if not scores:
         raise ValueError(f"expected metrics with scores, got keys {sorted(metrics)}")
     tasks = dict.fromkeys(key.split("/")[0] for key in scores)
-    return "\n\n".join(_task_table(task, scores, metrics) for task in tasks)
+    parts = _trained_on(metrics), *(_task_table(task, scores, metrics) for task in tasks)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _trained_on(metrics: Mapping[str, Any]) -> str:
+    """Say what the network learned from, and whether it may have seen what it is scored on.
+
+    Example:
+        >>> _trained_on({"trained_on": "ddr, 9 outlined photographs", "scored_on": "ddr", "is_own_manifest": True})
+        'Trained on ddr, 9 outlined photographs. Scored on the same manifest, ddr.'
+    """
+    if "trained_on" not in metrics:
+        return ""
+    other = f"another manifest, {metrics['scored_on']}: what training saw of it is not known"
+    scored = f"the same manifest, {metrics['scored_on']}" if metrics["is_own_manifest"] else other
+    return f"Trained on {metrics['trained_on']}. Scored on {scored}."
 
 
 def _task_table(task: str, scores: Mapping[str, float | None], metrics: Mapping[str, Any]) -> str:

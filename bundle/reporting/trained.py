@@ -1,21 +1,17 @@
-"""The networks that a sweep has trained, rebuilt from what their runs recorded and filled with their weights."""
+"""The networks that a sweep has trained, as their weights files build them."""
 
-import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.files import load_json
 from bundle.manifest import Manifest
 from bundle.networks.graded_network import GradedNetwork
-from bundle.networks.weights import load_weights, provenance, refuse_fused
-from bundle.pipeline import CONFIGS
+from bundle.networks.weights import check_facts, facts_of, network_of, refuse_fused
 from bundle.reporting.runs import Repeat
 from bundle.suites import Row
 from bundle.sweep import task_name
-from monai.bundle.config_parser import ConfigParser
 
 REPEAT_FOLDER = re.compile(r"fold(\d+)_seed(\d+)")
 
@@ -47,21 +43,21 @@ def repeat_folder(sweep: Path, name: str, repeat: Repeat) -> Path:
 
 
 def load_trained(sweep: Path, row: Row, repeat: Repeat, manifest: Manifest) -> Trained:
-    """Build the network of a finished training from its recorded command, and fill it.
+    """Build the network of a finished training from its weights file.
 
     Raises:
-        ValueError: if no such training has finished, it ran on another manifest, its command cannot be read, or its
-            weights tell no lesions apart.
+        ValueError: if no such training has finished, it ran on another manifest, fold or seed, no network can be
+            built of its weights, or they tell no lesions apart.
     """
     folder = repeat_folder(sweep, row.name, repeat)
     marker, weights = folder / "finished.train.json", folder / "model.pt"
     if not (marker.is_file() and weights.is_file()):
         raise ValueError(_nothing_finished(sweep, row, repeat))
-    _check_manifest(weights, provenance(weights), manifest)
+    facts = facts_of(weights)
+    _check_manifest(weights, facts, manifest)
     refuse_fused(weights)
-    network = network_of(marker)
-    facts = load_weights(network, weights, expected={"fold": repeat.fold, "seed": repeat.seed})
-    return Trained(row=row, weights=weights, facts=facts, network=network.eval())
+    check_facts(weights, facts, {"fold": repeat.fold, "seed": repeat.seed})
+    return Trained(row=row, weights=weights, facts=facts, network=network_of(weights))
 
 
 def _nothing_finished(sweep: Path, row: Row, repeat: Repeat) -> str:
@@ -82,49 +78,3 @@ def _check_manifest(weights: Path, facts: Mapping[str, Any], manifest: Manifest)
             f"expected weights that were trained on this manifest (sha256 {manifest.sha256[:12]}), {weights} was "
             f"trained on another ({made_from[:12]}): give the --manifest of the sweep"
         )
-
-
-def network_of(marker: Path) -> GradedNetwork:
-    """Build the network that a finished stage's marker records: its configs, and the options of its command.
-
-    The configs are this bundle's own of the same names, so that a sweep may move to another machine.
-
-    Raises:
-        ValueError: if the command cannot be read, or names a config that this bundle does not have.
-    """
-    options = _options(marker)
-    config = ConfigParser.load_config_files([str(path) for path in _configs(options.pop("config_file", None), marker)])
-    parser = ConfigParser({**config, **options, "pretrained": False})  # the weights file has all weights
-    return parser.get_parsed_content("network_def")
-
-
-def _options(marker: Path) -> dict[str, Any]:
-    """Read the options back from the words of the command."""
-    words = load_json(marker)["command"]
-    first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
-    names, values = words[first::2], words[first + 1 :: 2]
-    if not names or len(names) != len(values) or not all(name.startswith("--") for name in names):
-        raise ValueError(f"expected the command of a stage in {marker}, got {words}")
-    return {name.removeprefix("--"): _value(text) for name, text in zip(names, values, strict=True)}
-
-
-def _value(text: str) -> Any:  # noqa: ANN401  (what the command line takes)
-    """Read a value as the command line does.
-
-    Example:
-        >>> _value("0.25"), _value("False"), _value("['a', 'b']"), _value("sqlite:///mlflow.db")
-        (0.25, False, ['a', 'b'], 'sqlite:///mlflow.db')
-    """
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _configs(named: object, marker: Path) -> list[Path]:
-    listed = named if isinstance(named, list) else [named]
-    paths = [CONFIGS / str(name).replace("\\", "/").rpartition("/configs/")[2] for name in listed]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise ValueError(f"expected the configs that {marker} names in this bundle, it has no {missing[0]}")
-    return paths

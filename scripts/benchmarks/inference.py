@@ -10,11 +10,12 @@ import torch
 from bundle.backends import Backend, load
 from bundle.datasets.items import file_items
 from bundle.engines import has_bfloat16
-from bundle.export import decided, lesion_dice, trained_network
+from bundle.export import decided, lesion_dice
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import import_smp
-from bundle.networks.weights import lesion_thresholds
+from bundle.networks.weights import fact, lesion_thresholds, network_of
+from bundle.networks.weights import image_size as trained_size
 from bundle.transforms import PrepareFundusd
 from scripts.benchmarks.inference_folder import folder_table
 from scripts.benchmarks.page import head, publish
@@ -175,14 +176,14 @@ def _peak_table(peaks: Mapping[str, float]) -> str:
 
 def agreement_table(photographs: str, checkpoint: str) -> str:
     """Compare every way with PyTorch in float32, over all photographs of a folder at the size of training."""
-    network, facts = trained_network(checkpoint, {})
-    prepare = PrepareFundusd(facts["image_size"])
+    network, size_px = network_of(checkpoint), trained_size(checkpoint)
+    prepare = PrepareFundusd(size_px)
     images = [prepare(item)["image"][None].float().div_(255) for item in file_items(photographs)]
     thresholds = lesion_thresholds(checkpoint)
     expected = _said(REFERENCE, network, images, thresholds)
     rows = [_agreement(way, _said(way, network, images, thresholds), expected) for way in ways() if way != REFERENCE]
     header = ["way", "Dice of lesion pixels", "same grade", "lesion pixels", f"Dice at least {DICE_LEAST}, all grades"]
-    place = f"{len(images)} photographs at {facts['image_size']} px, width {facts['width']:g}"
+    place = f"{len(images)} photographs at {size_px} px, width {fact(checkpoint, 'width', 1):g}"
     return f"## Agreement with float32\n\n{place}.\n\n{table(header, rows)}"
 
 

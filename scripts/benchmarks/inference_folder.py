@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from bundle import ROOT
 from bundle.datasets.items import file_items
-from bundle.export import trained_network
-from bundle.networks.weights import provenance, save_weights
+from bundle.networks.weights import facts_of, network_of, save_weights
 from monai.bundle.scripts import run
 from monai.transforms import Compose, LoadImaged, Resize, Resized, SaveImage
 from scripts.benchmarks.rows import largest_mib
@@ -33,7 +32,7 @@ NO_BACKEND = "default"
 
 def folder_table(photographs: str, checkpoint: str, image_size: int, backend: str | None, rounds: int) -> str:
     """Run both ways, in turns, and compare the medians of images per second and memory."""
-    network, facts = trained_network(checkpoint, {})
+    network, facts = network_of(checkpoint), facts_of(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         # The weights are the same at any size, so that their file may name this one.
         save_weights(f"{folder}/model.pt", network, {**facts, "image_size": image_size})
@@ -69,9 +68,7 @@ def measure(way: str, photographs: str, checkpoint: str, image_size: int, backen
     """Return images, seconds, and the largest memory of this process and of its largest worker together."""
     # MONAI's own calls of deprecated functions; the figures are the matter here.
     warnings.simplefilter("ignore")
-    facts = provenance(checkpoint)
-    options = {name: facts[name] for name in ("width", "batch_norm", "decoder_norm")}
-    options |= {"image_size": image_size} | ({} if backend == NO_BACKEND else {"backend": backend})
+    options = {} if backend == NO_BACKEND else {"backend": backend}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         if way == "ours":
@@ -94,7 +91,7 @@ def ours(photographs: str, checkpoint: str, folder: str, options: Mapping[str, A
 
 def plain(photographs: str, checkpoint: str, folder: str, image_size: int) -> None:
     """Do with MONAI's own transforms what one writes first."""
-    network, _ = trained_network(checkpoint, {})
+    network = network_of(checkpoint)
     size = (image_size, image_size)
     load = Compose([LoadImaged("image", reader="PILReader", ensure_channel_first=True), Resized("image", size)])
     save = SaveImage(

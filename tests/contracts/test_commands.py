@@ -20,6 +20,8 @@ import scripts.cli
 import yaml
 from bundle import ROOT
 from bundle.datasets.phantom import write_phantom
+from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.weights import save_weights
 from bundle.suites import SUITES
 from monai.bundle import scripts as monai_scripts
 
@@ -277,6 +279,8 @@ def desk(tmp_path_factory):
     )  # fmt: skip
     shutil.copytree(desk / "DIR" / "A. Segmentation" / "1. Original Images" / "b. Testing Set", desk / "DIR_OR_FILE")
     (desk / "configs").symlink_to(ROOT / "configs")
+    (desk / "models").mkdir()
+    save_weights(desk / "models" / "model.pt", MultiTaskUNet(pretrained=False, width=1 / 16), {"image_size": 64})
     return desk
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 NAME = "fundus_dr_multitask"
 FACTS = {
-    "width": 0.125, "batch_norm": False, "decoder_norm": "batch", "image_size": 64, "fuse": False,
+    "image_size": 64, "fuse": False, "data": {"phantom": {"outlined": 40, "graded": 0}},
     "lesion_thresholds": {"MA": 0.15, "HE": 0.2, "EX": 0.25, "SE": 0.3},
 }  # fmt: skip
 NOT_INSTALLED = """
@@ -65,7 +65,8 @@ with torch.no_grad():
     )
     found["script"] = script.eval()(image).sum().item()
     found["script_version"] = metadata["version"]
-    found["script_width"] = json.loads(extra["inference.json"])["width"]
+    found["script_network"] = json.loads(extra["inference.json"])["network_def"]
+    found["script_trained_on"] = metadata["trained_on"]
 workflow = create_workflow(
     config_file=where["config_file"], workflow_type="infer", input=photograph, output_dir=output, track=False,
     num_workers=0,
@@ -189,7 +190,8 @@ def test_the_tools_use_the_packaged_code_and_find_every_property(tools, unpacked
 
 def test_torchscript_carries_metadata_and_config(tools, unpacked):
     assert tools["script_version"] == json.loads((unpacked / "configs" / "metadata.json").read_text())["version"]
-    assert tools["script_width"] == 0.125
+    assert tools["script_network"] == "$weights.network_of(@checkpoint)"
+    assert tools["script_trained_on"] == "phantom (synthetic drawings), 40 outlined photographs"
 
 
 def test_onnx_gives_the_lesions(tools):

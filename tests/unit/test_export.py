@@ -10,16 +10,17 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from bundle.export import SAID, SUFFIXES, Agreement, agree, export, lesion_dice, trained_network
+from bundle.export import SAID, SUFFIXES, Agreement, agree, export, lesion_dice
 from bundle.networks.converted import onnx_runner, openvino_runner
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import save_weights
+from bundle.networks.segmenters import GradedSegmenter
+from bundle.networks.weights import network_of, save_weights
 from PIL import Image
 from scripts.export import export as screen
 
-FACTS = {"width": 1 / 16, "batch_norm": True, "decoder_norm": "group", "image_size": 64}
+FACTS = {"image_size": 64}
 
 
 def saved(path, facts=FACTS, lesion_classes=4):
@@ -58,7 +59,7 @@ def test_every_format_says_what_the_network_says_of_any_number_of_photographs(fo
     assert made.path == checkpoint.with_suffix(SUFFIXES[form])
     assert made.agreement.difference < 1e-4
     assert made.agreement.met  # random weights leave pixels undecided: one of the 4096 may differ
-    network, run = ExplainedNetwork(trained_network(checkpoint, {})[0]), opened(form, made.path)
+    network, run = ExplainedNetwork(network_of(checkpoint)), opened(form, made.path)
     for count in (1, 3):
         image = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
         expected = network(image)
@@ -72,7 +73,7 @@ def test_every_format_says_what_the_network_says_of_any_number_of_photographs(fo
 def test_a_light_network_is_exported_as_its_file_says(form, tmp_path, photograph):
     torch.manual_seed(0)
     light = MultiTaskUNet(encoder="tf_efficientnet_lite0")
-    save_weights(tmp_path / "light.pt", light, {**light.settings(), "image_size": 64})
+    save_weights(tmp_path / "light.pt", light, {"image_size": 64})
     made = export(tmp_path / "light.pt", form, photograph=photograph)
     assert made.agreement.met
     network, image = light.eval(), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -85,7 +86,7 @@ def test_a_light_network_is_exported_as_its_file_says(form, tmp_path, photograph
 def test_outputs_have_their_names_and_torchscript_gives_the_lesions_first(checkpoint):
     made = {form: str(export(checkpoint, form).path) for form in ("torchscript", "onnx", "openvino")}
     image = torch.rand(2, 3, 64, 96)  # not square, and not the size that it was traced with
-    network = trained_network(checkpoint, {})[0]
+    network = network_of(checkpoint)
     lesions = torch.jit.load(made["torchscript"])(image)
     assert torch.allclose(lesions, network(image), atol=1e-5)
     session = onnxruntime.InferenceSession(made["onnx"], providers=["CPUExecutionProvider"])
@@ -126,14 +127,22 @@ def test_fused_weights_are_exported_with_their_two_classes(tmp_path):
     assert torch.jit.load(made.path)(torch.rand(1, 3, 64, 96)).shape == (1, 2, 64, 96)
 
 
-def test_settings_that_a_file_does_not_say_are_options_and_no_others(tmp_path):
-    path = saved(tmp_path / "old.pt", {"image_size": 64, "width": 1 / 16})
-    with pytest.raises(ValueError, match=r"expected .*old.pt to say its batch_norm, found nothing; say --batch_norm"):
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torchscript", "onnx"])
+def test_a_segmenter_is_exported_as_its_file_says(form, tmp_path, photograph):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "linknet.pt", GradedSegmenter("linknet", "resnet18", pretrained=False), FACTS)
+    assert export(tmp_path / "linknet.pt", form, photograph=photograph).agreement.met
+
+
+def test_a_file_that_does_not_say_its_settings_or_its_size_is_refused(tmp_path):
+    path = saved(tmp_path / "sizeless.pt", {})
+    with pytest.raises(ValueError, match=r"expected an image_size in pixels in .*sizeless\.pt, got None"):
         export(path, "torchscript")
-    given = {"batch_norm": True, "decoder_norm": "group", "width": None}
-    assert export(path, "torchscript", settings=given).agreement.met
-    with pytest.raises(ValueError, match=r"expected weights of width 0.5 in .*old.pt, got 0.0625"):
-        export(path, "torchscript", settings={**given, "width": 0.5})
+    content = torch.load(saved(tmp_path / "old.pt"), weights_only=True)
+    torch.save({**content, "facts": {"image_size": 64, "width": 1 / 16}}, tmp_path / "old.pt")
+    with pytest.raises(ValueError, match=r"expected .*old.pt to say its batch_norm, found nothing: .*train it again"):
+        export(tmp_path / "old.pt", "torchscript")
 
 
 @pytest.mark.parametrize("form", ["torchscript", "openvino"])  # one file, two files
@@ -176,7 +185,9 @@ def test_wrong_options_are_refused(checkpoint, options, message):
 
 def test_other_weights_are_refused(tmp_path):
     save_weights(tmp_path / "grader.pt", Grader(pretrained=False), {"architecture": "resnext50_32x4d"})
-    with pytest.raises(ValueError, match=r"expected weights of MultiTaskUNet in .*grader.pt, got weights of Grader"):
+    with pytest.raises(
+        ValueError, match=r"expected weights of a network among .* in .*grader.pt, got weights of \'Grader\'"
+    ):
         export(tmp_path / "grader.pt", "onnx")
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from bundle import ROOT
 from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.weights import save_weights
 from monai.bundle import ConfigWorkflow
 from PIL import Image, ImageDraw
@@ -46,8 +47,8 @@ def only_evaluate(workflow):
 def infer(checkpoint, tmp_path):
     def run(source, steps=whole, **options):
         settings = {
-            "input": str(source), "output_dir": str(tmp_path / "out"), "checkpoint": str(checkpoint), "width": 1 / 16,
-            "image_size": SIZE, "num_workers": 0, "track": False, "report": False, **options,
+            "input": str(source), "output_dir": str(tmp_path / "out"), "checkpoint": str(checkpoint),
+            "num_workers": 0, "track": False, "report": False, **options,
         }  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -179,6 +180,39 @@ def test_masks_are_decided_by_the_thresholds_of_the_weights_and_the_report_says_
     classes = set(np.unique(mask_of(out, "plain.png")).tolist())
     old = mask_of(infer(tmp_path / "plain.png", output_dir=str(tmp_path / "old")), "plain.png")
     assert classes - {0} == (set(np.unique(old).tolist()) - {0} if found is None else found)
+
+
+def test_a_compared_segmenter_looks_by_its_file_alone_and_the_report_says_what_it_learned_from(infer, tmp_path):
+    torch.manual_seed(0)
+    data = {"phantom": {"outlined": 40, "graded": 0}, "ddr": {"outlined": 0, "graded": 9}}
+    network = GradedSegmenter("linknet", "resnet18", pretrained=False, lesion_prior=None)
+    save_weights(tmp_path / "linknet.pt", network, {"image_size": 96, "data": data})
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "plain.png")
+    out = infer(tmp_path / "plain.png", checkpoint=str(tmp_path / "linknet.pt"), report=True)
+    report = (out / "report.html").read_text(encoding="utf-8")
+    words = "phantom (synthetic drawings), 40 outlined photographs; ddr, 9 graded photographs"
+    assert f"<dt>trained on</dt><dd>{words}</dd>" in report
+    assert "<dt>network size</dt><dd>96 px</dd>" in report
+    assert mask_of(out, "plain.png").shape == (100, 150)
+
+
+@pytest.mark.parametrize(
+    ("network", "facts", "message"),
+    [
+        ("Grader", {"image_size": 64}, "expected weights of a network among ['GradedSegmenter', 'MultiTaskUNet'] in"),
+        ("MultiTaskUNet", {"image_size": 64, "encoder": "lenet"}, "expected encoder in ['vgg16'"),
+        ("MultiTaskUNet", {}, "expected an image_size in pixels in"),
+    ],
+)
+def test_a_file_that_builds_no_network_is_refused(infer, tmp_path, network, facts, message):
+    Image.fromarray(eye(3)).save(tmp_path / "a.png")
+    small = MultiTaskUNet(pretrained=False, width=1 / 16)
+    content = {"model": small.state_dict(), "network": network, "facts": {**small.settings(), **facts}}
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises((ValueError, RuntimeError)) as refused:
+        infer(tmp_path / "a.png", checkpoint=str(tmp_path / "model.pt"))
+    assert message in "".join(map(str, causes(refused.value)))
+    assert not (tmp_path / "out" / "masks").exists()
 
 
 def test_results_among_the_photographs_are_refused(infer, tmp_path):

@@ -12,17 +12,17 @@ import yaml
 from bundle import ROOT, packaging
 from bundle.files import file_sha256, write_json_whole
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import load_weights, save_weights
+from bundle.networks.segmenters import GradedSegmenter
+from bundle.networks.weights import load_weights, network_of, save_weights
 from bundle.packaging import fitted_config, measured, source_files, write_package
 
-FACTS = {"width": 1 / 16, "batch_norm": False, "decoder_norm": "batch", "image_size": 64, "fuse": False}
+FACTS = {"image_size": 64, "fuse": False, "data": {"phantom": {"outlined": 40, "graded": 0}}}
 CONFIG = """# What it is for.
 imports:
 - $import bundle
 
 # ---- options
-width: 1.0                          # as in training
-image_size: 1024  # px
+width: 1.0                          # of something
 seed: null
 network: {channels: '@width'}
 initialize:
@@ -64,40 +64,38 @@ def content(path):
         return {name.removeprefix("fundus_dr_multitask/"): archive.read(name) for name in archive.namelist()}
 
 
-def test_a_fitted_config_has_the_values_of_the_weights_and_keeps_its_comments():
-    text = fitted_config(CONFIG, {"width": 0.125, "image_size": 64})
-    assert "width: 0.125                        # as in training\n" in text
-    assert "image_size: 64    # px\n" in text
+def test_a_fitted_config_keeps_its_options_and_its_comments():
+    text = fitted_config(CONFIG)
+    assert "width: 1.0                          # of something\n" in text
     assert "# comments stay\n" in text
     fitted = yaml.safe_load(text)
-    assert (fitted["width"], fitted["image_size"], fitted["seed"]) == (0.125, 64, None)
+    assert (fitted["width"], fitted["seed"], fitted["network"]) == (1.0, None, {"channels": "@width"})
 
 
 def test_what_was_initialised_runs_first_behind_the_check_of_the_package():
-    fitted = yaml.safe_load(fitted_config(CONFIG, {}))
+    fitted = yaml.safe_load(fitted_config(CONFIG))
     assert fitted["run"] == ["$packaging.check_home()", "$check()", "$load(@network)", "$go()"]
     assert fitted["imports"] == ["$import bundle.packaging as packaging", "$import bundle"]
     assert "initialize" not in fitted
 
 
 @pytest.mark.parametrize(
-    ("text", "options"),
+    "text",
     [
-        (CONFIG, {"depth": 3}),
-        (fitted_config(CONFIG, {}), {}),
-        (CONFIG.replace("run:\n- $go()\n", "") + "finalize:\n- $end()\nrun:\n- $go()\n", {}),
-        (CONFIG.replace("width: 1.0 ", "width:\n- 1.0 "), {"width": 0.5}),
+        CONFIG.replace("initialize:", "begin:"),
+        fitted_config(CONFIG),
+        CONFIG.replace("run:\n- $go()\n", "") + "finalize:\n- $end()\nrun:\n- $go()\n",
     ],
-    ids=["no such option", "packaged before", "run stands elsewhere", "an option that is not flat"],
+    ids=["nothing to initialize", "packaged before", "run stands elsewhere"],
 )
-def test_another_config_is_refused(text, options):
-    with pytest.raises(ValueError, match="expected a config with imports, initialize, run and flat"):
-        fitted_config(text, options)
+def test_another_config_is_refused(text):
+    with pytest.raises(ValueError, match="expected a config with imports, initialize and run, got"):
+        fitted_config(text)
 
 
 def test_the_real_config_can_be_fitted():
     text = (ROOT / "configs" / "inference.yaml").read_text(encoding="utf-8")
-    fitted = yaml.safe_load(fitted_config(text, {name: FACTS[name] for name in packaging.NETWORK_OPTIONS}))
+    fitted = yaml.safe_load(fitted_config(text))
     assert fitted["run"][:2] == ["$packaging.check_home()", "$workflow.check_options()"]
 
 
@@ -149,7 +147,8 @@ def test_a_package_holds_bare_weights_that_say_what_they_are(checkpoint, tmp_pat
     network = MultiTaskUNet(pretrained=False, width=1 / 16)
     network.load_state_dict(state)
     facts = load_weights(network, tmp_path / "models" / "model.pt", {"image_size": 64})
-    assert facts == {**FACTS, "pretrained": "vgg16.pth"}
+    assert facts == {**network.settings(), **FACTS, "pretrained": "vgg16.pth"}
+    assert network_of(tmp_path / "models" / "model.pt").settings() == network.settings()
     assert str(tmp_path).encode() not in b"".join(files.values())
 
 
@@ -163,13 +162,12 @@ def test_the_same_parts_give_the_same_bytes(checkpoint, tmp_path):
 
 
 @pytest.mark.usefixtures("_no_torchscript")
-def test_both_inference_configs_are_one_and_fit_the_weights(checkpoint, tmp_path):
+def test_both_inference_configs_are_one_and_ask_the_weights_for_their_network(checkpoint, tmp_path):
     files = content(write_package(checkpoint, tmp_path / "dist").path)
     config = yaml.safe_load(files["configs/inference.yaml"])
     assert config == json.loads(files["configs/inference.json"])
-    assert {name: config[name] for name in packaging.NETWORK_OPTIONS} == {
-        "width": 0.0625, "batch_norm": False, "decoder_norm": "batch", "image_size": 64,
-    }  # fmt: skip
+    assert config["network_def"] == "$weights.network_of(@checkpoint)"
+    assert json.loads(files["models/model.json"])["facts"]["width"] == 0.0625
 
 
 @pytest.mark.usefixtures("_no_torchscript")
@@ -188,19 +186,20 @@ def test_large_files_are_listed_with_their_address_and_hash(checkpoint, tmp_path
 def test_scores_enter_the_metadata_if_they_are_of_these_weights(checkpoint, tmp_path):
     sha256 = file_sha256(checkpoint)
     found = {"scores": {"lesions/dice_mean": 0.25}, "subset": {"lesions": "test"}, "counts": {"lesions": 27}}
+    found |= {"trained_on": "phantom (synthetic drawings), 40 outlined photographs", "scored_on": "idrid"}
     write_json_whole(checkpoint.with_name("metrics.json"), {**found, "weights": {"sha256": sha256}})
     files = content(write_package(checkpoint, tmp_path / "dist").path)
     metrics = json.loads(files["configs/metadata.json"])["eval_metrics"]
-    assert metrics == {"lesions/dice_mean": 0.25, "subset": {"lesions": "test"}, "counts": {"lesions": 27}}
+    assert metrics == {"lesions/dice_mean": 0.25, **{name: found[name] for name in found if name != "scores"}}
     assert measured(checkpoint, "f" * 64) == {}
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"width": 0.125}, "got those of another size"),
+        ({"width": 0.125}, "its facts belong to other weights"),
         ({"fuse": True}, "expected weights that tell the four lesions apart"),
-        ({"image_size": None}, "expected weights of image_size 1024 in .*, got None"),
+        ({"image_size": None}, "expected an image_size in pixels in .*, got None"),
     ],
 )
 def test_weights_that_the_packaged_config_could_not_load_are_refused(tmp_path, facts, message):
@@ -209,6 +208,20 @@ def test_weights_that_the_packaged_config_could_not_load_are_refused(tmp_path, f
     with pytest.raises(ValueError, match=message):
         write_package(tmp_path / "model.pt", tmp_path / "dist")
     assert not (tmp_path / "dist").exists()
+
+
+def test_weights_of_a_compared_segmenter_are_refused(tmp_path):
+    network = GradedSegmenter("linknet", "resnet18", pretrained=False)
+    save_weights(tmp_path / "model.pt", network, FACTS)
+    with pytest.raises(ValueError, match=r"expected weights of MultiTaskUNet in .*, got weights of GradedSegmenter"):
+        write_package(tmp_path / "model.pt", tmp_path / "dist")
+
+
+@pytest.mark.usefixtures("_no_torchscript")
+def test_the_metadata_say_that_the_network_learned_from_drawings(checkpoint, tmp_path):
+    metadata = json.loads(content(write_package(checkpoint, tmp_path / "dist").path)["configs/metadata.json"])
+    assert metadata["trained_on"] == "phantom (synthetic drawings), 40 outlined photographs"
+    assert metadata["eval_metrics"] == {}
 
 
 def test_no_weights_are_refused(tmp_path):

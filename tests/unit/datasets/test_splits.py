@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from bundle.datasets.splits import (
+    counts,
     evaluation,
     evaluation_with_copies,
     fold_is_lesion_test,
@@ -14,7 +15,9 @@ from bundle.datasets.splits import (
     lesion_labelling,
     lesion_training,
     lesion_validation,
+    scored,
     stratified_folds,
+    training_grades,
 )
 from bundle.manifest import Manifest, Photograph
 from hypothesis import given, settings
@@ -196,3 +199,69 @@ def test_a_fold_is_the_test_where_there_is_no_other():
     assert fold_is_lesion_test(alone, 0)
     assert not fold_is_lesion_test(alone, None)  # nothing is held out, and nothing is fitted on it
     assert not fold_is_lesion_test(MADE, 1)
+
+
+def named(found):
+    return {task: (name, ids(rows)) for task, (name, rows) in found.items()}
+
+
+def test_both_tasks_are_scored_on_the_test_where_it_has_them():
+    assert named(scored(MADE, fold=1)) == {
+        "lesions": ("test", ["outlined_test"]),
+        "grade": ("test", ["graded_test"]),
+        "grade_with_copies": ("test and copies", ["graded_test", "outlined_test"]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("split", "lesions", "grade"),
+    [
+        ("fold", ("fold 0", ["outlined0"]), ("fold 0", ["graded0", "graded_copy"])),
+        ("train", ("train", ["outlined0", "outlined1"]), ("train", ["graded0", "graded1", "graded_copy"])),
+        (
+            "all",
+            ("all", ["outlined0", "outlined1", "outlined_test"]),
+            ("all", ["graded0", "graded1", "graded_copy", "graded_test", "outlined_test"]),
+        ),
+    ],
+)
+def test_any_split_is_scored_without_what_was_left_out(split, lesions, grade):
+    found = named(scored(MADE, fold=0, split=split))
+    assert (found["lesions"], found["grade"], found["grade_with_copies"]) == (lesions, grade, ("none", []))
+
+
+def test_outlines_alone_and_grades_alone_are_scored():
+    outlined = manifest(row("a", outlined=True, fold=0), row("b", split="test", outlined=True))
+    graded = manifest(row("c", grade=1, fold=0), row("d", split="test", grade=4))
+    nothing = ("none", [])
+    assert named(scored(outlined, None)) == {"lesions": ("test", ["b"]), "grade": nothing, "grade_with_copies": nothing}
+    assert named(scored(graded, None)) == {"lesions": nothing, "grade": ("test", ["d"]), "grade_with_copies": nothing}
+
+
+def test_without_a_test_and_a_fold_all_are_scored():
+    own = manifest(row("a", outlined=True, fold=0), row("b", outlined=True, fold=1))
+    assert named(scored(own, None))["lesions"] == ("all", ["a", "b"])
+    assert named(scored(own, 1))["lesions"] == ("fold 1", ["b"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "validation"}, r"expected --split out of \['test', 'fold', 'train', 'all'\], or none, got 'valid"),
+        ({"fold": 2}, "expected a fold in 0-1 or none, got 2"),
+        ({"split": "fold"}, r"expected outlined or graded photographs to measure on \(split fold, fold None\)"),
+    ],
+)
+def test_refuses_what_cannot_be_scored(options, message):
+    with pytest.raises(ValueError, match=message):
+        scored(MADE, **{"fold": None, **options})
+
+
+def test_grades_of_training_are_those_outside_the_fold_of_its_own_manifest():
+    assert training_grades(MADE, 0, was_trained_on=True) == [1]
+    assert training_grades(MADE, None, was_trained_on=False) == []
+
+
+def test_photographs_are_counted_by_data_set():
+    rows = [row(f"{name}/{number}") for name, number in (("phantom", 1), ("phantom", 2), ("idrid", 1))]
+    assert counts(rows, rows[2:]) == {"idrid": {"outlined": 1, "graded": 1}, "phantom": {"outlined": 2, "graded": 0}}

@@ -44,7 +44,7 @@ def saved(path, lesion_classes, **facts):
 def test_weights_of_a_fused_network_load_where_fuse_is_asked_for_and_nowhere_else(network, tmp_path):
     path = saved(tmp_path / "model.pt", 1, fuse=True)
     fused = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_classes=1)
-    assert load_weights(fused, path, expected={"fuse": True}) == {"fuse": True}
+    assert load_weights(fused, path, expected={"fuse": True}) == {**fused.settings(), "fuse": True}
     with pytest.raises(ValueError, match=r"expected weights of fuse False in .*model\.pt, got True"):
         load_weights(network, path, expected={"fuse": False})
     with pytest.raises(ValueError, match=r"tell the four lesions apart in .*model\.pt, got weights .* fuse: true"):
@@ -56,7 +56,7 @@ def test_weights_of_four_lesions_need_not_say_so(network, tmp_path, facts):
     """Those that were written before there was a choice do not."""
     path = saved(tmp_path / "model.pt", 4, **facts)
     refuse_fused(path)
-    assert load_weights(network, path, expected={"fuse": False}) == facts
+    assert load_weights(network, path, expected={"fuse": False}) == {**network.settings(), **facts}
     fused = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_classes=1)
     with pytest.raises(ValueError, match=r"expected weights of fuse True in .*model\.pt, got False"):
         load_weights(fused, path, expected={"fuse": True})

@@ -111,7 +111,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_its_weights_load_into_no_other_segmenter(tmp_path, built):
     save_weights(tmp_path / "model.pt", built["linknet"], {"fold": 0})
     twin = GradedSegmenter("linknet", "resnet18", pretrained=False)
-    assert load_weights(twin, tmp_path / "model.pt") == {"fold": 0}
+    assert load_weights(twin, tmp_path / "model.pt") == {**twin.settings(), "fold": 0}
     assert torch.equal(twin.grade_head.weight, built["linknet"].grade_head.weight)
     with pytest.raises(ValueError, match="expected weights of this GradedSegmenter"):
         load_weights(built["fpn"], tmp_path / "model.pt")

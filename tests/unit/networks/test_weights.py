@@ -1,6 +1,7 @@
 """A weights file says which network it belongs to, and loads into no other."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.vgg import VGG16Encoder
 from bundle.networks.weights import (
-    SETTINGS,
+    image_size,
     lesion_thresholds,
     load_grader,
     load_graders,
@@ -49,7 +50,7 @@ def small_graders(monkeypatch):
 
 def test_what_is_loaded_is_what_was_saved(weights):
     other = unet(1)
-    assert load_weights(other, weights) == FACTS
+    assert load_weights(other, weights) == {**unet(0).settings(), **FACTS}
     assert all(
         torch.equal(a, b) for a, b in zip(other.state_dict().values(), unet(0).state_dict().values(), strict=True)
     )
@@ -91,7 +92,8 @@ def test_nothing_but_the_file_itself_is_left_behind(weights):
 
 def test_provenance_tells_file_hash_network_and_facts(weights):
     found = provenance(weights)
-    assert found == {"path": str(weights), "sha256": file_sha256(weights), "network": "MultiTaskUNet", **FACTS}
+    told = {"path": str(weights), "sha256": file_sha256(weights), "network": "MultiTaskUNet"}
+    assert found == {**told, **unet(0).settings(), **FACTS}
     assert provenances(str(weights)) == provenances([weights]) == [found]
 
 
@@ -207,7 +209,7 @@ LIGHT = {"encoder": "tf_efficientnet_lite0", "decoder_norm": "group", "freeze_ba
 def test_a_file_builds_the_network_that_it_names(build, tmp_path):
     torch.manual_seed(0)
     trained = build()
-    save_weights(tmp_path / "model.pt", trained, {**trained.settings(), "image_size": 64})
+    save_weights(tmp_path / "model.pt", trained, {"image_size": 64})
     network, image = network_of(tmp_path / "model.pt"), torch.rand(1, 3, 64, 96)
     assert network.settings() == trained.settings()
     assert not network.training
@@ -218,14 +220,15 @@ def test_a_file_builds_the_network_that_it_names(build, tmp_path):
 
 def test_a_file_from_before_there_were_encoders_is_of_vgg16(tmp_path):
     facts = {"width": 1 / 16, "batch_norm": False, "decoder_norm": "batch", "fuse": True}
-    save_weights(tmp_path / "model.pt", MultiTaskUNet(False, 1 / 16, lesion_classes=1), facts)
+    old = {"model": MultiTaskUNet(False, 1 / 16, lesion_classes=1).state_dict(), "network": "MultiTaskUNet"}
+    torch.save({**old, "facts": facts}, tmp_path / "model.pt")
     assert network_of(tmp_path / "model.pt").settings()["encoder"] == "vgg16"
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"decoder_norm": None}, r"expected .*model\.pt to say its decoder_norm, found nothing: .* as network_def"),
+        ({"decoder_norm": None}, r"expected .*model\.pt to say its decoder_norm, found nothing: .* train it again"),
         ({"encoder": "lenet"}, r"expected settings of MultiTaskUNet in .*: expected encoder in \['vgg16'"),
         ({"encoder": ["vgg16"]}, r"expected settings of MultiTaskUNet in .*: expected encoder in \['vgg16'"),
         ({"width": "wide"}, r"expected settings of MultiTaskUNet in .*model\.pt, got .*'width': 'wide'"),
@@ -241,19 +244,51 @@ def test_a_file_from_before_there_were_encoders_is_of_vgg16(tmp_path):
 def test_settings_that_the_class_or_the_tensors_refuse_are_named(changed, message, tmp_path):
     network = MultiTaskUNet(False, width=1 / 16)
     facts = {name: value for name, value in {**network.settings(), **changed}.items() if value is not None}
-    save_weights(tmp_path / "model.pt", network, facts)
+    torch.save({"model": network.state_dict(), "network": "MultiTaskUNet", "facts": facts}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=message):
         network_of(tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("name", ["Grader", "os.system", "bundle.networks.multitask_unet.MultiTaskUNet"])
+@pytest.mark.parametrize(
+    "name", ["Grader", "os.system", "bundle.networks.multitask_unet.MultiTaskUNet", "GradedNetwork", "Mine", ["a"], 3]
+)
 def test_a_class_outside_of_the_table_is_refused(name, tmp_path):
     network = MultiTaskUNet(False, width=1 / 16)
     torch.save({"model": network.state_dict(), "network": name, "facts": network.settings()}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=rf"a network among \['MultiTaskUNet', 'GradedSegmenter'\] in .*{name}"):
+    known = r"\['GradedSegmenter', 'MultiTaskUNet'\]"
+    with pytest.raises(
+        ValueError, match=rf"a network among {known} in .*model.pt, got weights of .*{re.escape(str(name))}"
+    ):
         network_of(tmp_path / "model.pt")
 
 
-def test_the_settings_that_are_read_are_those_that_networks_tell():
-    networks = [MultiTaskUNet(False, width=1 / 16), GradedSegmenter(pretrained=False)]
-    assert {type(one).__name__: set(one.settings()) for one in networks} == {k: set(v) for k, v in SETTINGS.items()}
+class Mine(MultiTaskUNet):
+    """A network that is not one of bundle/networks/."""
+
+
+def test_nothing_is_imported_for_a_class_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = {"model": unet(0).state_dict(), "network": "elsewhere.Network", "facts": unet(0).settings()}
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"got weights of 'elsewhere\.Network'"):
+        network_of(tmp_path / "model.pt")
+
+
+def test_a_class_of_the_room_is_found_by_its_name_wherever_its_file_lies(tmp_path, monkeypatch):
+    monkeypatch.setattr(Mine, "__module__", "bundle.networks.mine")
+    save_weights(tmp_path / "model.pt", Mine(False, width=1 / 16), {})
+    assert type(network_of(tmp_path / "model.pt")) is Mine
+
+
+@pytest.mark.parametrize("name", ["resnet152", "", "vgg16_bn"])
+def test_an_encoder_that_does_not_exist_is_named_with_those_that_do(name):
+    with pytest.raises(ValueError, match=rf"expected encoder in \['vgg16', 'resnet18'.*got '{name}'"):
+        MultiTaskUNet(pretrained=False, encoder=name)
+
+
+@pytest.mark.parametrize("found", [None, "64", 0, True, 64.0])
+def test_a_file_without_its_image_size_is_refused(found, tmp_path):
+    save_weights(tmp_path / "model.pt", unet(0), {} if found is None else {"image_size": found})
+    with pytest.raises(ValueError, match=rf"expected an image_size in pixels in .*model\.pt, got {found!r}; train"):
+        image_size(tmp_path / "model.pt")

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from bundle.files import load_json, write_json_whole
+from bundle.files import write_json_whole
 from bundle.manifest import Manifest, load_manifest, save_manifest
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.weights import save_weights
 from bundle.reporting.runs import Repeat
-from bundle.reporting.trained import load_trained, network_of, repeat_folder
+from bundle.reporting.trained import load_trained, repeat_folder
 from bundle.suites import suite_named
 from bundle.sweep import Sweep, lay_out
 
@@ -63,23 +63,11 @@ def test_a_network_says_what_it_said_when_it_was_stored(finish, manifest):
         assert torch.equal(trained.network(image), network(image))
 
 
-def test_the_overlay_of_a_baseline_makes_its_network(finish, manifest):
+def test_the_weights_of_a_baseline_make_its_network(finish, manifest):
     sweep = finish("linknet", GradedSegmenter("linknet", "resnet18", pretrained=False))
     network = load(sweep, "linknet", manifest).network
     assert isinstance(network, GradedSegmenter)
     assert type(network.decoder).__name__ == "LinknetDecoder"
-
-
-def test_a_sweep_that_moved_with_its_bundle_is_read_from_this_one(finish, manifest):
-    sweep = finish("pldmlt", small())
-    marker = repeat_folder(sweep, "pldmlt", Repeat(FOLD, SEED)) / "finished.train.json"
-    content = load_json(marker)
-    there = content["command"].index("--config_file") + 1
-    content["command"][there] = (
-        "['/elsewhere/configs/train.yaml', 'C:\\\\b\\\\configs\\\\experiments\\\\two_cores\\\\train.yaml']"
-    )
-    write_json_whole(marker, content)
-    assert network_of(marker).state_dict().keys() == small().state_dict().keys()
 
 
 def test_what_has_not_finished_is_named_with_what_has(finish, manifest, tmp_path):
@@ -106,15 +94,9 @@ def test_weights_of_another_kind_are_refused(finish, manifest, facts, message):
         load(finish("pldmlt", small(), **facts), "pldmlt", manifest)
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (["python", "-m", "monai.bundle", "run"], "expected the command of a stage in"),
-        (["run", "--config_file", "x", "--fold"], "expected the command of a stage in"),
-        (["run", "--config_file", "/a/configs/nowhere.yaml"], "in this bundle, it has no .*nowhere.yaml"),
-    ],
-)
-def test_a_marker_that_names_no_network_is_refused(tmp_path, command, message):
-    write_json_whole(tmp_path / "finished.train.json", {"command": command})
-    with pytest.raises(ValueError, match=message):
-        network_of(tmp_path / "finished.train.json")
+def test_a_network_that_is_none_of_the_bundles_is_refused(finish, manifest):
+    sweep = finish("pldmlt", small())
+    path = repeat_folder(sweep, "pldmlt", Repeat(FOLD, SEED)) / "model.pt"
+    torch.save({**torch.load(path, weights_only=True), "network": "Linear"}, path)
+    with pytest.raises(ValueError, match=r"expected weights of a network among .*, got weights of 'Linear'"):
+        load(sweep, "pldmlt", manifest)

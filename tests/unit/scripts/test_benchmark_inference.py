@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from bundle.export import trained_network
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import save_weights
+from bundle.networks.weights import fact, save_weights
 from PIL import Image
 from scripts.benchmarks import inference as suite
 from scripts.benchmarks.inference import REFERENCE, Way, agreement_table, giga_macs, in_turns
 from scripts.benchmarks.inference_folder import folder_table, plain
 from torch import nn
 
-FACTS = {"width": 1 / 16, "batch_norm": True, "decoder_norm": "group", "image_size": 64}
+FACTS = {"image_size": 64}
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_a_folder_is_compared_by_medians_of_time_and_memory(monkeypatch, checkpo
     durations_s = {"ours": iter([9.0, 2.0, 2.0]), "plain": iter([8.0, 8.0, 12.0])}
 
     def process(way, photographs, weights, image_size, backend):
-        assert trained_network(weights, {})[1]["image_size"] == image_size == 1024
+        assert fact(weights, "image_size") == image_size == 1024
         return {"images": 4, "duration_s": next(durations_s[way]), "memory_mib": {"ours": 900.0, "plain": 1500.0}[way]}
 
     monkeypatch.setattr("scripts.benchmarks.inference_folder._process", process)

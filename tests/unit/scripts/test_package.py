@@ -20,9 +20,7 @@ def command(run_script, monkeypatch):
 @pytest.fixture
 def checkpoint(tmp_path):
     torch.manual_seed(0)
-    save_weights(
-        tmp_path / "model.pt", MultiTaskUNet(pretrained=False, width=1 / 16), {"width": 1 / 16, "image_size": 64}
-    )
+    save_weights(tmp_path / "model.pt", MultiTaskUNet(pretrained=False, width=1 / 16), {"image_size": 64})
     return tmp_path / "model.pt"
 
 

@@ -1,0 +1,106 @@
+"""What weights were trained on: in words, and so which photographs they may have seen."""
+
+import os
+from collections.abc import Collection, Mapping
+
+from bundle.networks.weights import check_facts, fact
+
+SYNTHETIC = {"phantom": "synthetic drawings"}
+"""Data sets that no patient is behind: a score on them is none on photographs."""
+
+KINDS = ("outlined", "graded")
+
+
+def trained_on(path: str | os.PathLike) -> str:
+    """Say what a weights file was trained on, by its fact ``data``.
+
+    Raises:
+        ValueError: if the file is missing, is no weights file, or its ``data`` is none.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.networks.weights import save_weights
+        >>> from torch import nn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     facts = {"data": {"phantom": {"outlined": 40, "graded": 0}}}
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), facts)
+        ...     trained_on(f"{folder}/model.pt")
+        'phantom (synthetic drawings), 40 outlined photographs'
+    """
+    return in_words(fact(path, "data"), path)
+
+
+def in_words(data: object, path: str | os.PathLike) -> str:
+    """Write the photographs of each data set, ``{name: {"outlined": n, "graded": n}}``, in words.
+
+    Raises:
+        ValueError: if it is something else; ``path`` is where it stood.
+
+    Example:
+        >>> in_words({"idrid": {"outlined": 43, "graded": 1}, "ddr": {"outlined": 0, "graded": 1}}, "model.pt")
+        'idrid, 43 outlined and 1 graded photographs; ddr, 1 graded photograph'
+        >>> in_words(None, "old.pt")
+        'what its weights file does not say'
+    """
+    if data is None:
+        return "what its weights file does not say"
+    if not isinstance(data, Mapping) or not all(map(_are_counts, data.values())):
+        raise ValueError(f"expected data as {{name: {{'outlined': n, 'graded': n}}}} in {path}, got {data!r}")
+    return "; ".join(_counted(name, counts) for name, counts in data.items())
+
+
+def named(dataset: str) -> str:
+    """Name a data set, and say where it is a drawn one.
+
+    Example:
+        >>> named("idrid"), named("phantom")
+        ('idrid', 'phantom (synthetic drawings)')
+    """
+    return f"{dataset} ({SYNTHETIC[dataset]})" if dataset in SYNTHETIC else dataset
+
+
+def _are_counts(counts: object) -> bool:
+    return isinstance(counts, Mapping) and all(isinstance(counts.get(kind, 0), int) for kind in KINDS)
+
+
+def _counted(dataset: str, counts: Mapping[str, int]) -> str:
+    found = {kind: counts.get(kind, 0) for kind in KINDS}
+    told = " and ".join(f"{count} {kind}" for kind, count in found.items() if count) or "no"
+    return f"{named(dataset)}, {told} photograph{'s' * (sum(found.values()) != 1)}"
+
+
+def held_out(path: str | os.PathLike, manifest_sha256: str) -> int | None:
+    """Return the fold of this manifest that a training left out; None where it saw all, or another manifest.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.networks.weights import save_weights
+        >>> from torch import nn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"manifest_sha256": "a1", "fold": 3})
+        ...     held_out(f"{folder}/model.pt", "a1"), held_out(f"{folder}/model.pt", "b2")
+        (3, None)
+    """
+    return fact(path, "fold") if fact(path, "manifest_sha256") == manifest_sha256 else None
+
+
+def refuse_seen(path: str | os.PathLike, manifest_sha256: str, fold: int | None, subsets: Collection[str]) -> None:
+    """Refuse to score weights on what they were trained on: of their own manifest, only test and held-out fold remain.
+
+    Args:
+        path: of the weights.
+        manifest_sha256: of the manifest that they are scored on.
+        fold: that is taken as held out.
+        subsets: names of what is scored, such as ``test`` or ``fold 0``.
+
+    Raises:
+        ValueError: if this is the training's manifest, and the fold another, or training photographs are scored.
+    """
+    if fact(path, "manifest_sha256") != manifest_sha256:
+        return
+    check_facts(path, {"fold": fact(path, "fold")}, {"fold": fold})
+    if seen := [name for name in subsets if name in ("train", "all")]:
+        raise ValueError(
+            f"expected --split test or fold for weights on the manifest that they were trained on, got {seen[0]!r}: "
+            f"{path} has seen these photographs; score them on another manifest, or hold out a fold in training"
+        )

@@ -1,0 +1,162 @@
+"""A weights file is scored by its path and a manifest's alone: its own, another, one of outlines, one of grades."""
+
+import dataclasses
+
+import pytest
+import torch
+from bundle import ROOT
+from bundle.files import load_json
+from bundle.manifest import load_manifest, save_manifest
+from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.networks.segmenters import GradedSegmenter
+from bundle.networks.weights import save_weights
+from monai.bundle.workflows import ConfigWorkflow
+
+CONFIGS = ROOT / "configs"
+DATA = {"phantom": {"outlined": 6, "graded": 0}}
+IMAGE_PX, FOLD = 64, 2
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, write_phantom_manifest):
+    """A phantom, its manifest, and three more: its outlines alone, its grades alone, its training half alone."""
+    folder = tmp_path_factory.mktemp("anywhere")
+    write_phantom_manifest(folder, num_lesion_train=6, num_lesion_test=2, num_graded_train=6, num_graded_test=3)
+    own = load_manifest(folder / "manifest.json")
+    parts = {
+        "outlines": [dataclasses.replace(row, grade=None) for row in own.photographs if row.outlined],
+        "grades": [row for row in own.photographs if not row.outlined],
+        "training": [row for row in own.photographs if row.split == "train"],
+    }
+    for name, rows in parts.items():
+        save_manifest(dataclasses.replace(own, name=name, photographs=tuple(rows)), folder / f"{name}.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(folder):
+    """Weights that say they were trained on the phantom's own manifest, without fold 2, as no option has to."""
+    torch.manual_seed(0)
+    network = MultiTaskUNet(pretrained=False, width=0.0625, batch_norm=True, decoder_norm="group", lesion_prior=None)
+    known = {"manifest_sha256": load_manifest(folder / "manifest.json").sha256, "fold": FOLD, "seed": 0}
+    facts = {**known, "image_size": IMAGE_PX, "fuse": False, "taught_grades": [2, 3], "data": DATA}
+    save_weights(folder / "model.pt", network, facts)
+    return folder / "model.pt"
+
+
+@pytest.fixture
+def evaluate(typed, folder, weights, tmp_path):
+    """Evaluate on one of the manifests as a user would; return what ended, and the metrics."""
+
+    def run(manifest, *words, checkpoint=weights):
+        files = [str(CONFIGS / name) for name in ("train.yaml", "evaluate.yaml")]
+        paths = (
+            "--manifest",
+            folder / f"{manifest}.json",
+            "--checkpoint",
+            checkpoint,
+            "--output_dir",
+            tmp_path / "out",
+        )
+        done = typed("monai.bundle", "run", "--config_file", files, *paths, *words, cwd=folder)
+        path = tmp_path / "out" / "metrics.json"
+        return done, load_json(path) if path.is_file() else {}
+
+    return run
+
+
+def scored(evaluate, *words, **options):
+    done, metrics = evaluate(*words, **options)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return metrics, done.stdout
+
+
+def tasks(metrics):
+    return {name.split("/")[0] for name in metrics["scores"]}
+
+
+def test_its_own_manifest_is_scored_with_no_option_but_the_paths(evaluate):
+    metrics, screen = scored(evaluate, "manifest")
+    assert (metrics["subset"]["lesions"], metrics["subset"]["grade"], metrics["fold"]) == ("test", "test", FOLD)
+    assert (metrics["counts"]["lesions"], metrics["is_own_manifest"]) == (2, True)
+    assert tasks(metrics) >= {"lesions", "grade", "joint"}
+    assert "grade/accuracy_training_majority" in metrics["scores"]
+    assert metrics["trained_on"] == "phantom (synthetic drawings), 6 outlined photographs"
+    assert metrics["weights"]["data"] == DATA
+    assert (
+        "Trained on phantom (synthetic drawings), 6 outlined photographs. Scored on the same manifest, phantom (synth"
+    ) in screen
+
+
+def test_nothing_that_only_training_needs_is_made(folder, weights, tmp_path):
+    places = {"manifest": str(folder / "manifest.json"), "checkpoint": str(weights), "output_dir": str(tmp_path)}
+    files = [str(CONFIGS / name) for name in ("train.yaml", "evaluate.yaml")]
+    workflow = ConfigWorkflow(files, workflow_type="train", meta_file=[], logging_file=False, **places)
+    workflow.initialize()
+    workflow.run()
+    assert workflow.parser.get_parsed_content("tasks").network.settings()["width"] == 0.0625
+    made = {name.replace("::", "#") for name in workflow.parser.ref_resolver.resolved_content}
+    assert {"evaluate#network", "tasks", "data#manifest"} <= made
+    training = {"network_def", "label_network_def", "teacher_def", "optimizer", "data#labels", "data#outlined"}
+    assert made & training == set()
+    assert "validate#evaluator" in made
+    assert not [name for name in made if name.startswith(("train#", "meta#", "graded#", "saved#", "labels#"))]
+
+
+def test_outlines_alone_are_scored_on_another_manifest(evaluate):
+    metrics, screen = scored(evaluate, "outlines", "--track", "False")
+    assert tasks(metrics) == {"lesions"}
+    assert (metrics["subset"]["lesions"], metrics["subset"]["grade"]) == ("test", "none")
+    assert (metrics["counts"]["lesions"], metrics["counts"]["grade"]) == (2, 0)
+    assert (metrics["is_own_manifest"], metrics["fold"], metrics["scored_on"]) == (False, None, "outlines")
+    assert "Scored on another manifest, outlines: what training saw of it is not known." in screen
+
+
+def test_grades_alone_are_scored_and_no_training_majority_is_made_up(evaluate, folder):
+    metrics, _ = scored(evaluate, "grades", "--track", "False")
+    assert tasks(metrics) == {"grade", "joint"}
+    graded = [row for row in load_manifest(folder / "grades.json").photographs if row.split == "test"]
+    assert metrics["counts"]["grade"] == len(graded) >= 3
+    assert "grade/accuracy_majority" in metrics["scores"]
+    assert "grade/accuracy_training_majority" not in metrics["scores"]
+
+
+def test_without_a_test_split_all_of_another_manifest_is_scored(evaluate, folder):
+    metrics, _ = scored(evaluate, "training", "--track", "False")
+    outlined = [row for row in load_manifest(folder / "training.json").photographs if row.outlined and not row.left_out]
+    assert (metrics["subset"]["lesions"], metrics["counts"]["lesions"]) == ("all", len(outlined))
+
+
+def test_the_held_out_fold_of_its_own_manifest_is_scored_where_it_is_asked_for(evaluate, folder):
+    metrics, _ = scored(evaluate, "manifest", "--split", "fold", "--track", "False")
+    rows = [row for row in load_manifest(folder / "manifest.json").photographs if row.fold == FOLD and row.outlined]
+    assert (metrics["subset"]["lesions"], metrics["counts"]["lesions"]) == (f"fold {FOLD}", len(rows))
+
+
+def test_a_compared_segmenter_is_scored_without_its_overlay(evaluate, folder):
+    torch.manual_seed(0)
+    network = GradedSegmenter("linknet", "resnet18", pretrained=False)
+    save_weights(folder / "linknet.pt", network, {"image_size": IMAGE_PX})
+    metrics, screen = scored(evaluate, "outlines", "--track", "False", checkpoint=folder / "linknet.pt")
+    assert metrics["weights"]["architecture"] == "linknet"
+    assert "Trained on what its weights file does not say. Scored on another manifest, outlines" in screen
+    assert tasks(metrics) == {"lesions"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("manifest", "--fold", "1"), "expected weights of fold 1 in"),
+        (("manifest", "--split", "train"), "has seen these photographs"),
+        (("manifest", "--split", "all"), "has seen these photographs"),
+        (("outlines", "--image_size", "96"), "expected weights of image_size 96 in"),
+        (("outlines", "--fuse", "True"), "expected weights of fuse True in"),
+        (("outlines", "--split", "testt"), "expected --split out of ['test', 'fold', 'train', 'all'], or none"),
+    ],
+)
+def test_what_would_be_no_score_is_refused(evaluate, words, message):
+    done, metrics = evaluate(*words, "--track", "False")
+    (refused,) = [line for line in done.stderr.splitlines() if line.startswith("ValueError: ")][-1:]
+    assert (done.returncode, metrics) == (1, {})
+    assert message in refused

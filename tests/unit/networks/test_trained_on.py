@@ -1,0 +1,51 @@
+"""Weights say what they were trained on, and are not scored on what they have seen."""
+
+import pytest
+from bundle.networks.trained_on import held_out, refuse_seen, trained_on
+from bundle.networks.weights import save_weights
+from torch import nn
+
+OWN, OTHER = "a" * 64, "b" * 64
+
+
+def saved(path, **facts):
+    save_weights(path, nn.Linear(2, 3), facts)
+    return path
+
+
+def test_drawings_are_called_drawings_and_each_data_set_is_counted(tmp_path):
+    data = {"phantom": {"outlined": 40, "graded": 0}, "idrid": {"outlined": 1, "graded": 300}}
+    found = trained_on(saved(tmp_path / "model.pt", data=data))
+    assert found == (
+        "phantom (synthetic drawings), 40 outlined photographs; idrid, 1 outlined and 300 graded photographs"
+    )
+
+
+def test_weights_from_before_say_that_they_do_not_say(tmp_path):
+    assert trained_on(saved(tmp_path / "model.pt")) == "what its weights file does not say"
+
+
+@pytest.mark.parametrize("data", ["idrid", ["idrid"], {"idrid": 40}, {"idrid": {"outlined": "many"}}])
+def test_data_that_is_none_is_refused(tmp_path, data):
+    with pytest.raises(ValueError, match=r"expected data as .* in .*model\.pt, got"):
+        trained_on(saved(tmp_path / "model.pt", data=data))
+
+
+def test_the_fold_is_that_of_the_training_on_its_own_manifest_alone(tmp_path):
+    path = saved(tmp_path / "model.pt", manifest_sha256=OWN, fold=2)
+    assert (held_out(path, OWN), held_out(path, OTHER)) == (2, None)
+
+
+def test_another_manifest_is_scored_whatever_the_fold_and_the_split(tmp_path):
+    path = saved(tmp_path / "model.pt", manifest_sha256=OWN, fold=2)
+    refuse_seen(path, OTHER, 0, ["all", "train"])
+    refuse_seen(path, OWN, 2, ["test", "fold 2", "none"])
+
+
+def test_what_training_saw_is_refused(tmp_path):
+    path = saved(tmp_path / "model.pt", manifest_sha256=OWN, fold=2)
+    with pytest.raises(ValueError, match=r"expected weights of fold 1 in .*model\.pt, got 2"):
+        refuse_seen(path, OWN, 1, ["fold 1"])
+    for split in ("all", "train"):
+        with pytest.raises(ValueError, match=rf"expected --split test or fold .* got '{split}': .* has seen these"):
+            refuse_seen(path, OWN, 2, ["test", split])
