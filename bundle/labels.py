@@ -1,7 +1,7 @@
 """The words of the field: lesions, grades, their colours, and the grades that lesions allow."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, combinations
 from typing import NamedTuple
 
@@ -26,6 +26,12 @@ PROBABILITY_TOLERANCE = 1e-4
 
 GRADE_NAMES = ("no DR", "mild", "moderate", "severe", "proliferative")
 
+QUADRANTS = ("upper_left", "upper_right", "lower_left", "lower_right")
+"""As the photograph shows them, parted by the horizontal and the vertical line through the fovea."""
+
+HAEMORRHAGES_MODERATE = 20
+"""As many in a quadrant may still be moderate; more than these in each of the four are severe."""
+
 
 class Feasible(NamedTuple):
     """The grades that a set of annotated lesions allows, and the rule that says so.
@@ -46,19 +52,20 @@ def feasible_grades(
     in_doubt: Collection[str] = (),
     name_atypical: bool = False,
     disputed: Collection[str] = (),
+    quadrants: Sequence[int] | None = None,
 ) -> Feasible:
     """Tell which ICDRS grades the outlined lesions allow.
 
     R0 no lesion: {0}. R1 microaneurysms only: {1}. R2 any haemorrhage or exudate: {2, 3, 4}.
+    R3 more than 20 haemorrhages in each of the four quadrants, where they can be told: {3, 4}.
     R4 a lesion class was never annotated, so that absence proves nothing: all grades; yet
     a haemorrhage or exudate that *was* outlined is there, so R2 comes before R4.
     (Wilkinson et al., Ophthalmology 110(9), 2003, table 2; new vessels are not outlined in
-    these data sets, hence 3 and 4 are never told from 2.)
+    these data sets, hence R2 never rules 3 and 4 out, and R3 never 4.)
 
     Two refinements of R2 are off unless asked for. R2' haemorrhages that may be microaneurysms, and no
     exudate: {1, 2, 3, 4}. R2'' exudates without any red lesion: still {2, 3, 4}, but under a name of its own,
-    for drusen or a vein occlusion look like this. There is no R3 (more than 20 haemorrhages in each quadrant
-    about the fovea: {3, 4}), for it needs the place of the fovea, which manifests do not hold.
+    for drusen or a vein occlusion look like this.
 
     R6 several experts outlined, and some marked a lesion of which no pixel is outlined: it may be there or not. All
     grades that the rules allow without it, and with it; of several disputed lesions, with any of them. Where that is no
@@ -70,9 +77,11 @@ def feasible_grades(
         in_doubt: ``HE`` where the haemorrhages may be microaneurysms.
         name_atypical: whether R2'' is told apart from R2.
         disputed: lesions that some expert marked, but too few for an outline.
+        quadrants: number of haemorrhages in each of ``QUADRANTS``; None where nobody knows where these lie.
 
     Raises:
-        ValueError: if a name is not one of ``LESIONS``, or a present or disputed lesion was not annotated.
+        ValueError: if a name is not one of ``LESIONS``, a present or disputed lesion was not annotated, or
+            ``quadrants`` are not four counts.
 
     Example:
         >>> sorted(feasible_grades({"MA", "EX"}).grades), feasible_grades({"MA"}).rule
@@ -81,6 +90,8 @@ def feasible_grades(
         [0, 1, 2, 3, 4]
         >>> sorted(feasible_grades(set(), disputed={"EX"}).grades)
         [0, 2, 3, 4]
+        >>> feasible_grades({"HE"}, quadrants=(21, 21, 21, 20)).rule, feasible_grades({"HE"}, quadrants=[21] * 4).rule
+        ('R2', 'R3')
     """
     unknown = (set(present) | set(annotated) | set(disputed)) - set(LESIONS)
     if unknown:
@@ -90,11 +101,20 @@ def feasible_grades(
             raise ValueError(
                 f"lesions {sorted(set(lesions) - set(annotated))} are {what} but not among the annotated ones"
             )
+    if quadrants is not None and (len(quadrants) != len(QUADRANTS) or min(quadrants) < 0):
+        raise ValueError(f"expected the number of haemorrhages in {list(QUADRANTS)}, got {list(quadrants)}")
+    if _severe(present, quadrants):
+        return Feasible(frozenset({3, 4}), "R3")
     outlined = _by_outlines(present, annotated, in_doubt, name_atypical)
     doubts = chain.from_iterable(combinations(disputed, size) for size in range(len(disputed) + 1))
     allowed = [_by_outlines({*present, *some}, annotated, in_doubt, name_atypical).grades for some in doubts]
     grades = frozenset().union(*allowed)
     return outlined if grades == outlined.grades else Feasible(grades, "R6")
+
+
+def _severe(present: Collection[str], quadrants: Sequence[int] | None) -> bool:
+    """Tell whether the first clause of the 4-2-1 rule holds; a further lesion would change nothing about it."""
+    return "HE" in present and quadrants is not None and min(quadrants) > HAEMORRHAGES_MODERATE
 
 
 def _by_outlines(
@@ -110,10 +130,56 @@ def _by_outlines(
     return Feasible(frozenset({1}), "R1") if present else Feasible(frozenset({0}), "R0")
 
 
+def rules_grade(feasible: Collection[int]) -> int:
+    """Return the grade that the lesions alone give, the lowest that they allow: of {2, 3, 4}, never told apart, 2.
+
+    Example:
+        >>> rules_grade({2, 3, 4})
+        2
+    """
+    return min(feasible)
+
+
+def consistent_grade(probabilities: Sequence[float], feasible: Collection[int]) -> int:
+    """Return the most probable of the grades that the lesions allow: both tasks answer together.
+
+    ``argmax_{c in F} p_c``, the lowest of equals. So where no grade of F has any probability, it is that of
+    :func:`rules_grade`; where the most probable grade of all is in F, it is that one.
+
+    Args:
+        probabilities: of the five grades.
+        feasible: F, grades that the lesions allow.
+
+    Raises:
+        ValueError: if these are not five numbers of 0 or more, or F is empty or holds what is no grade.
+
+    Example:
+        >>> consistent_grade((0.5, 0.1, 0.1, 0.3, 0.0), {2, 3, 4})  # 0 is more probable, and ruled out
+        3
+        >>> consistent_grade((0.5, 0.5, 0.0, 0.0, 0.0), {2, 3, 4})
+        2
+    """
+    if len(probabilities) != len(GRADES) or not all(p >= 0 for p in probabilities):
+        raise ValueError(f"expected {len(GRADES)} probabilities, not negative, got {[float(p) for p in probabilities]}")
+    if not feasible or not set(feasible) <= set(GRADES):
+        raise ValueError(f"expected feasible grades out of {list(GRADES)}, one at least, got {sorted(feasible)}")
+    return max(sorted(feasible), key=lambda grade: probabilities[grade])
+
+
+def smallest_area_px(field_px: float, min_area_ppm: float) -> float:
+    """Return how many native pixels a component needs to count: ``max(1, min_area_ppm 1e-6 field_px)``.
+
+    Example:
+        >>> smallest_area_px(field_px=1e7, min_area_ppm=3.0), smallest_area_px(field_px=1e4, min_area_ppm=3.0)
+        (30.0, 1.0)
+    """
+    return max(1.0, min_area_ppm * field_px / 1e6)
+
+
 def lesions_large_enough(largest_px: Mapping[str, int], field_px: float, min_area_ppm: float) -> tuple[str, ...]:
     """Name the lesions whose largest component is large enough to count as present, in the order of ``LESIONS``.
 
-    A component counts from ``max(1, min_area_ppm 1e-6 field_px)`` pixels on: a share of the field of view means the
+    A component counts from :func:`smallest_area_px` on: a share of the field of view means the
     same at every resolution, and what has no pixel is never there.
 
     Args:
@@ -138,5 +204,5 @@ def lesions_large_enough(largest_px: Mapping[str, int], field_px: float, min_are
     wrong = {name: size for name, size in sizes.items() if not 0 <= size < math.inf}
     if wrong:
         raise ValueError(f"expected areas that are finite and not negative, got {wrong}")
-    needed_px = max(1.0, min_area_ppm * field_px / 1e6)
+    needed_px = smallest_area_px(field_px, min_area_ppm)
     return tuple(lesion for lesion in LESIONS if largest_px.get(lesion, 0) >= needed_px)

@@ -15,11 +15,19 @@ from typing import Any
 from bundle.files import write_text_whole
 from bundle.labels import GRADES, LESIONS
 
-SCHEMA = 3
+SCHEMA = 4
 SPLITS = ("train", "test")
 HEXADECIMAL = re.compile("[0-9a-f]{64}")
 PIXELS_MAX = 178_956_970
 """Of a photograph, as Pillow refuses: a manifest that declares more is not believed, for maps are made of this size."""
+
+Point = tuple[float, float]
+"""Column and row in pixels, from the middle of the upper left pixel; a fraction where a copy is of another size."""
+
+LANDMARKS = ("fovea_px", "disc_px")
+
+SHAPE_TOLERANCE = 0.01
+"""How much width over height may differ between copies of one shape: sizes are rounded to whole pixels."""
 
 UNSAFE_PART = re.compile(r"\.{0,2}|[A-Za-z]:.*")
 """A part of a path that leads elsewhere than down, here or on another system."""
@@ -46,6 +54,8 @@ class Photograph:
         areas_px: number of native pixels of each mask.
         disputed: annotated lesions without a mask that some expert marked, but too few for an outline.
         optic_disc: mask path of the optic disc, or None.
+        fovea_px: where the middle of the fovea was marked, in native pixels of this file, or None.
+        disc_px: the same of the optic disc.
         drawn_from: files that the masks were drawn from, where the data set has them in another form.
         group: photographs of one group are copies of one photograph.
         fold: cross-validation fold of a training photograph; None in the test split and where left out.
@@ -75,6 +85,8 @@ class Photograph:
     areas_px: Mapping[str, int] = field(default_factory=dict)
     disputed: tuple[str, ...] = ()
     optic_disc: str | None = None
+    fovea_px: Point | None = None
+    disc_px: Point | None = None
     drawn_from: tuple[str, ...] = ()
     group: str
     fold: int | None = None
@@ -126,6 +138,8 @@ def _check(row: Photograph) -> None:
     for name in ("sha256", "perceptual_hash"):
         if not HEXADECIMAL.fullmatch(getattr(row, name)):
             raise ValueError(f"{where}: expected {name} as 64 hexadecimal digits, got {getattr(row, name)!r}")
+    for name in LANDMARKS:
+        _check_point(name, getattr(row, name), (row.width_px, row.height_px), where)
     for path in row.files().values():
         if not _leads_down(path):
             raise ValueError(f"{where}: expected a path below the data set's root, got {path!r}")
@@ -144,6 +158,40 @@ def _check_types(row: Photograph, where: str) -> None:
             f"{where}: expected sizes, areas and folds as whole numbers, names and paths as text, without NUL; "
             f"{wrong} are not"
         )
+
+
+def _check_point(name: str, point: Point | None, size_px: tuple[int, int], where: str) -> None:
+    if point is None:
+        return
+    two = isinstance(point, tuple) and len(point) == len(size_px)
+    places = zip(point, size_px, strict=True) if two else ()
+    if not two or not all(type(at) in (int, float) and -0.5 <= at < size - 0.5 for at, size in places):
+        raise ValueError(
+            f"{where}: expected {name} as column and row, two numbers inside {size_px[0]}x{size_px[1]} px, got {point}"
+        )
+
+
+def same_shape(size_px: tuple[int, int], other_px: tuple[int, int]) -> bool:
+    """Tell whether one picture may be the other, resized: width over height differs by a hundredth at most.
+
+    Example:
+        >>> same_shape((4288, 2848), (1072, 712)), same_shape((4288, 2848), (2848, 2848))
+        (True, False)
+    """
+    return abs(size_px[0] * other_px[1] / (size_px[1] * other_px[0]) - 1) <= SHAPE_TOLERANCE
+
+
+def resized(point: Point, size_px: tuple[int, int], new_px: tuple[int, int]) -> Point:
+    """Carry a point over to the same picture of another size: pixel edges meet, so ``(x + 1/2) s - 1/2``.
+
+    Example:
+        >>> resized((1501.5, 2001.5), size_px=(4288, 2848), new_px=(1072, 712))
+        (375.0, 500.0)
+        >>> resized((2858, 1805), size_px=(4288, 2848), new_px=(4288, 2848))
+        (2858.0, 1805.0)
+    """
+    x_px, y_px = ((at + 0.5) * new / old - 0.5 for at, old, new in zip(point, size_px, new_px, strict=True))
+    return x_px, y_px
 
 
 def _leads_down(path: str) -> bool:
@@ -221,6 +269,29 @@ class Manifest:
     def files(self, row: Photograph) -> dict[str, Path]:
         """Return the absolute paths of a row's files by role."""
         return {role: self.path(path) for role, path in row.files().items()}
+
+    def landmark(self, row: Photograph, name: str) -> Point | None:
+        """Return where ``fovea_px`` or ``disc_px`` lies on a photograph, in its own pixels; None where nobody knows.
+
+        Its own mark goes before that of a copy. Copies of another shape are passed over: they are cropped, and nobody
+        knows where.
+
+        Example:
+            >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "group": "1"}
+            >>> large = Photograph(id="1", image="clinic/1.jpg", width_px=60, height_px=40, **known)
+            >>> known |= {"width_px": 30, "height_px": 20, "fovea_px": (14.5, 9.5)}
+            >>> small = Photograph(id="2", image="clinic/2.jpg", **known)
+            >>> roots = {"clinic": Path("/data")}
+            >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=(large, small))
+            >>> manifest.landmark(large, "fovea_px"), manifest.landmark(large, "disc_px")
+            ((29.5, 19.5), None)
+        """
+        size_px = row.width_px, row.height_px
+        for one in (row, *(copy for copy in self.photographs if copy.group == row.group)):
+            point, marked_px = getattr(one, name), (one.width_px, one.height_px)
+            if point is not None and same_shape(size_px, marked_px):
+                return resized(point, marked_px, size_px)
+        return None
 
     def known_grades(self) -> dict[str, int]:
         """Map each group to its grade, wherever the data set grades a copy and all copies agree."""
@@ -328,7 +399,8 @@ def _root(folder: Path, root: str) -> Path:
 
 def _row(entry: dict[str, Any]) -> Photograph:
     listed = {name: tuple(entry.get(name, ())) for name in ("annotated", "disputed", "drawn_from")}
-    return Photograph(**{**entry, **listed})
+    points = {name: tuple(entry[name]) for name in LANDMARKS if entry.get(name) is not None}
+    return Photograph(**{**entry, **listed, **points})
 
 
 def save_manifest(manifest: Manifest, path: str | os.PathLike) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from bundle.labels import GRADES, LESION_NAMES, LESIONS, Feasible
+from bundle.labels import GRADES, HAEMORRHAGES_MODERATE, LESION_NAMES, LESIONS, QUADRANTS, Feasible, consistent_grade
 from scipy.stats import binomtest
 from skimage.measure import label
 from skimage.morphology import isotropic_dilation
@@ -445,7 +445,7 @@ def decide(
     allowed = np.isin(GRADES, list(feasible.grades))
     supported = np.isin(GRADES, [e.grade for e in evidence if e.supported]) & allowed
     proposed, mass = int(p.argmax()), min(1.0, float(p[allowed].sum()))  # rounding may exceed 1
-    likeliest = int(np.where(allowed, p, -1).argmax())
+    likeliest = consistent_grade(p.tolist(), feasible.grades)
     decided = int(np.where(supported, p, -1).argmax()) if supported.any() else likeliest
     confidence = _share(p[allowed].max(), mass)
     certain = len(feasible.grades) == 1
@@ -493,6 +493,7 @@ def _reason(
 _REMARKS = {
     "R2'": ", so few and small that they may be microaneurysms",
     "R2''": " without any red lesion, which is atypical of diabetes",
+    "R3": f", more than {HAEMORRHAGES_MODERATE} haemorrhages in each quadrant",
     "R4": ", though not every lesion was looked for",
     "R6": ", though some expert marked what too few others did",
 }
@@ -538,12 +539,14 @@ def audit_row(
     graders_GC: np.ndarray,
     winner: int | None,
     largest_px: Mapping[str, int],
+    quadrants: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Lay out one decision with every number that it rests on, flat, for JSON or a spreadsheet.
 
     Columns of one grade end in ``_<grade>``, those of one grader begin with ``grader<index>_``; None is undefined.
-    ``largest_px_<lesion>`` is the largest component of a lesion, in native pixels. ``taught`` is the likeliest grade of
-    the soft label, None where nothing is taught.
+    ``largest_px_<lesion>`` is the largest component of a lesion, in native pixels.
+    ``haemorrhages_<quadrant>`` are counted where the quadrants are known. ``taught`` is the likeliest grade of the soft
+    label, None where nothing is taught.
 
     Example:
         >>> from bundle.labels import feasible_grades
@@ -560,6 +563,7 @@ def audit_row(
     del row["soft_label"]
     row |= {f"present_{lesion}": lesion in present for lesion in LESIONS}
     row |= {f"largest_px_{lesion}": largest_px.get(lesion, 0) for lesion in LESIONS}
+    row |= {f"haemorrhages_{name}": quadrants and quadrants[place] for place, name in enumerate(QUADRANTS)}
     row |= {f"feasible_{grade}": grade in feasible.grades for grade in GRADES}
     row |= _by_grade("probability", probabilities) | _by_grade("soft_label", decision.soft_label)
     for index, probabilities_C in enumerate(graders_GC):

@@ -29,6 +29,14 @@ LESION_FOLDERS = {
     "OD": "5. Optic Disc",
 }
 SPLIT_FOLDERS = {"train": "a. Training Set", "test": "b. Testing Set"}
+FOVEA_TABLES = {
+    "train": "2. Fovea Center Location/IDRiD_Fovea_Center_Training Set_Markups.csv",
+    "test": "2. Fovea Center Location/IDRiD_Fovea_Center_Testing Set_Markups.csv",
+}
+DISC_TABLES = {
+    "train": "1. Optic Disc Center Location/a. IDRiD_OD_Center_Training Set_Markups.csv",
+    "test": "1. Optic Disc Center Location/b. IDRiD_OD_Center_Testing Set_Markups.csv",
+}
 TABLES = {
     "train": "a. IDRiD_Disease Grading_Training Labels.csv",
     "test": "b. IDRiD_Disease Grading_Testing Labels.csv",
@@ -96,6 +104,13 @@ class TinyIdrid:
             *(f"{n} ,{g},0,,," for n, g in grades.items()),
         ]
         self.write_table(split, "\r\n".join([*lines, ",,,,,"]) + "\r\n")
+
+    def mark(self, name: str, points: dict[str, tuple[int, int]]) -> None:
+        """Write a table of part C, with the quirks of the published ones; places count the pixels of 4288x2848."""
+        path = self.root / "C. Localization" / "2. Groundtruths" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = ["Image No,X- Coordinate,Y - Coordinate,,,", *(f"{n},{x},{y},,," for n, (x, y) in points.items())]
+        path.write_bytes(("\r\n".join([*lines, ",,,,,", ",,,,,"]) + "\r\n").encode())
 
     def write_table(self, split: str, text: str) -> None:
         self.table(split).parent.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,11 @@ import numpy as np
 from bundle.datasets.audit import perceptual_hash
 from bundle.datasets.deal import deal
 from bundle.datasets.listing import names
-from bundle.datasets.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, RawPhotograph
+from bundle.datasets.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, Landmark, RawPhotograph
 from bundle.files import content_sha256, written_whole
 from bundle.images import brightest, decode, mask_levels
 from bundle.labels import LESIONS
-from bundle.manifest import Manifest, Photograph, resolve
+from bundle.manifest import Manifest, Photograph, Point, resized, resolve, same_shape
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -71,7 +71,7 @@ def build_manifest(
     photographs, broken = _inspect_all(
         sorted(rows, key=lambda row: row.id), inspect, roots[name] if allow_missing else None
     )
-    notes = (*notes, *_dispute_notes(photographs), *broken)
+    notes = (*notes, *_dispute_notes(photographs), *_landmark_notes(rows, photographs), *broken)
     return deal(name, roots, photographs, folds, seed, notes, keep_leaks)
 
 
@@ -79,6 +79,14 @@ def _dispute_notes(photographs: Sequence[Photograph]) -> list[str]:
     found = [f"{row.id} {'+'.join(row.disputed)}" for row in photographs if row.disputed]
     what = "disputed, marked by some without a pixel that counts"
     return [f"{OUTLINES_NOTE}{what}: {len(found)} ({names(found, 20)})"] if found else []
+
+
+def _landmark_notes(rows: Sequence[RawPhotograph], photographs: Sequence[Photograph]) -> list[str]:
+    placed = {row.id.partition("/")[2] for row in photographs if row.fovea_px or row.disc_px}
+    opened = {row.id.partition("/")[2] for row in photographs}
+    lost = [row.id for row in rows if (row.fovea or row.disc) and row.id in opened - placed]
+    what = "fovea and disc not placed, for they were marked on a picture of another shape"
+    return [f"{what}: {len(lost)} ({names(lost)})"] if lost else []
 
 
 def _inspect_all(
@@ -135,6 +143,8 @@ class _Inspector:
             areas_px={lesion: areas_px[lesion] for lesion in masks},
             disputed=drawn.disputed,
             optic_disc=self._mounted(files[OPTIC_DISC]) if areas_px.get(OPTIC_DISC) else None,
+            fovea_px=_placed(row.fovea, (width_px, height_px)),
+            disc_px=_placed(row.disc, (width_px, height_px)),
             drawn_from=tuple(self._mounted(path) for path in row.drawn_from),
             group=name,
         )
@@ -152,6 +162,13 @@ class _Inspector:
             if path.is_relative_to(root):
                 return f"{name}/{path.relative_to(root).as_posix()}"
         raise ValueError(f"expected a file below {' or '.join(map(str, self.roots.values()))}, got {path}")
+
+
+def _placed(landmark: Landmark | None, size_px: tuple[int, int]) -> Point | None:
+    """Bring a landmark to the pixels of the file; None on one of another shape, where nobody knows what was cut off."""
+    if landmark is None or not same_shape(size_px, landmark.size_px):
+        return None
+    return resized((landmark.x_px, landmark.y_px), landmark.size_px, size_px)
 
 
 def _write_mask(stem: Path, mask: NDArray[np.bool_]) -> Path:

@@ -1,6 +1,7 @@
-"""Read grades, and splits where there are some, from a CSV file as spreadsheets write them."""
+"""Read grades, splits and places, where there are some, from a CSV file as spreadsheets write them."""
 
 import csv
+import math
 from pathlib import Path
 
 from bundle.labels import GRADES
@@ -55,6 +56,41 @@ def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, s
     """
     cells = _read_column(table, name_column, split_column)
     return {name: _split(text, name, table) for name, text in cells.items()}
+
+
+def read_points(table: Path, name_column: str, x_column: str, y_column: str) -> dict[str, tuple[float, float]]:
+    """Map photographs to a place on them, column and row.
+
+    Args:
+        table: as :func:`read_grades`.
+        name_column: as :func:`read_grades`.
+        x_column: of the columns, counted to the right.
+        y_column: of the rows, counted downwards.
+
+    Raises:
+        ValueError: as :func:`read_grades`, or if a cell is no number, finite and not negative.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.files import write_csv_whole
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = Path(folder, "fovea.csv")
+        ...     write_csv_whole(table, [{"photo": "a", "x": 1494, "y": " 1970 "}])
+        ...     read_points(table, name_column="photo", x_column="x", y_column="y")
+        {'a': (1494.0, 1970.0)}
+    """
+    columns, rows = (_read_column(table, name_column, column) for column in (x_column, y_column))
+    return {name: (_place(columns[name], name, table), _place(rows[name], name, table)) for name in columns}
+
+
+def _place(text: str, name: str, table: Path) -> float:
+    try:
+        place = float(text)
+    except ValueError:
+        place = math.nan
+    if not 0 <= place < math.inf:
+        raise ValueError(f"{table}: expected a place in pixels for {name}, got {text!r}")
+    return place
 
 
 def _read_column(table: Path, name_column: str, column: str) -> dict[str, str]:

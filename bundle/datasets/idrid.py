@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from bundle.datasets.grade_table import read_grades
+from bundle.datasets.grade_table import read_grades, read_points
 from bundle.datasets.listing import Gaps, files, names
-from bundle.datasets.raw import RawPhotograph, Reading
+from bundle.datasets.raw import Landmark, RawPhotograph, Reading
 from bundle.labels import LESIONS
 
-SEGMENTATION, GRADING = "A. Segmentation", "B. Disease Grading"
+SEGMENTATION, GRADING, LOCALISATION = "A. Segmentation", "B. Disease Grading", "C. Localization"
 IMAGES, OUTLINES, GRADES_FOLDER = "1. Original Images", "2. All Segmentation Groundtruths", "2. Groundtruths"
 SPLIT_FOLDERS = {"train": "a. Training Set", "test": "b. Testing Set"}
 OUTLINE_FOLDERS = {
@@ -21,13 +22,26 @@ GRADE_TABLES = {
     "test": "b. IDRiD_Disease Grading_Testing Labels.csv",
 }
 NAME_COLUMN, GRADE_COLUMN = "Image name", "Retinopathy grade"
+FOVEA_TABLES = {
+    "train": "2. Fovea Center Location/IDRiD_Fovea_Center_Training Set_Markups.csv",
+    "test": "2. Fovea Center Location/IDRiD_Fovea_Center_Testing Set_Markups.csv",
+}
+DISC_TABLES = {
+    "train": "1. Optic Disc Center Location/a. IDRiD_OD_Center_Training Set_Markups.csv",
+    "test": "1. Optic Disc Center Location/b. IDRiD_OD_Center_Testing Set_Markups.csv",
+}
+LANDMARK_COLUMNS = ("Image No", "X- Coordinate", "Y - Coordinate")
+PUBLISHED_SIZE_PX = (4288, 2848)
+"""Of every photograph of IDRiD; the tables of part C count these pixels, whatever size a copy has."""
 
 
 def read_idrid(root: str | os.PathLike, *, allow_missing: bool = False) -> Reading:
-    """Read the segmentation and grading parts, of which one may be absent.
+    """Read the segmentation and grading parts, of which one may be absent, and where fovea and disc are in the latter.
 
     Where the folder of a lesion exists, a photograph without a file in it does not have that lesion; where the folder
-    is absent, nobody looked. Images are not opened here.
+    is absent, nobody looked. The photographs of ``C. Localization`` are those of the grading part, under the same
+    numbers, so that only its tables are read; without them, and without a row in them, a place is unknown. Images are
+    not opened here.
 
     Args:
         root: folder that holds ``A. Segmentation`` and/or ``B. Disease Grading``.
@@ -44,7 +58,8 @@ def read_idrid(root: str | os.PathLike, *, allow_missing: bool = False) -> Readi
         raise ValueError(f"expected the folder of IDRiD, found none at {root}")
     photographs: list[RawPhotograph] = []
     gaps = Gaps("IDRiD", root)
-    for part, read in ((SEGMENTATION, _read_segmentation), (GRADING, _read_grading)):
+    graded = partial(_read_grading, places=_find(root, LOCALISATION))
+    for part, read in ((SEGMENTATION, _read_segmentation), (GRADING, graded)):
         if folder := _find(root, part):
             for split in SPLIT_FOLDERS:
                 photographs += read(folder, split, gaps)
@@ -90,11 +105,26 @@ def _read_segmentation(folder: Path, split: str, gaps: Gaps) -> Iterator[RawPhot
         )
 
 
-def _read_grading(folder: Path, split: str, gaps: Gaps) -> Iterator[RawPhotograph]:
+def _read_landmarks(folder: Path | None, name: str) -> dict[str, Landmark]:
+    """Map photographs of the grading part to their landmark."""
+    table = folder / GRADES_FOLDER / name if folder else None
+    points = read_points(table, *LANDMARK_COLUMNS) if table and table.is_file() else {}
+    return {stem: Landmark(*point, PUBLISHED_SIZE_PX) for stem, point in points.items()}
+
+
+def _read_grading(folder: Path, split: str, gaps: Gaps, places: Path | None) -> Iterator[RawPhotograph]:
     images = files(folder / IMAGES / SPLIT_FOLDERS[split], ".jpg")
     table = folder / GRADES_FOLDER / GRADE_TABLES[split]
     grades = read_grades(table, NAME_COLUMN, GRADE_COLUMN) if table.is_file() else {}
     gaps.add(f"rows of '{table.name}' without an image", grades.keys() - images.keys())
     gaps.add(f"grading {split} images without a row in '{table.name}'", images.keys() - grades.keys())
+    foveas, discs = (_read_landmarks(places, tables[split]) for tables in (FOVEA_TABLES, DISC_TABLES))
     for stem in sorted(images.keys() & grades.keys()):
-        yield RawPhotograph(id=f"grading/{split}/{stem}", image=images[stem], split=split, grade=grades[stem])
+        yield RawPhotograph(
+            id=f"grading/{split}/{stem}",
+            image=images[stem],
+            split=split,
+            grade=grades[stem],
+            fovea=foveas.get(stem),
+            disc=discs.get(stem),
+        )

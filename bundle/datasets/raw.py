@@ -28,6 +28,14 @@ Draw = Callable[[int, int], Drawn]
 """Width and height in pixels to what is drawn at this size."""
 
 
+class Landmark(NamedTuple):
+    """A place as a table gives it: column and row, on the picture of the size on which it was marked."""
+
+    x_px: float
+    y_px: float
+    size_px: tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawPhotograph:
     """One image file as the tables and folders of its data set describe it.
@@ -40,6 +48,8 @@ class RawPhotograph:
         annotated: lesions that the annotators looked for.
         masks: lesion to mask path; an annotated lesion without a path is absent.
         optic_disc: mask path of the optic disc, or None.
+        fovea: where the middle of the fovea was marked, or None.
+        disc: the same of the optic disc.
         draw: draws the masks where the data set has no file of two values for each; it may raise ValueError.
         drawn_from: the files that ``draw`` reads.
     """
@@ -51,6 +61,8 @@ class RawPhotograph:
     annotated: tuple[str, ...] = ()
     masks: Mapping[str, Path] = field(default_factory=dict)
     optic_disc: Path | None = None
+    fovea: Landmark | None = None
+    disc: Landmark | None = None
     draw: Draw | None = None
     drawn_from: tuple[Path, ...] = ()
 

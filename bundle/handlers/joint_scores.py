@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from bundle.datasets.items import UNKNOWN_GRADE
 from bundle.handlers.scores import Scorer
@@ -48,7 +49,7 @@ class ScoreJoint(Scorer):
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
-        self.predicted: list[int] = []
+        self.probabilities: list[np.ndarray] = []
         self.feasible: list[Feasible] = []
         self.grades: list[int] = []
 
@@ -57,18 +58,20 @@ class ScoreJoint(Scorer):
         batch, output = engine.state.batch, engine.state.output
         for index, (name, grade) in enumerate(zip(batch["id"], batch["grade"].tolist(), strict=True)):
             if name in self.ids and grade != UNKNOWN_GRADE:
-                self.predicted.append(int(output["grade"][index].argmax()))
+                self.probabilities.append(output["grade"][index].float().cpu().numpy())
                 self.feasible.append(self._allowed(output["lesions"][index], batch, index))
                 self.grades.append(grade)
 
     def compute(self, engine: Engine) -> None:
         """Put the scores into ``engine.state.metrics``."""
         if self.grades:
-            engine.state.metrics.update(joint_scores(self.predicted, self.feasible, self.grades))
+            engine.state.metrics.update(joint_scores(np.array(self.probabilities), self.feasible, self.grades))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the images of the last evaluation."""
-        return joint_intervals(self.predicted, self.feasible, self.grades) if self.grades else {}
+        if not self.grades:
+            return {}
+        return joint_intervals(np.array(self.probabilities), self.feasible, self.grades)
 
     def _allowed(self, lesions: torch.Tensor, batch: Mapping[str, Any], index: int) -> Feasible:
         scores = lesion_decision(lesions.cpu(), self.thresholds)

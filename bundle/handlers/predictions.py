@@ -11,7 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from bundle.label_maps import check_thresholds, lesion_decision
-from bundle.labels import GRADES, LESION_COUNT, LESIONS, feasible_grades, lesions_large_enough
+from bundle.labels import (
+    GRADES,
+    LESION_COUNT,
+    LESIONS,
+    consistent_grade,
+    feasible_grades,
+    lesions_large_enough,
+    rules_grade,
+)
 from bundle.transforms import Crop, largest_px, lesion_areas_px, native_labels, to_native
 from ignite.engine import Engine, Events
 
@@ -53,6 +61,11 @@ class Prediction:
     def grade(self) -> int:
         """The most probable grade."""
         return int(np.argmax(self.probabilities))
+
+    @property
+    def consistent_grade(self) -> int:
+        """The most probable grade that the predicted lesions allow."""
+        return consistent_grade(self.probabilities, self.feasible)
 
     @property
     def contradiction(self) -> bool:
@@ -204,8 +217,8 @@ def prediction_row(prediction: Prediction) -> Row:
         ...     areas_px=none | {"EX": 2}, feasible=frozenset({2, 3, 4}),
         ... )
         >>> row = prediction_row(prediction)
-        >>> row["grade"], row["feasible"], row["contradiction"], row["EX_area_percent"]
-        (0, '2 3 4', True, 1.0)
+        >>> row["grade"], row["feasible"], row["contradiction"], row["consistent_grade"], row["EX_area_percent"]
+        (0, '2 3 4', True, 2, 1.0)
     """
     row: Row = {
         "file": prediction.name,
@@ -214,6 +227,8 @@ def prediction_row(prediction: Prediction) -> Row:
         "abstained": prediction.abstained,
         "contradiction": prediction.contradiction,
         "feasible": " ".join(str(grade) for grade in sorted(prediction.feasible)),
+        "consistent_grade": prediction.consistent_grade,
+        "rules_grade": rules_grade(prediction.feasible),
         "field_px": prediction.field_px,
     }
     row |= {f"probability_{grade}": p for grade, p in enumerate(prediction.probabilities)}
@@ -225,7 +240,8 @@ def prediction_row(prediction: Prediction) -> Row:
 
 
 COLUMNS = (
-    "file", "grade", "confidence", "abstained", "contradiction", "feasible", "field_px",
+    "file", "grade", "confidence", "abstained", "contradiction", "feasible", "consistent_grade", "rules_grade",
+    "field_px",
     *(f"probability_{grade}" for grade in GRADES),
     *(f"{lesion}_{what}" for lesion in LESIONS for what in ("count", "area_px", "area_percent")),
     "error",

@@ -11,8 +11,8 @@ import numpy as np
 from bundle.attribution import NonFiniteLogits
 from bundle.files import write_csv_whole, write_json_whole
 from bundle.hand_over import save_pseudo_labels
-from bundle.labels import feasible_grades, lesions_large_enough
-from bundle.manifest import Manifest, Photograph
+from bundle.labels import feasible_grades, lesions_large_enough, smallest_area_px
+from bundle.manifest import Manifest, Photograph, Point
 from bundle.pseudo_labels import (
     Thresholds,
     audit_row,
@@ -23,7 +23,7 @@ from bundle.pseudo_labels import (
     haemorrhages_in_doubt,
     summarise,
 )
-from bundle.transforms import field_mask, largest_component_px, load_runs
+from bundle.transforms import centre_of, components_by_quadrant, field_mask, largest_component_px, load_runs
 from ignite.engine import Engine, Events
 
 Picture = Callable[[Path, np.ndarray, np.ndarray, np.ndarray, Mapping[str, Any]], None]
@@ -124,20 +124,21 @@ class PseudoLabelHandler:
         heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]
         heard = grids if winner is None else [grids[winner]]
         lesions_HW, photograph = arrays["lesions"][0], self.photographs[name]
-        largest_px = largest_components_px(self.manifest, photograph)
-        present = lesions_large_enough(largest_px, float(arrays["field_px"]), self.min_area_ppm)
+        largest_px, field_px = largest_components_px(self.manifest, photograph), float(arrays["field_px"])
+        present = lesions_large_enough(largest_px, field_px, self.min_area_ppm)
+        quadrants = haemorrhages_by_quadrant(self.manifest, photograph, smallest_area_px(field_px, self.min_area_ppm))
         field = field_mask(arrays["image"].max(axis=0))
         in_doubt = haemorrhages_in_doubt(lesions_HW, field, self.thresholds)
         feasible = feasible_grades(
             present, photograph.annotated, in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical,
-            disputed=photograph.disputed,
+            disputed=photograph.disputed, quadrants=quadrants,
         )  # fmt: skip
         disc = arrays["optic_disc"][0] > 0 if photograph.optic_disc is not None else None
         found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds, grids=heard)
         decision = decide(probabilities, feasible, found, self.thresholds, present=present)
         row = audit_row(
             name, decision, found, feasible=feasible, present=present, probabilities=probabilities,
-            graders_GC=graders_GC, winner=winner, largest_px=largest_px,
+            graders_GC=graders_GC, winner=winner, largest_px=largest_px, quadrants=quadrants,
         )  # fmt: skip
         self.rows.append(row)
         if self.picture is not None:
@@ -174,6 +175,30 @@ def largest_components_px(manifest: Manifest, photograph: Photograph) -> dict[st
         lesion: largest_component_px(load_runs(manifest.path(mask), *size_px))
         for lesion, mask in photograph.masks.items()
     }
+
+
+def haemorrhages_by_quadrant(manifest: Manifest, photograph: Photograph, min_area_px: float) -> list[int] | None:
+    """Count the outlined haemorrhages in each quadrant (:func:`bundle.transforms.components_by_quadrant`).
+
+    The quadrants are those about the fovea, in the middle of a photograph of the macula; those about the disc, at its
+    edge, where nobody marked the fovea. None where neither is known, or no haemorrhage is outlined.
+
+    Raises:
+        ValueError: as :func:`bundle.transforms.load_runs`.
+    """
+    about_px = centre_of_quadrants(manifest, photograph) if "HE" in photograph.masks else None
+    if about_px is None:
+        return None
+    runs = load_runs(manifest.path(photograph.masks["HE"]), photograph.width_px, photograph.height_px)
+    return components_by_quadrant(runs, about_px, min_area_px)
+
+
+def centre_of_quadrants(manifest: Manifest, photograph: Photograph) -> Point | None:
+    """Return the fovea, or else the middle of the outlined disc, or else where the disc was marked, or None."""
+    fovea_px = manifest.landmark(photograph, "fovea_px")
+    if fovea_px is not None or photograph.optic_disc is None:
+        return fovea_px or manifest.landmark(photograph, "disc_px")
+    return centre_of(load_runs(manifest.path(photograph.optic_disc), photograph.width_px, photograph.height_px))
 
 
 def _panel(name: str) -> str:

@@ -3,100 +3,117 @@
 # flake8: noqa: N803
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from bundle.labels import GRADES, Feasible
+from bundle.labels import GRADES, Feasible, consistent_grade, rules_grade
 from bundle.metrics.bootstrap import percentile_interval
 from bundle.metrics.grading import quadratic_kappa
 
+ANSWERS = ("head", "consistent", "rules")
+"""The grade head alone; the head among the grades that the predicted lesions allow; the predicted lesions alone."""
 
-def rules_grade(feasible: Feasible) -> int:
-    """Return the grade that the lesions alone give: {0} is 0, {1} is 1, and {2, 3, 4}, never told apart, is 2.
 
-    Example:
-        >>> rules_grade(Feasible(frozenset({2, 3, 4}), "R2"))
-        2
-    """
-    return min(feasible.grades)
+class _Columns(NamedTuple):
+    """Of each photograph: whether each grade is allowed, ``(N, 5)``; the grade of each answer, and the true one."""
+
+    allowed: np.ndarray
+    head: np.ndarray
+    consistent: np.ndarray
+    rules: np.ndarray
+    truth: np.ndarray
 
 
 def joint_scores(
-    predicted_N: Sequence[int], feasible_N: Sequence[Feasible], grades_N: Sequence[int]
+    probabilities_NC: np.ndarray, feasible_N: Sequence[Feasible], grades_N: Sequence[int]
 ) -> dict[str, float]:
-    """Score predicted grades against the grades that the predicted lesions allow, and these against the true grades.
+    """Score predicted grades against the grades that the predicted lesions allow, and both tasks against the truth.
 
-    ``joint/contradictions = mean_n 1[predicted_n not in F_n]``. ``joint/contradictions_dealt`` is what the same grades
-    have on average when they are dealt out to the photographs at random. ``joint/rules_accuracy`` and
-    ``joint/rules_quadratic_kappa`` are of :func:`rules_grade`, beside the most frequent grade for all.
+    ``joint/contradictions = mean_n 1[argmax_c p_nc not in F_n]``. ``joint/contradictions_dealt`` is what the same
+    grades have on average when they are dealt out to the photographs at random.
+
+    Three answers are held against the true grades, on the same photographs and beside the most frequent grade for all:
+    ``joint/head_*`` the most probable grade, ``joint/consistent_*`` the most probable that the lesions allow
+    (:func:`consistent_grade`), ``joint/rules_*`` what the lesions alone say (:func:`rules_grade`); each has an
+    ``accuracy`` and a ``quadratic_kappa``. ``joint/consistent_gain_*`` is consistent minus head.
 
     Args:
-        predicted_N: the most probable grade of each photograph.
-        feasible_N: what its predicted lesions allow.
+        probabilities_NC: of the grades, ``(N, 5)``.
+        feasible_N: what the predicted lesions of each photograph allow.
         grades_N: its true grade.
 
     Raises:
-        ValueError: if the lengths differ or are 0, or a grade is not in 0-4.
+        ValueError: if the lengths differ or are 0, probabilities are not five a photograph and 0 or more, or a grade is
+            not in 0-4.
 
     Example:
-        >>> found = joint_scores([0, 2], [Feasible(frozenset({0}), "R0"), Feasible(frozenset({1}), "R1")], [0, 2])
+        >>> feasible = [Feasible(frozenset({0}), "R0"), Feasible(frozenset({1}), "R1")]
+        >>> found = joint_scores(np.eye(5)[[0, 2]], feasible, [0, 1])
         >>> found["joint/contradictions"], found["joint/contradictions_dealt"], found["joint/rules_accuracy"]
-        (0.5, 0.75, 0.5)
+        (0.5, 0.75, 1.0)
+        >>> found["joint/head_accuracy"], found["joint/consistent_accuracy"], found["joint/consistent_gain_accuracy"]
+        (0.5, 1.0, 0.5)
     """
-    predicted, allowed, by_rules, truth = _checked(predicted_N, feasible_N, grades_N)
-    trivial = {
-        "joint/contradictions_dealt": 1
-        - np.bincount(predicted, minlength=len(GRADES)) @ allowed.mean(axis=0) / len(truth),
-        "joint/rules_accuracy_majority": np.bincount(truth).max() / len(truth),
-        "joint/rules_quadratic_kappa_majority": 0.0,
-    }
-    return {key: float(value) for key, value in (_scores(predicted, allowed, by_rules, truth) | trivial).items()}
+    columns = _checked(probabilities_NC, feasible_N, grades_N)
+    count = len(columns.truth)
+    shares = np.bincount(columns.head, minlength=len(GRADES)) / count
+    trivial = {"joint/contradictions_dealt": 1 - shares @ columns.allowed.mean(axis=0)}
+    for answer in ANSWERS:
+        trivial[f"joint/{answer}_accuracy_majority"] = np.bincount(columns.truth).max() / count
+        trivial[f"joint/{answer}_quadratic_kappa_majority"] = 0.0
+    return {key: float(value) for key, value in (_scores(columns) | trivial).items()}
 
 
 def joint_intervals(
-    predicted_N: Sequence[int],
+    probabilities_NC: np.ndarray,
     feasible_N: Sequence[Feasible],
     grades_N: Sequence[int],
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, tuple[float, float]]:
-    """Return 95 % percentile intervals of the scores, by the bootstrap over photographs.
+    """Return 95 % percentile intervals of the scores, by the bootstrap over photographs; answers share each resample.
 
     Raises:
         ValueError: as ``joint_scores``.
 
     Example:
-        >>> found = joint_intervals([0, 2], [Feasible(frozenset({0}), "R0")] * 2, [0, 0], resamples=20)
+        >>> found = joint_intervals(np.eye(5)[[0, 2]], [Feasible(frozenset({0}), "R0")] * 2, [0, 0], resamples=20)
         >>> found["joint/rules_accuracy"]
         (1.0, 1.0)
     """
-    columns = _checked(predicted_N, feasible_N, grades_N)
-    count = len(columns[0])
+    columns = _checked(probabilities_NC, feasible_N, grades_N)
+    count = len(columns.truth)
     draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    samples = [_scores(*(column[draw] for column in columns)) for draw in draws]
+    samples = [_scores(_Columns(*(column[draw] for column in columns))) for draw in draws]
     return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
 
 
-def _scores(predicted: np.ndarray, allowed: np.ndarray, by_rules: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    return {
-        "joint/contradictions": 1 - allowed[np.arange(len(predicted)), predicted].mean(),
-        "joint/rules_accuracy": np.mean(by_rules == truth),
-        "joint/rules_quadratic_kappa": quadratic_kappa(truth, by_rules),
-    }
+def _scores(columns: _Columns) -> dict[str, float]:
+    allowed, truth = columns.allowed, columns.truth
+    scores = {"joint/contradictions": 1 - allowed[np.arange(len(truth)), columns.head].mean()}
+    for answer in ANSWERS:
+        found = getattr(columns, answer)
+        scores[f"joint/{answer}_accuracy"] = np.mean(found == truth)
+        scores[f"joint/{answer}_quadratic_kappa"] = quadratic_kappa(truth, found)
+    for score in ("accuracy", "quadratic_kappa"):
+        scores[f"joint/consistent_gain_{score}"] = scores[f"joint/consistent_{score}"] - scores[f"joint/head_{score}"]
+    return scores
 
 
-def _checked(
-    predicted_N: Sequence[int], feasible_N: Sequence[Feasible], grades_N: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return predicted grades ``(N,)``, whether each grade is allowed ``(N, 5)``, rules' and true grades ``(N,)``."""
-    lengths = {len(predicted_N), len(feasible_N), len(grades_N)}
+def _checked(probabilities_NC: np.ndarray, feasible_N: Sequence[Feasible], grades_N: Sequence[int]) -> _Columns:
+    lengths = {len(probabilities_NC), len(feasible_N), len(grades_N)}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
-            f"expected a predicted grade, a feasible set and a true grade of each of N > 0 photographs, got "
-            f"{len(predicted_N)}, {len(feasible_N)} and {len(grades_N)}"
+            f"expected probabilities, a feasible set and a true grade of each of N > 0 photographs, got "
+            f"{len(probabilities_NC)}, {len(feasible_N)} and {len(grades_N)}"
         )
-    predicted, truth = _grades(predicted_N), _grades(grades_N)
-    allowed = np.array([[grade in one.grades for grade in GRADES] for one in feasible_N])
-    return predicted, allowed, np.array([rules_grade(one) for one in feasible_N]), truth
+    return _Columns(
+        allowed=np.array([[grade in one.grades for grade in GRADES] for one in feasible_N]),
+        consistent=np.array([consistent_grade(p, f.grades) for p, f in zip(probabilities_NC, feasible_N, strict=True)]),
+        head=np.asarray(probabilities_NC).argmax(axis=1),
+        rules=np.array([rules_grade(one.grades) for one in feasible_N]),
+        truth=_grades(grades_N),
+    )
 
 
 def _grades(grades: Collection[int]) -> np.ndarray:

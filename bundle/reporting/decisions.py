@@ -23,6 +23,7 @@ RULES = {
     "R2": "a haemorrhage or an exudate is there: grades 2, 3, 4",
     "R2'": "a few tiny haemorrhages, which may be microaneurysms, and no exudate: grades 1, 2, 3, 4",
     "R2''": "exudates without any red lesion, which is atypical of diabetes: grades 2, 3, 4",
+    "R3": "more than 20 haemorrhages in each quadrant about the fovea, or else the disc: grades 3, 4",
     "R4": "some lesion was never looked for, and what is outlined rules nothing out: all grades",
     "R6": "some expert marked a lesion that too few others did: the grades without it, and with it",
 }

@@ -12,7 +12,16 @@ from string import Template
 
 import numpy as np
 from bundle.files import written_whole
-from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESIONS, PROBABILITY_TOLERANCE
+from bundle.labels import (
+    GRADE_NAMES,
+    GRADES,
+    LESION_COLOURS,
+    LESION_NAMES,
+    LESIONS,
+    PROBABILITY_TOLERANCE,
+    consistent_grade,
+    rules_grade,
+)
 from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, data_uri, heat_picture, shrink_mask
 from numpy.typing import NDArray
 from PIL import Image
@@ -188,6 +197,7 @@ def _card_fields(card: Card, number: int) -> dict[str, object]:
         "grade_name": GRADE_NAMES[card.grade],
         "confidence": f"{max(card.probabilities):.4f}",
         "percent": f"{100 * max(card.probabilities):.0f}",
+        "together": _together(card),
         "contradiction": int(card.contradiction),
         "abstained": int(card.abstained),
         "marks": _marks(card),
@@ -230,6 +240,12 @@ def _marks(card: Card) -> str:
         return marks
     kind = "right" if card.true_grade == card.grade else "wrong"
     return marks + f'<p class="mark {kind}">True grade {card.true_grade} {GRADE_NAMES[card.true_grade]}</p>'
+
+
+def _together(card: Card) -> str:
+    """Say what both tasks answer together, and the lesions alone, beside the grade head's own answer."""
+    both, alone = consistent_grade(card.probabilities, card.feasible), rules_grade(card.feasible)
+    return f"Together with the lesions: {both} {GRADE_NAMES[both]}. Lesions alone: {alone} {GRADE_NAMES[alone]}."
 
 
 def _bar(card: Card, grade: int) -> str:

@@ -27,6 +27,12 @@ TASKS = {
     "joint": "Grades against lesions",
 }  # fmt: skip
 
+_ANSWERS = {
+    "head": "the grade head alone", "consistent": "the head among the grades that the predicted lesions allow",
+    "rules": "the rules on the predicted lesions",
+}  # fmt: skip
+"""Who gives a grade, of those that :func:`bundle.metrics.joint.joint_scores` compares."""
+
 _NAMES = {
     "dice": "Dice",
     "iou": "IoU",
@@ -50,8 +56,13 @@ _NAMES = {
     "aurc": "area under the risk-coverage curve",
     "accuracy_at_coverage_0.8": "accuracy on the most confident 80 %",
     "contradictions": "grade contradicts the predicted lesions",
-    "rules_accuracy": "accuracy of the rules on the predicted lesions",
-    "rules_quadratic_kappa": "quadratic kappa of the rules on the predicted lesions",
+    **{
+        f"{answer}_{score}": f"{score.replace('_', ' ')} of {name}"
+        for answer, name in _ANSWERS.items()
+        for score in ("accuracy", "quadratic_kappa")
+    },
+    "consistent_gain_accuracy": "accuracy that the predicted lesions add to the head",
+    "consistent_gain_quadratic_kappa": "quadratic kappa that the predicted lesions add to the head",
 }
 _LOWER_IS_BETTER = {"false_alarm", "hd95_px", "ece", "brier", "aurc", "contradictions"}
 _LESIONS = LESION_NAMES | dict.fromkeys(class_names(fuse=True), "any lesion")

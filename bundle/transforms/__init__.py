@@ -8,7 +8,7 @@ from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_l
 from bundle.transforms.lesions import label_map, load_mask, load_masks, load_runs
 from bundle.transforms.photograph import load_photograph, resize_crop
 from bundle.transforms.resize import resize_lesions, resize_mask
-from bundle.transforms.runs import largest_component_px, runs_of
+from bundle.transforms.runs import centre_of, components_by_quadrant, largest_component_px, runs_of
 
 __all__ = [
     "Crop",
@@ -19,8 +19,10 @@ __all__ = [
     "PrepareFundusd",
     "RandColourd",
     "RandFundusAffined",
+    "centre_of",
     "class_names",
     "components",
+    "components_by_quadrant",
     "field_mask",
     "field_of_view",
     "fuse_lesions",

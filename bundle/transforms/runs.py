@@ -95,6 +95,64 @@ def components_of(runs: Runs) -> tuple[Indices, int]:
     return labels, int(number)
 
 
+def centre_of(runs: Runs) -> tuple[float, float]:
+    """Return the mean column and row of the pixels of a mask.
+
+    Raises:
+        ValueError: if there is none.
+
+    Example:
+        >>> centre_of(runs_of(np.array([[False, True, True], [False, True, True]])))
+        (1.5, 0.5)
+    """
+    if not len(runs.row):
+        raise ValueError("expected a mask with a pixel, got an empty one: it has no centre")
+    centres = _centres(runs, np.zeros(len(runs.row), np.int32), number=1)
+    return float(centres.x_px[0]), float(centres.y_px[0])
+
+
+class _Centres(NamedTuple):
+    """Area, mean column and mean row of each component."""
+
+    area_px: NDArray[np.float64]
+    x_px: NDArray[np.float64]
+    y_px: NDArray[np.float64]
+
+
+def _centres(runs: Runs, labels: Indices, number: int) -> _Centres:
+    length = (runs.stop - runs.start).astype(np.float64)
+    area_px, sum_x, sum_y = (
+        np.bincount(labels, weights, minlength=number).astype(np.float64)
+        for weights in (length, length * (runs.start + runs.stop - 1) / 2, length * runs.row)
+    )
+    return _Centres(area_px, sum_x / area_px, sum_y / area_px)
+
+
+def components_by_quadrant(runs: Runs, about_px: tuple[float, float], min_area_px: float = 1.0) -> list[int]:
+    """Count the connected components (8 neighbours) of a mask by the quadrant in which the middle of their pixels lies.
+
+    Args:
+        runs: of the mask.
+        about_px: column and row where a horizontal and a vertical line part the quadrants; what lies on them belongs to
+            the right, and to the lower ones.
+        min_area_px: smaller components do not count.
+
+    Returns:
+        Four counts, in the order of ``bundle.labels.QUADRANTS``.
+
+    Example:
+        >>> mask = np.array([[True, False, True, False], [False, False, False, False], [True, True, False, True]])
+        >>> components_by_quadrant(runs_of(mask), about_px=(1.5, 1.0))
+        [1, 1, 1, 1]
+        >>> components_by_quadrant(runs_of(mask), about_px=(1.5, 1.0), min_area_px=2)
+        [0, 0, 1, 0]
+    """
+    found = _centres(runs, *components_of(runs))
+    counted = found.area_px >= min_area_px
+    quadrant = 2 * (found.y_px >= about_px[1]) + (found.x_px >= about_px[0])
+    return np.bincount(quadrant[counted], minlength=4).tolist()
+
+
 def largest_component_px(runs: Runs) -> int:
     """Return the area of the largest connected component (8 neighbours) of a mask; 0 for an empty one.
 

@@ -19,10 +19,10 @@ ROW = {
 OUTLINED = ROW | {
     "id": "made/b", "group": "made/b", "annotated": ["MA", "EX"], "masks": {"EX": "made/b_ex.tif"},
     "areas_px": {"EX": 9}, "optic_disc": "made/b_od.tif", "drawn_from": ["made/b.xml"], "disputed": ["MA"], "fold": 1,
-    "grade": 2,
+    "fovea_px": [1.5, 2], "disc_px": [0, 0.25], "grade": 2,
 }  # fmt: skip
 CONTENT = {
-    "schema": 3, "name": "made", "roots": {"made": "images"}, "folds": 2, "seed": 1, "notes": ["found"],
+    "schema": 4, "name": "made", "roots": {"made": "images"}, "folds": 2, "seed": 1, "notes": ["found"],
     "photographs": [ROW, OUTLINED],
 }  # fmt: skip
 LABEL = {
@@ -30,7 +30,10 @@ LABEL = {
     **{f"feasible_{grade}": grade > 1 for grade in range(5)},
 }  # fmt: skip
 LABELS = {"schema": 1, "manifest_sha256": "a" * 64, "settings": {"mode": "log_mean"}, "rows": [LABEL]}
-AS_TUPLES = {"annotated": ("MA", "EX"), "drawn_from": ("made/b.xml",), "disputed": ("MA",)}
+AS_TUPLES = {
+    "annotated": ("MA", "EX"), "drawn_from": ("made/b.xml",), "disputed": ("MA",), "fovea_px": (1.5, 2),
+    "disc_px": (0, 0.25),
+}  # fmt: skip
 MANIFEST = Manifest(
     name="made", roots={"made": Path("/made")}, folds=2, seed=1, sha256="a" * 64,
     photographs=(Photograph(**{**OUTLINED, **AS_TUPLES}),),

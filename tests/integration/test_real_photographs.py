@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from bundle.datasets.items import items, measured_grades
 from bundle.datasets.splits import evaluation, evaluation_with_copies
+from bundle.handlers.pseudo_label import haemorrhages_by_quadrant
 from bundle.manifest import load_manifest
 from bundle.reporting.copies import copy_rows
 from bundle.reporting.published_counts import completeness
@@ -49,6 +50,33 @@ def test_the_known_copies_are_found_and_no_others(manifest):
     # A larger copy of the data set may hold pairs that nobody here has looked at.
     looked_at = {row for row in found if all(_looked_at(name) for name in row)}
     assert looked_at == among
+
+
+@pytest.fixture(scope="module")
+def quadrants(manifest):
+    """Haemorrhages by quadrant of every outlined photograph whose fovea is known, beside its grade."""
+    grades = manifest.known_grades()
+    rows = [row for row in manifest.photographs if row.outlined and manifest.landmark(row, "fovea_px")]
+    counts = {row.id: (haemorrhages_by_quadrant(manifest, row, 1), grades.get(row.group)) for row in rows}
+    return {name: found for name, found in counts.items() if found[0]}
+
+
+def test_a_fovea_is_inside_the_field_and_near_its_middle(manifest):
+    """The photographs are of the macula: no fovea is further than a quarter of the width from the middle."""
+    marked = [row for row in manifest.photographs if row.fovea_px]
+    assert len(marked) == sum(row.grade is not None for row in manifest.photographs)
+    assert all(abs(row.fovea_px[0] / row.width_px - 0.5) < 0.25 for row in marked)
+
+
+def test_rule_r3_never_fires_and_the_photographs_next_to_it_are_severe(quadrants):
+    """The page of decision 0019 quotes these numbers, of the whole IDRiD; a part of it may hold fewer."""
+    least = {name.removeprefix("idrid/"): (min(counts), grade) for name, (counts, grade) in quadrants.items()}
+    assert max(fewest for fewest, _ in least.values()) <= 20
+    next_to_it = {name: found for name, found in least.items() if found[0] > 8}
+    assert next_to_it.items() <= {
+        "segmentation/train/IDRiD_39": (19, 3), "segmentation/train/IDRiD_33": (16, 4),
+        "segmentation/train/IDRiD_03": (10, 3), "segmentation/train/IDRiD_34": (9, 3),
+    }.items()  # fmt: skip
 
 
 def _looked_at(name):

@@ -10,8 +10,11 @@ from bundle.labels import (
     LESION_NAMES,
     LESION_PRIORITY,
     LESIONS,
+    QUADRANTS,
+    consistent_grade,
     feasible_grades,
     lesions_large_enough,
+    rules_grade,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +36,77 @@ SUBSETS = list(chain.from_iterable(combinations(LESIONS, size) for size in range
 )
 def test_each_rule_allows_its_grades(present, annotated, grades, rule):
     assert feasible_grades(present, annotated) == (frozenset(grades), rule)
+
+
+@pytest.mark.parametrize(
+    ("quadrants", "grades", "rule"),
+    [
+        ((21, 21, 21, 21), {3, 4}, "R3"),
+        ((90, 21, 40, 20), {2, 3, 4}, "R2"),  # not more than 20 in the last
+        ((0, 300, 300, 300), {2, 3, 4}, "R2"),
+        (None, {2, 3, 4}, "R2"),
+    ],
+)
+def test_more_than_twenty_haemorrhages_in_each_quadrant_are_severe(quadrants, grades, rule):
+    assert feasible_grades({"HE", "EX"}, quadrants=quadrants) == (frozenset(grades), rule)
+    assert feasible_grades({"HE"}, annotated={"HE"}, disputed=(), quadrants=quadrants).rule == rule
+
+
+def test_whatever_else_is_disputed_or_was_not_looked_for_severe_stays_severe():
+    many = [21] * 4
+    assert feasible_grades({"HE"}, {"HE", "EX"}, disputed={"EX"}, quadrants=many).grades == {3, 4}
+    assert feasible_grades({"HE"}, in_doubt={"HE"}, quadrants=many).grades == {3, 4}
+    assert feasible_grades({"MA"}, quadrants=many).rule == "R1"  # none is large enough to be there
+
+
+@pytest.mark.parametrize("quadrants", [(21, 21, 21), (21, 21, 21, -1)])
+def test_refuses_what_is_no_count_of_four_quadrants(quadrants):
+    with pytest.raises(
+        ValueError, match=rf"expected the number of haemorrhages in \['{QUADRANTS[0]}', .*, got \[21, 21"
+    ):
+        feasible_grades({"HE"}, quadrants=quadrants)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "feasible", "grade"),
+    [
+        ((0.4, 0.3, 0.1, 0.2, 0.0), {0}, 0),
+        ((0.4, 0.3, 0.1, 0.2, 0.0), {1}, 1),
+        ((0.4, 0.3, 0.1, 0.2, 0.0), {2, 3, 4}, 3),
+        ((0.4, 0.3, 0.1, 0.1, 0.1), {2, 3, 4}, 2),  # the lowest of equals
+        ((0.0, 1.0, 0.0, 0.0, 0.0), {2, 3, 4}, 2),  # no feasible grade has any: as the rules say
+        ((0.0, 1.0, 0.0, 0.0, 0.0), {3, 4}, 3),
+    ],
+)
+def test_both_tasks_together_give_the_most_probable_grade_that_lesions_allow(probabilities, feasible, grade):
+    assert consistent_grade(probabilities, feasible) == grade
+
+
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=5), st.sets(st.sampled_from(GRADES), min_size=1))
+def test_a_consistent_grade_is_feasible_and_is_the_likeliest_of_all_where_that_is(probabilities, feasible):
+    found, likeliest = consistent_grade(probabilities, feasible), probabilities.index(max(probabilities))
+    assert found in feasible
+    assert found == likeliest or likeliest not in feasible
+    assert consistent_grade([0.0] * 5, feasible) == rules_grade(feasible)
+
+
+def test_the_rules_give_the_lowest_feasible_grade():
+    assert [rules_grade(feasible_grades(one).grades) for one in (set(), {"MA"}, {"MA", "EX"})] == [0, 1, 2]
+    assert rules_grade(feasible_grades({"HE"}, quadrants=[21] * 4).grades) == 3
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "feasible", "message"),
+    [
+        ((0.5, 0.5), {2}, r"expected 5 probabilities, not negative, got \[0.5, 0.5\]"),
+        ((float("nan"), 0, 0, 0, 0), {2}, "expected 5 probabilities, not negative, got .nan"),
+        ((0.2,) * 5, (), r"expected feasible grades out of .*, one at least, got \[\]"),
+        ((0.2,) * 5, {2, 5}, r"one at least, got \[2, 5\]"),
+    ],
+)
+def test_refuses_what_leaves_no_consistent_grade(probabilities, feasible, message):
+    with pytest.raises(ValueError, match=message):
+        consistent_grade(probabilities, feasible)
 
 
 @pytest.mark.parametrize("present", SUBSETS)

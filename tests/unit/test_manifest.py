@@ -28,7 +28,9 @@ rows = st.builds(
     width_px=st.integers(1, 9000), height_px=st.integers(1, 9000), grade=st.none() | st.integers(0, 4),
     annotated=st.just(LESIONS), masks=st.just({"EX": "made/m.tif"}), areas_px=st.just({"EX": 7}),
     disputed=st.just(("MA", "SE")),
-    optic_disc=st.none() | st.just("made/masks/od.tif"), drawn_from=st.just(("made/a.xml",)),
+    optic_disc=st.none() | st.just("made/masks/od.tif"),
+    fovea_px=st.none() | st.just((0.0, -0.25)), disc_px=st.none() | st.just((0, 0)),
+    drawn_from=st.just(("made/a.xml",)),
     group=st.uuids().map(str), fold=st.none() | st.integers(0, 4),
 )  # fmt: skip
 
@@ -101,6 +103,32 @@ def test_refuses_a_row_that_cannot_be(change, message):
         replace(ROW, **change)
 
 
+@pytest.mark.parametrize(
+    "point", [(60, 20), (20, 40), (-1, 3), (3,), (1, 2, 3), ("3", 4), (True, 4), (float("nan"), 4)]
+)
+@pytest.mark.parametrize("name", ["fovea_px", "disc_px"])
+def test_refuses_a_place_outside_the_photograph_and_what_is_none(name, point):
+    with pytest.raises(ValueError, match=rf"'made/a': expected {name} as column and row, .* inside 60x40 px, got \("):
+        replace(ROW, **{name: point})
+
+
+def test_a_place_is_known_through_a_copy_in_the_pixels_of_the_photograph_itself():
+    """The copy has a fifth of the pixels along a side: its pixel 3 covers the pixels 15 to 19, with 17 amid them."""
+    small = replace(ROW, id="made/b", width_px=12, height_px=8, fovea_px=(3, 3.5))
+    own = replace(ROW, id="made/c", fovea_px=(7, 8))
+    both = manifest(ROW, small)
+    assert both.landmark(ROW, "fovea_px") == (17, 19.5)
+    assert both.landmark(small, "fovea_px") == (3, 3.5)
+    assert both.landmark(ROW, "disc_px") is None
+    assert manifest(small, own).landmark(own, "fovea_px") == (7, 8)
+
+
+def test_a_cropped_copy_and_another_photograph_tell_no_place():
+    cropped = replace(ROW, id="made/b", width_px=40, fovea_px=(3, 3))
+    other = replace(ROW, id="made/c", group="made/c", fovea_px=(3, 3))
+    assert manifest(ROW, cropped, other).landmark(ROW, "fovea_px") is None
+
+
 def test_refuses_an_id_twice():
     with pytest.raises(ValueError, match=r"expected unique ids, got 1 twice: \['made/a'\]"):
         manifest(ROW, ROW)
@@ -120,9 +148,9 @@ def test_refuses_copies_in_two_folds():
     ("text", "message"),
     [
         ("{", "got a file that does not parse"),
-        ("[]", "expected a manifest of schema 3 in .*, got 'list'"),
-        ('{"schema": 2}', "expected a manifest of schema 3 in .*, got 2; run `scripts.prepare` again"),
-        ('{"schema": 3}', "a key is missing, unknown or of the wrong type: 'photographs'"),
+        ("[]", "expected a manifest of schema 4 in .*, got 'list'"),
+        ('{"schema": 3}', "expected a manifest of schema 4 in .*, got 3; run `scripts.prepare` again"),
+        ('{"schema": 4}', "a key is missing, unknown or of the wrong type: 'photographs'"),
     ],
 )
 def test_refuses_a_file_that_is_no_manifest(tmp_path, text, message):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tifffile
-from bundle.transforms import largest_component_px, load_mask, load_runs
+from bundle.transforms import centre_of, components_by_quadrant, largest_component_px, load_mask, load_runs
 from bundle.transforms.bilevel import read_bilevel
 from bundle.transforms.runs import components_of, runs_of, runs_of_bits
 from hypothesis import given, settings
@@ -50,6 +50,32 @@ def test_the_largest_component_by_hand_and_of_nothing():
     assert largest_component_px(runs_of(MASK)) == 5
     assert largest_component_px(runs_of(MASK[:2])) == 3  # the diagonal one
     assert largest_component_px(runs_of(np.zeros((4, 5), bool))) == 0
+
+
+def test_the_centre_by_hand_and_of_nothing():
+    """The pixels of the first three rows are in columns 0, 1, 4, 2, 4, and three of five in row 0."""
+    assert centre_of(runs_of(MASK[:3])) == pytest.approx((11 / 5, 2 / 5))
+    with pytest.raises(ValueError, match="expected a mask with a pixel, got an empty one: it has no centre"):
+        centre_of(runs_of(np.zeros((4, 6), bool)))
+
+
+def test_components_by_quadrant_by_hand():
+    """The diagonal component has its middle at (1, 1/3), the column at (4, 1/2), the last row at (2, 3)."""
+    assert components_by_quadrant(runs_of(MASK), about_px=(3, 2)) == [1, 1, 1, 0]
+    assert components_by_quadrant(runs_of(MASK), about_px=(2, 2)) == [1, 1, 0, 1]  # on the line is right of it
+    assert components_by_quadrant(runs_of(MASK), about_px=(3, 0.4)) == [1, 0, 1, 1]
+    assert components_by_quadrant(runs_of(MASK), about_px=(3, 2), min_area_px=3) == [1, 0, 1, 0]
+    assert components_by_quadrant(runs_of(np.zeros((4, 6), bool)), about_px=(3, 2)) == [0, 0, 0, 0]
+
+
+@given(masks, st.floats(0, 60), st.floats(0, 16), st.integers(1, 6))
+def test_components_by_quadrant_are_those_of_scipy(mask, x, y, least):
+    numbered, count = ndimage.label(mask, np.ones((3, 3)))
+    expected = [0, 0, 0, 0]
+    for one in range(1, count + 1):
+        rows, columns = np.nonzero(numbered == one)
+        expected[2 * bool(rows.mean() >= y) + bool(columns.mean() >= x)] += len(rows) >= least
+    assert components_by_quadrant(runs_of(mask), (x, y), least) == expected
 
 
 @given(masks)

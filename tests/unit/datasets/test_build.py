@@ -4,17 +4,20 @@ import os
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
-from bundle.datasets.raw import Drawn, RawPhotograph
+from bundle.datasets.raw import Drawn, Landmark, RawPhotograph
 from bundle.datasets.splits import graded_training
 from bundle.files import content_sha256
 from bundle.manifest import load_manifest, save_manifest
 from bundle.transforms import field_of_view, load_mask
 from PIL import Image, ImageOps
+
+from tests.conftest import FOVEA_TABLES
 
 
 def build(tree, folds=2, **options):
@@ -24,6 +27,34 @@ def build(tree, folds=2, **options):
 
 def by_id(manifest):
     return {row.id: row for row in manifest.photographs}
+
+
+def test_places_are_in_the_pixels_of_the_file(tiny_idrid):
+    """The file has 60x40 of 4288x2848 pixels; the middle stays the middle, and a corner pixel has its middle within."""
+    tiny_idrid.mark(FOVEA_TABLES["train"], {"IDRiD_001": (2143.5, 1423.5), "IDRiD_002": (0, 2847)})
+    rows = by_id(build(tiny_idrid))
+    assert rows["tiny/grading/train/IDRiD_001"].fovea_px == (29.5, 19.5)
+    assert rows["tiny/grading/train/IDRiD_001"].disc_px is None
+    assert rows["tiny/grading/train/IDRiD_002"].fovea_px == pytest.approx((-0.493, 39.493), abs=1e-3)
+    assert rows["tiny/grading/train/IDRiD_003"].fovea_px is None
+
+
+def test_a_file_of_another_shape_than_the_marked_picture_has_no_place_and_is_noted(tiny_idrid):
+    path = tiny_idrid.image(tiny_idrid.grading, "train", "IDRiD_001")
+    Image.open(path).crop((10, 0, 50, 40)).save(path, quality=95)
+    tiny_idrid.mark(FOVEA_TABLES["train"], {"IDRiD_001": (2143, 1423), "IDRiD_002": (2143, 1423)})
+    found = build(tiny_idrid)
+    assert by_id(found)["tiny/grading/train/IDRiD_001"].fovea_px is None
+    assert by_id(found)["tiny/grading/train/IDRiD_002"].fovea_px is not None
+    note = "fovea and disc not placed, for they were marked on a picture of another shape: 1 (grading/train/IDRiD_001)"
+    assert note in found.notes
+
+
+def test_a_place_beyond_the_picture_on_which_it_was_marked_is_refused(tiny_idrid):
+    row = read_idrid(tiny_idrid.root).photographs[0]
+    marked = replace(row, disc=Landmark(61, 20, (60, 40)))
+    with pytest.raises(ValueError, match=r"expected disc_px as column and row, two numbers inside 60x40 px, got \(61"):
+        build_manifest("tiny", [marked], tiny_idrid.root, field_of_view, folds=2)
 
 
 def bomb(path):

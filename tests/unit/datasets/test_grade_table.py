@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from bundle.datasets.grade_table import read_grades, read_splits
+from bundle.datasets.grade_table import read_grades, read_points, read_splits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,3 +91,14 @@ def test_refuses_a_row_without_a_name(table):
 def test_refuses_a_table_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"expected a table of grades \(CSV\) at .*nowhere\.csv, got: .*No such file"):
         read_grades(tmp_path / "nowhere.csv", "image", "grade")
+
+
+def test_places_are_read_with_the_empty_rows_and_columns_of_a_spreadsheet(table):
+    path = table("Image No,X- Coordinate,Y - Coordinate,,\r\nIDRiD_001, 1494,1970.5,,\r\n,,,,\r\n")
+    assert read_points(path, "Image No", "X- Coordinate", "Y - Coordinate") == {"IDRiD_001": (1494, 1970.5)}
+
+
+@pytest.mark.parametrize("cell", ["", "left", "-3", "nan", "inf"])
+def test_a_place_that_is_none_is_refused(table, cell):
+    with pytest.raises(ValueError, match=rf"grades.csv: expected a place in pixels for a, got '{cell}'"):
+        read_points(table(f"image,x,y\na,5,{cell}\n"), "image", "x", "y")

@@ -6,6 +6,8 @@ import shutil
 import pytest
 from bundle.datasets.idrid import read_idrid
 
+from tests.conftest import DISC_TABLES, FOVEA_TABLES
+
 
 def by_id(reading):
     return {row.id: row for row in reading.photographs}
@@ -54,6 +56,26 @@ def test_the_training_half_is_enough(tiny_idrid):
         shutil.rmtree(folder)
     tiny_idrid.table("test").unlink()
     assert {row.split for row in read_idrid(tiny_idrid.root).photographs} == {"train"}
+
+
+def test_fovea_and_disc_are_those_of_the_graded_photographs_and_of_their_split(tiny_idrid):
+    tiny_idrid.mark(FOVEA_TABLES["train"], {"IDRiD_001": (1494, 1970), "IDRiD_003": (2270, 1329)})
+    tiny_idrid.mark(FOVEA_TABLES["test"], {"IDRiD_001": (1914, 1617)})
+    tiny_idrid.mark(DISC_TABLES["train"], {"IDRiD_001": (2858, 1805)})
+    rows = by_id(read_idrid(tiny_idrid.root))
+    assert rows["grading/train/IDRiD_001"].fovea == (1494, 1970, (4288, 2848))
+    assert rows["grading/train/IDRiD_001"].disc == (2858, 1805, (4288, 2848))
+    assert rows["grading/test/IDRiD_001"].fovea == (1914, 1617, (4288, 2848))
+    assert rows["grading/test/IDRiD_001"].disc is None
+    assert [name for name, row in rows.items() if row.fovea] == [
+        "grading/train/IDRiD_001", "grading/train/IDRiD_003", "grading/test/IDRiD_001",
+    ]  # fmt: skip
+
+
+def test_a_place_that_is_none_is_refused_with_its_table(tiny_idrid):
+    tiny_idrid.mark(FOVEA_TABLES["train"], {"IDRiD_001": (1494, "left")})
+    with pytest.raises(ValueError, match=r"Fovea_Center_Training.*: expected a place .* for IDRiD_001, got 'left'"):
+        read_idrid(tiny_idrid.root)
 
 
 def test_a_doubled_top_folder_is_found(tiny_idrid):

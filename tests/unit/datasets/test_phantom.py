@@ -16,6 +16,7 @@ from bundle.datasets.phantom_drawing import (
     draw_photograph,
 )
 from bundle.labels import GRADES, LESIONS, feasible_grades
+from bundle.transforms import components_by_quadrant, runs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -89,6 +90,14 @@ def test_the_outlines_allow_the_grade(grade):
     drawing = draw(grade, seed=grade)
     present = {lesion for lesion in LESIONS if drawing.masks[lesion].any()}
     assert drawing.grade in feasible_grades(present).grades
+
+
+@pytest.mark.parametrize("grade", [2, 3, 4])
+def test_rule_r3_tells_grade_3_by_the_haemorrhages_about_the_fovea(grade):
+    drawing = draw(grade, seed=grade)
+    quadrants = components_by_quadrant(runs_of(drawing.masks["HE"]), drawing.fovea_px)
+    found = feasible_grades({"HE"}, quadrants=quadrants)
+    assert (found.grades, found.rule) == (({3, 4}, "R3") if grade == 3 else ({2, 3, 4}, "R2"))
 
 
 @settings(max_examples=12, deadline=None)

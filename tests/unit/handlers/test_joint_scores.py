@@ -47,6 +47,8 @@ def test_a_grade_that_the_predicted_lesions_rule_out_is_a_contradiction():
     found = evaluate(ScoreJoint(["a", "b", "c", "d"]))
     assert found["joint/contradictions"] == pytest.approx(1 / 3)  # the fourth has no true grade
     assert found["joint/rules_accuracy"] == 1
+    assert found["joint/head_accuracy"] == pytest.approx(2 / 3)
+    assert found["joint/consistent_accuracy"] == 1  # exudates move the second from 1 to 2
     assert found["joint/rules_quadratic_kappa"] == 1
 
 

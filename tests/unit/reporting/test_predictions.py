@@ -105,6 +105,7 @@ def test_the_table_has_a_row_of_every_photograph(tmp_path):
         ("deep/a.jpg", "2", "False"),
         ("b.jpg", "0", "True"),
     ]
+    assert [(row["consistent_grade"], row["rules_grade"]) for row in rows] == [("2", "2"), ("2", "2")]
     assert float(rows[0]["EX_area_percent"]) == pytest.approx(100 * 150 / 2700)
 
 
@@ -114,6 +115,14 @@ def test_the_report_shows_every_photograph_and_says_what_it_was_made_with(tmp_pa
     assert page.count("<article") == 2
     for text in ("<dt>weights</dt><dd>model.pt</dd>", "<dt>photographs</dt><dd>2</dd>", "deep/a.jpg", "b.jpg"):
         assert text in page
+
+
+def test_the_card_says_what_both_tasks_answer_together(tmp_path):
+    out = write(tmp_path, prediction(tmp_path, grade=4), prediction(tmp_path, "b.jpg", grade=0))
+    first, second = (out / "report.html").read_text(encoding="utf-8").split("<article")[1:]
+    assert "Together with the lesions: 4 proliferative. Lesions alone: 2 moderate." in first
+    assert "<b>0</b>" in second  # the head's own grade stays
+    assert "Together with the lesions: 2 moderate. Lesions alone: 2 moderate." in second
 
 
 def test_a_lesion_of_one_pixel_on_a_large_photograph_is_in_the_report(tmp_path):

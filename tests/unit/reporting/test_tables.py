@@ -169,6 +169,12 @@ def test_where_lower_is_better_the_lowest_trivial_score_is_the_one_to_beat():
         ("grade/sensitivity_at_0.95_vision_threatening", "sensitivity at specificity 0.95, grades 3 and 4"),
         ("grade/accuracy_at_coverage_0.8", "accuracy on the most confident 80 %"),
         ("joint/rules_accuracy", "accuracy of the rules on the predicted lesions"),
+        ("joint/head_accuracy", "accuracy of the grade head alone"),
+        (
+            "joint/consistent_quadratic_kappa",
+            "quadratic kappa of the head among the grades that the predicted lesions allow",
+        ),
+        ("joint/consistent_gain_accuracy", "accuracy that the predicted lesions add to the head"),
     ],
 )
 def test_every_score_has_a_name_in_words(key, name):
