@@ -8,6 +8,7 @@ from bundle.networks.weights import load_weights
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised
 from torch import nn
 
@@ -48,12 +49,13 @@ def network():
 def train(
     folder, settings=None, resume=True, kill_after=None, max_epochs=EPOCHS, num_workers=0, seed=7, recorder_fails=False
 ):
-    """Train on random flips and noise, with dropout, a shuffled loader and Adam; return network and epochs run."""
+    """Train on random flips and noise, with dropout, a shuffled loader, Adam and one cycle of its rate."""
     learner = network()
     items = [{"image": torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(i)), "grade": i} for i in range(5)]
     noise = RandGaussianNoised(keys="image", prob=0.8, std=0.5)
     data_set = Dataset(items, Compose([RandFlipd(keys="image", prob=0.5, spatial_axis=1), noise]))
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=3 * max_epochs, cycle_momentum=False)
     settings, state = {"manifest_sha256": "a", "seed": seed} | (settings or {}), str(folder / "state.pt")
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
@@ -66,7 +68,8 @@ def train(
         decollate=False,
         train_handlers=[
             SeedEpochs(seed, data_set),
-            TrainingState(state, {"network": learner, "optimizer": optimizer}, settings, resume),
+            LrScheduleHandler(cycle, print_lr=False, epoch_level=False),
+            TrainingState(state, {"network": learner, "optimizer": optimizer, "scheduler": cycle}, settings, resume),
             *([KillAfter(kill_after)] if kill_after else []),
             SaveWeights(str(folder / "model.pt"), learner, settings),
             *([RecordsNothing()] if recorder_fails else []),
