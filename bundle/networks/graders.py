@@ -3,9 +3,10 @@
 # flake8: noqa: N803
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 import torchvision
 from bundle.labels import GRADES
 from bundle.networks.encoders import LITES, LiteNormalise
@@ -134,6 +135,35 @@ class Grader(nn.Module):
 
     def _last_stage(self, activations: Tensor) -> Tensor:
         return activations if self.parts.back is None else self.parts.back(self.classifier, activations)
+
+
+class GradersTogether(nn.Module):
+    """Several graders as one: the mean of their log-probabilities, the shifts of their priors taken out.
+
+    ``z_c = mean_g log softmax(z_g - shift_g)_c``. Their temperatures are not used: they were fitted on a fold that may
+    be scored.
+
+    Args:
+        graders: one or more.
+
+    Shape:
+        - image: ``(N, 3, H, W)``; output: grade logits ``(N, 5)``.
+
+    Example:
+        >>> grader = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+        >>> _ = [nn.init.zeros_(parameter) for parameter in grader.parameters()]
+        >>> grader.prior_shift = (float(torch.tensor(4.0).log()), 0.0, 0.0, 0.0, 0.0)  # grade 0 weighed four times
+        >>> GradersTogether([grader])(torch.rand(1, 3, 64, 96)).softmax(dim=1)  # 1/4 to 1
+        tensor([[0.0588, 0.2353, 0.2353, 0.2353, 0.2353]], grad_fn=<SoftmaxBackward0>)
+    """
+
+    def __init__(self, graders: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.graders = nn.ModuleList(graders)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = [grader(image).float() - image.new_tensor(grader.prior_shift) for grader in self.graders]
+        return torch.stack([one.log_softmax(dim=1) for one in logits]).mean(dim=0)
 
 
 class Symmetric(nn.Module):

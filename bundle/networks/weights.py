@@ -391,6 +391,19 @@ def fact(path: str | os.PathLike, name: str, otherwise: object = None) -> Any:  
     return _read(path)["facts"].get(name, otherwise)
 
 
+def architectures(paths: Sequence[str | os.PathLike] | str) -> str:
+    """Name the architectures of one weights file or several of stage 1, joined by plus signs.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/a.pt", nn.Linear(2, 3), {"architecture": "resnext50_32x4d"})
+        ...     architectures([f"{folder}/a.pt", f"{folder}/a.pt"])
+        'resnext50_32x4d+resnext50_32x4d'
+    """
+    return "+".join(str(fact(path, "architecture")) for path in ([paths] if isinstance(paths, str) else paths))
+
+
 def image_size(path: str | os.PathLike) -> int:
     """Return the side of the square that a network saw in training.
 

@@ -92,7 +92,5 @@ def test_an_encoder_takes_the_weights_of_a_grader_of_its_architecture(tmp_path):
     encoder = build_encoder("tf_efficientnet_lite0", pretrained=str(tmp_path / "model.pt"))
     assert torch.equal(encoder.trunk.conv_stem.weight, grader.classifier.conv_stem.weight)
     assert torch.equal(encoder.trunk.blocks[6][0].bn3.weight, grader.classifier.blocks[6][0].bn3.weight)
-    with pytest.raises(
-        ValueError, match=r"weights of resnet18 in .*, got those of a grader on tf_eff"
-    ):
+    with pytest.raises(ValueError, match=r"weights of resnet18 in .*, got those of a grader on tf_eff"):
         build_encoder("resnet18", pretrained=str(tmp_path / "model.pt"))
