@@ -82,7 +82,9 @@ def test_an_array_gets_what_inference_writes_of_a_file(image_HW3, tmp_path, chec
     assert heat.max() > heat.min()
     assert np.abs(found.heat_hw * 255 - heat).max() <= 1  # written in 8 bits
     assert row["probability_0"] != row["probability_1"]
-    numbers = {name: pytest.approx(value, abs=1e-6) if isinstance(value, float) else value for name, value in row.items()}
+    numbers = {
+        name: pytest.approx(value, abs=1e-6) if isinstance(value, float) else value for name, value in row.items()
+    }
     assert prediction_row(found) | {"file": "eye.png"} == numbers
 
 
