@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from bundle import ROOT
 from bundle.datasets.photographs import PhotographDataset, collate, reason_of
-from bundle.handlers.predictions import Prediction, predicted
+from bundle.handlers.predictions import Prediction, PredictionHandler, predicted
 from bundle.networks.weights import refuse_fused
 from monai.bundle.config_parser import ConfigParser
 from numpy.typing import NDArray
@@ -59,6 +59,7 @@ class Predictor:
 
     def __init__(self, checkpoint: str | os.PathLike = WEIGHTS, **options: Any) -> None:  # noqa: ANN401
         check_weights(checkpoint)
+        refuse_fused(checkpoint)
         with in_one_sentence(), torch.random.fork_rng(devices=[]):  # a network is drawn before it is filled
             parser = _parsed(checkpoint, options)
             self.preprocessing, self.image_size, self.device, self.network = map(
@@ -66,6 +67,7 @@ class Predictor:
             )
             self.step = parser.get_parsed_content("evaluator::iteration_update")
             self.deciding = {name: parser.get_parsed_content(name) for name in DECIDING}
+        PredictionHandler(paths={}, writers=[], **self.deciding)  # refuses what it would refuse at inference
 
     def __call__(self, image_HW3: NDArray[np.uint8]) -> Prediction:
         _check_image(image_HW3)
@@ -105,10 +107,10 @@ def _check_image(image_HW3: NDArray[np.uint8]) -> None:
 
 
 def check_weights(checkpoint: str | os.PathLike) -> None:
-    """Refuse, before anything is built, a file that is not there or whose lesions were fused.
+    """Refuse a weights file that is not there, and say where weights come from.
 
     Raises:
-        ValueError: then, and says where weights come from.
+        ValueError: then.
 
     Example:
         >>> check_weights("nowhere.pt")
@@ -122,7 +124,6 @@ checkpoint: a training leaves outputs/train/model.pt (models/README.md)
             f"expected weights at {checkpoint}, found no such file; name yours by --checkpoint, from Python by "
             f"checkpoint: a training leaves outputs/train/model.pt (models/README.md)"
         )
-    refuse_fused(checkpoint)
 
 
 @contextmanager

@@ -142,6 +142,8 @@ def test_what_is_no_photograph_is_refused(predict, image, message):
         ({"report": True}, "unknown option 'report', expected one of min_area_ppm"),
         ({"backend": "tpu"}, "expected backend in .* got 'tpu'"),
         ({"lesion_size": 96}, "expected window_px with lesion_size 96"),
+        ({"abstain_below": 60}, "expected abstain_below to be a probability"),
+        ({"lesion_thresholds": [0.5]}, "threshold"),
         ({"image_size": 65}, "expected an image_size that is a multiple of 32, got 65"),
     ],
 )
