@@ -15,12 +15,15 @@ HELP = {"-h", "--help"}
 def main(function: Callable[..., None]) -> None:
     """Call a function with the options of the command line; exit with code 2 and one line where that fails.
 
-    Options are ``--name value``. Positional arguments, unknown options and missing ones are refused before anything
-    runs. A value must read as the type of its parameter, where that is ``str``, ``int``, ``float`` or ``bool``.
+    Options are ``--name value``. Unknown options and missing ones are refused before anything runs, and so are words
+    that belong to no option, unless the function takes them as ``*words: str``. A value must read as the type of its
+    parameter, where that is ``str``, ``int``, ``float`` or ``bool``.
     """
     kinds = _kinds(function)
     try:
         _check_options(function, kinds, sys.argv[1:])
+        if _words_of(function):
+            fire.decorators.SetParseFn(str)(function)  # fire would make a number of a file that is called 7
         fire.Fire(fire.decorators.SetParseFns(**{name: _reader(name, *kind) for name, kind in kinds.items()})(function))
     except (ValueError, OSError) as error:
         _refuse(str(error))
@@ -53,10 +56,17 @@ def _kinds(function: Callable[..., None]) -> dict[str, tuple[type, bool]]:
     return kinds
 
 
+def _words_of(function: Callable[..., None]) -> str | None:
+    """Name the parameter ``*words`` that takes what belongs to no option; None where there is none."""
+    parameters = inspect.signature(function).parameters.values()
+    return next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+
+
 def _check_options(
     function: Callable[..., None], kinds: dict[str, tuple[type, bool]], arguments: Sequence[str]
 ) -> None:
-    parameters = inspect.signature(function).parameters
+    words = _words_of(function)
+    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name != words}
     known = ", ".join(f"--{name}" for name in parameters)
     given = set()
     waiting = list(arguments)
@@ -66,6 +76,8 @@ def _check_options(
             return
         name, equals, _ = argument.removeprefix("--").partition("=")
         name = name.replace("-", "_")
+        if not argument.startswith("--") and words:
+            continue
         if not argument.startswith("--"):
             raise ValueError(f"expected options ({known}), got {argument!r}")
         if name not in parameters:

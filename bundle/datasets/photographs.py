@@ -38,14 +38,31 @@ class PhotographDataset(Dataset):
         try:
             return {**super()._transform(index), "error": ""}
         except (ValueError, RuntimeError) as error:
-            reason = next((str(cause) for cause in _causes(error) if isinstance(cause, ValueError)), None)
+            reason = reason_of(error)
             if reason is None:
                 raise
             return {"id": self.data[index]["id"], "error": reason, **_nothing_to_see(self.image_size)}
 
 
+def reason_of(error: BaseException) -> str | None:
+    """Return what a ValueError among an error and its causes says, the outermost first; None where there is none.
+
+    MONAI's Compose and its configs raise RuntimeError from the error of a part.
+
+    Example:
+        >>> try:
+        ...     try:
+        ...         raise ValueError("expected a whole image")
+        ...     except ValueError as inner:
+        ...         raise RuntimeError("applying transform") from inner
+        ... except RuntimeError as outer:
+        ...     print(reason_of(outer), reason_of(KeyError("image")))
+        expected a whole image None
+    """
+    return next((str(cause) for cause in _causes(error) if isinstance(cause, ValueError)), None)
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """MONAI's Compose raises RuntimeError from the error of a transform."""
     while error is not None:
         yield error
         error = error.__cause__

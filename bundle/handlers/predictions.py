@@ -174,30 +174,61 @@ class PredictionHandler:
     ) -> tuple[Row, str]:
         if reason:
             return unread_row(name, reason), self.paths[name]
-        prediction = self._predict(name, output, **known)
+        prediction = predicted(
+            output, **known, name=name, path=self.paths[name], min_area_ppm=self.min_area_ppm,
+            lesion_thresholds=self.lesion_thresholds, abstain_below=self.abstain_below,
+        )  # fmt: skip
         for writer in self.writers:
             writer.draw(prediction)
         return prediction_row(prediction), prediction.path
 
-    def _predict(
-        self, name: str, output: Mapping[str, torch.Tensor], geometry: torch.Tensor, field_px: int
-    ) -> Prediction:
-        lesions_HW = native_labels(lesion_decision(output["lesions"], self.lesion_thresholds), geometry)
-        areas_px = lesion_areas_px(lesions_HW)
-        present = lesions_large_enough(largest_px(areas_px), field_px, self.min_area_ppm)
-        probabilities = tuple(output["grade"].tolist())
-        return Prediction(
-            name=name,
-            path=self.paths[name],
-            lesions_HW=lesions_HW,
-            heat_hw=_heat(output["maps"][int(output["grade"].argmax())], geometry),
-            probabilities=probabilities,
-            field_px=field_px,
-            counts={lesion: len(each) for lesion, each in areas_px.items()},
-            areas_px={lesion: int(each.sum()) for lesion, each in areas_px.items()},
-            feasible=feasible_grades(present).grades,
-            abstained=self.abstain_below is not None and max(probabilities) < self.abstain_below,
-        )
+
+def predicted(
+    output: Mapping[str, torch.Tensor],
+    geometry: torch.Tensor,
+    field_px: int,
+    *,
+    name: str,
+    path: str,
+    min_area_ppm: float = 0.0,
+    lesion_thresholds: Sequence[float] | None = None,
+    abstain_below: float | None = None,
+) -> Prediction:
+    """Bring what the network says of one photograph into the photograph's own frame.
+
+    Args:
+        output: probabilities ``lesions (5, S, S)`` and ``grade (5,)``, and ``maps (5, S, S)`` in [0, 1], on the CPU.
+        geometry: of the square (:class:`bundle.transforms.PrepareFundusd`).
+        field_px: native pixels of the field of view.
+        name: of the photograph.
+        path: of the photograph.
+        min_area_ppm: as of :class:`PredictionHandler`, like all that follow.
+        lesion_thresholds: likewise.
+        abstain_below: likewise.
+
+    Example:
+        >>> output = {"lesions": torch.zeros(5, 4, 4), "grade": torch.eye(5)[2], "maps": torch.zeros(5, 4, 4)}
+        >>> output["lesions"][3, :2, :2] = 1
+        >>> seen = predicted(output, torch.tensor([0.0, 0.0, 6.0, 6.0, 4.0]), field_px=24, name="7", path="7.jpg")
+        >>> seen.grade, seen.lesions_HW.shape, seen.counts["EX"], seen.contradiction
+        (2, (4, 6), 1, False)
+    """
+    lesions_HW = native_labels(lesion_decision(output["lesions"], lesion_thresholds), geometry)
+    areas_px = lesion_areas_px(lesions_HW)
+    present = lesions_large_enough(largest_px(areas_px), field_px, min_area_ppm)
+    probabilities = tuple(output["grade"].tolist())
+    return Prediction(
+        name=name,
+        path=path,
+        lesions_HW=lesions_HW,
+        heat_hw=_heat(output["maps"][int(output["grade"].argmax())], geometry),
+        probabilities=probabilities,
+        field_px=field_px,
+        counts={lesion: len(each) for lesion, each in areas_px.items()},
+        areas_px={lesion: int(each.sum()) for lesion, each in areas_px.items()},
+        feasible=feasible_grades(present).grades,
+        abstained=abstain_below is not None and max(probabilities) < abstain_below,
+    )
 
 
 def _heat(map_hw: torch.Tensor, geometry: torch.Tensor) -> np.ndarray:

@@ -24,7 +24,8 @@ VERSION = 3
 class PrepareFundusd(Transform):
     """Read a photograph and its masks, cut the square about the eye, and resize it; the same result every time.
 
-    The item names files: ``image``, and where there are outlines ``masks`` by lesion and ``optic_disc``.
+    The item names files: ``image``, and where there are outlines ``masks`` by lesion and ``optic_disc``. Instead of a
+    file, ``image`` may be pixels that are decoded already, uint8 ``(H, W, 3)`` RGB.
     It adds ``image`` uint8 ``(3, S, S)`` RGB, ``lesions`` uint8 ``(1, S, S)`` label map, ``optic_disc`` uint8
     ``(1, S, S)`` in {0, 1}, and ``geometry`` float32 ``(5,)``: left, top, side, width and height in native pixels
     (:class:`bundle.transforms.geometry.Crop`).
@@ -62,7 +63,8 @@ class PrepareFundusd(Transform):
         try:
             crop = Crop.about(field_of_view(pixels), width_px, height_px, reduction)
         except ValueError as error:
-            raise ValueError(f"{data['image']}: {error}") from None
+            name = "the array" if isinstance(data["image"], np.ndarray) else data["image"]
+            raise ValueError(f"{name}: {error}") from None
         masks = {lesion: load_runs(path, width_px, height_px) for lesion, path in data.get("masks", {}).items()}
         return {
             **data,
@@ -97,6 +99,8 @@ class MeasureFieldd(Transform):
 
 class CutDetaild(Transform):
     """Add ``detail``: the same square of ``path`` again, at native resolution or another size, uint8 ``(3, L, L)``.
+
+    As ``image`` before, ``path`` may be pixels instead of a file.
 
     Args:
         lesion_size: ``L``, no less than the ``image_size`` that the item was prepared at; None leaves native pixels.

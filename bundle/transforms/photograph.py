@@ -22,13 +22,13 @@ class Decoded(NamedTuple):
     reduction: int
 
 
-def load_photograph(path: str | os.PathLike, target_px: int | None = None) -> Decoded:
+def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: int | None = None) -> Decoded:
     """Decode a photograph as RGB of 8 bits (:func:`bundle.images.to_rgb`), or of a NIfTI (:func:`read_nifti`).
 
     The orientation that a camera may have noted is ignored, because outlines are drawn on the pixels as stored.
 
     Args:
-        path: of the file.
+        source: path of the file; or pixels ``(H, W, 3)`` that are decoded already, which are taken as they are.
         target_px: decode a JPEG at 1/2, 1/4 or 1/8 where both sides stay at least as long; None decodes it whole.
 
     Raises:
@@ -43,14 +43,14 @@ def load_photograph(path: str | os.PathLike, target_px: int | None = None) -> De
         >>> found.pixels.shape, found.native_px, found.reduction
         ((32, 48, 3), (96, 64), 2)
     """
-    if is_nifti(path):
-        pixels = read_nifti(path)
+    if isinstance(source, np.ndarray) or is_nifti(source):
+        pixels = source if isinstance(source, np.ndarray) else read_nifti(source)
         return Decoded(pixels, (pixels.shape[1], pixels.shape[0]), 1)
-    image, native_px = decode(path, draft=("RGB", target_px) if target_px else None)
+    image, native_px = decode(source, draft=("RGB", target_px) if target_px else None)
     try:
         return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{source}: {error}") from None
 
 
 def resize_crop(pixels: NDArray[np.uint8], crop: Crop, image_size: int, reduction: int = 1) -> NDArray[np.uint8]:

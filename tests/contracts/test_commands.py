@@ -122,7 +122,8 @@ def check_script(module, words, is_whole, monkeypatch):
     found = functions_of(module, monkeypatch)
     name = "" if "" in found else words.pop(0) if words else next(iter(found))
     function, parameters = found[name], inspect.signature(found[name]).parameters
-    missing = [p for p in parameters.values() if p.default is p.empty and f"--{p.name}" not in words]
+    needed = [p for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    missing = [p for p in needed if f"--{p.name}" not in words]
     filled = [] if is_whole else [word for p in missing for word in (f"--{p.name}", "X")]
     kinds = scripts.cli._kinds(function)
     scripts.cli._check_options(function, kinds, [*words, *filled])

@@ -14,7 +14,7 @@ FLOORS = (
     {"labels", "files", "images", "manifest", "hand_over", "provenance", "distributed", "memory", "label_maps"},
     {"datasets", "transforms", "networks", "losses", "hypergradient", "metrics", "attribution", "pseudo_labels"},
     {"engines", "handlers", "backends", "inferers"},
-    {"reporting", "workflow", "pipeline", "suites", "sweep", "executors", "export", "packaging"},
+    {"reporting", "workflow", "pipeline", "suites", "sweep", "executors", "export", "packaging", "predict"},
 )
 LONE_FLOOR = 1
 """Rooms of this floor do not import each other."""

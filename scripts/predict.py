@@ -1,0 +1,75 @@
+"""Lesions, grade and heat map of photographs, and where they are; the same as configs/inference.yaml.
+
+python -m scripts.predict photo.jpg
+python -m scripts.predict FOLDER --output_dir outputs/predict --checkpoint outputs/train/model.pt
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bundle.labels import LESIONS
+from bundle.predict import CONFIG, WEIGHTS, check_weights, in_one_sentence
+from monai.bundle.workflows import ConfigWorkflow
+from scripts.cli import main
+
+
+def predict(
+    *photographs: str,
+    output_dir: str = "outputs/predict",
+    checkpoint: str = str(WEIGHTS),
+    backend: str = "torch",
+    track: bool = False,
+) -> None:
+    """Look at photographs, or all of a folder; end with code 3 if one could not be read.
+
+    Args:
+        photographs: files and folders.
+        output_dir: of masks, overlays, heat maps, tables and the report; a former run's are replaced.
+        checkpoint: weights of a training, such as outputs/train/model.pt.
+        backend: torch, or openvino or onnxruntime on a CPU.
+        track: true records the run in MLflow.
+    """
+    if not photographs:
+        raise ValueError("expected a photograph or a folder, as in `python -m scripts.predict photo.jpg`, got none")
+    check_weights(checkpoint)
+    with in_one_sentence():
+        workflow = ConfigWorkflow(
+            str(CONFIG), workflow_type="infer", logging_file=False, input=[_whole(path) for path in photographs],
+            output_dir=_whole(output_dir), checkpoint=_whole(checkpoint), backend=backend, track=track,
+            num_workers=int(len(photographs) > 1 or Path(photographs[0]).is_dir()),
+        )  # fmt: skip
+        workflow.initialize()
+        workflow.evaluator.run()
+    print(said(Path(output_dir)))
+    workflow.parser.get_parsed_content("files").exit_if_unread()
+
+
+def said(output_dir: Path) -> str:
+    """Say what was found on one photograph, or on how many, and where the results are."""
+    rows = [json.loads(line) for line in (output_dir / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    places = {"report": "report.html", "table": "predictions.csv", "masks": "masks"}
+    there = [f"{what}: {output_dir / name}" for what, name in places.items() if (output_dir / name).exists()]
+    return "\n".join([_found(rows), *there])
+
+
+def _found(rows: Sequence[Mapping[str, Any]]) -> str:
+    read = [row for row in rows if not row["error"]]
+    if len(rows) > 1 or not read:
+        return f"{len(read)} of {len(rows)} photographs read"
+    row = read[0]
+    lesions = ", ".join(f"{lesion} {row[f'{lesion}_count']}" for lesion in LESIONS)
+    allowed = f" (the lesions allow {row['feasible']})" if row["contradiction"] else ""
+    return f"{row['file']}: grade {row['grade']}{allowed}, confidence {row['confidence']:.2f}, lesions: {lesions}"
+
+
+def _whole(path: str) -> str:
+    """MONAI evaluates what begins with a $."""
+    return str(Path(path).resolve())
+
+
+if __name__ == "__main__":
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every run without a logging file
+    main(predict)
