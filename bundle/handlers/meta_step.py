@@ -66,7 +66,8 @@ class MetaStep:
         lesion_loss: ``L_S``; may be any loss of outlines.
         grade_loss: ``L_C``; linear in the soft label.
         beta: weight of the grading loss.
-        virtual_lr: ``eps``; None takes the learning rate that ``training_optimizer`` has at the time.
+        virtual_lr: ``eps``; None takes the learning rate that ``training_optimizer`` has at the time for its first
+            group, the encoder.
         objective: what the meta loss is.
         kl_weight: pull towards the initial label, against pulls of 1.
         training_optimizer: of the multi-task network; only its learning rate is read.
