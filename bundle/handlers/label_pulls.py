@@ -28,6 +28,9 @@ class LabelPulls:
     is moved by ``pull_nc - m_c``, centred again. The common part says which grade serves the meta loss, whatever the
     photograph shows; it would teach another prior, and correct no label. Labels step along ``-pull``.
 
+    Args:
+        keep_common: leave that part in, as MAXL and the paper do.
+
     Example:
         >>> pulls = LabelPulls()
         >>> kept = torch.tensor([[False, True, True], [False, True, True]])
@@ -36,7 +39,8 @@ class LabelPulls:
                 [ 0., -1.,  1.]])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep_common: bool = False) -> None:
+        self.keep_common = keep_common
         self._mean_square, self._updates = 0.0, 0
         self._pulls: dict[str, Tensor] = {}
         self._kept: dict[str, Tensor] = {}
@@ -78,7 +82,7 @@ class LabelPulls:
 
     def _own(self, pulls_NC: Tensor, kept_NC: Tensor) -> Tensor:
         """Take out what is common to all photographs that were seen; those without a pull stay without."""
-        if not self._pulls:
+        if self.keep_common or not self._pulls:
             return pulls_NC
         everywhere = torch.stack([self._pull(name) for name in self._pulls])
         kept = torch.stack([self._kept[name] for name in self._pulls])

@@ -48,6 +48,8 @@ def test_what_pulls_all_photographs_alike_moves_none():
     assert found.sum(dim=0).abs().max() < 1e-6
     assert torch.allclose(found / found.norm(), alone / alone.norm(), atol=1e-6)  # on another scale, the same
     assert LabelPulls().update(["a"], common[None], KEPT[:1]).abs().max() == 0  # of one photograph, all is common
+    kept = LabelPulls(keep_common=True).update(["a"], common[None], KEPT[:1])
+    assert torch.allclose(kept, torch.tensor([[0.0, 0.0, 2 / 3, -10 / 3, 8 / 3]]) / (56**0.5 / 3))  # centred, rms 1
 
 
 def test_a_run_that_goes_on_knows_what_earlier_passes_found():

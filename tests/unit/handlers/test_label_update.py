@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from bundle.engines import MultiTaskStep
+from bundle.handlers.label_pulls import LabelPulls
 from bundle.handlers.label_table import LabelTable
 from bundle.handlers.label_update import LabelUpdateHandler
 from bundle.handlers.meta_step import MetaStep
@@ -50,7 +51,8 @@ def networks(objective="segmentation", lr=0.0):
     nn.init.normal_(update.shift.weight, std=3.0)
     optimizer = torch.optim.SGD(update.shift.parameters(), lr=lr)
     losses = LesionLoss(), CategoricalFocalLoss()
-    return tasks, update, MetaStep(tasks, update, optimizer, *losses, BETA, 1e-2, objective=objective)
+    pulls = LabelPulls(keep_common=True)  # of one photograph that can move, all is common
+    return tasks, update, MetaStep(tasks, update, optimizer, *losses, BETA, 1e-2, objective=objective, pulls=pulls)
 
 
 def train(tasks, labels, handlers, loader, epochs):
@@ -146,7 +148,8 @@ def test_labels_in_curves_and_tables_are_those_that_the_next_step_is_taught(batc
     shared = tasks.network if encoder == "shared" else None
     update = LabelUpdateNetwork(pretrained=False, width=1 / 16, encoder=encoder, tasks=shared)
     optimizer = torch.optim.SGD(update.shift.parameters(), lr=0.05)
-    step, labels = MetaStep(tasks, update, optimizer, LesionLoss(), CategoricalFocalLoss(), BETA, 1e-2), table()
+    losses, pulls = (LesionLoss(), CategoricalFocalLoss()), LabelPulls(keep_common=True)
+    step, labels = MetaStep(tasks, update, optimizer, *losses, BETA, 1e-2, pulls=pulls), table()
     seen = WhatIsTaught(labels)
     handler = LabelUpdateHandler(step, labels, [batch], [batch], alternation, movement_max=1.0)
     train(tasks, seen, [handler, seen], [batch] * 2, epochs=4)

@@ -8,6 +8,7 @@ import torch
 import yaml
 from bundle import ROOT
 from bundle.engines import mixed_precision
+from bundle.handlers.label_pulls import LabelPulls
 from bundle.handlers.meta_step import CHECKED_STEPS, OBJECTIVES, LabelGradients, MetaStep, divergence
 from bundle.losses import CategoricalFocalLoss, LesionLoss, merged_into_background
 from bundle.networks.label_update import LabelUpdateNetwork, parameter_groups
@@ -48,6 +49,7 @@ def make_step(batch, batch_norm, width=1 / 8, network=None, **settings):
     label_update = LabelUpdateNetwork(pretrained=False, width=width, batch_norm=batch_norm, frozen=False).double()
     torch.nn.init.normal_(label_update.shift.weight, std=3.0)
     optimizer = torch.optim.SGD(label_update.parameters(), lr=1e-1)
+    settings = {"pulls": LabelPulls(keep_common=True), **settings}  # of one photograph that can move, all is common
     return MetaStep(tasks, label_update, optimizer, Lesions64(), Focal64(), BETA, VIRTUAL_LR, **settings)
 
 
