@@ -72,7 +72,7 @@ def test_every_score_stands_beside_a_trivial_one(finished):
     output, screen = finished
     metrics = load_json(output / "train" / "metrics.json")
     assert metrics["subset"] == {
-        "lesions": "test", "grade": "test", "grade_with_copies": "test and copies", "joint": "test",
+        "lesions": "test", "grade": "test", "grade_with_copies": "none", "joint": "test",
     }  # fmt: skip
     assert metrics["scores"]["lesions/dice_EX_predicting_nothing"] == 0
     assert 0.9 < metrics["scores"]["lesions/paper_dice_predicting_nothing"] < 1
