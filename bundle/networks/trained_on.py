@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Mapping
 
-from bundle.networks.weights import check_facts, fact
+from bundle.networks.weights import check_facts, fact, facts_of
 
 SYNTHETIC = {"phantom": "synthetic drawings"}
 """Data sets that no patient is behind: a score on them is none on photographs."""
@@ -69,6 +69,21 @@ def _counted(dataset: str, counts: Mapping[str, int]) -> str:
     return f"{named(dataset)}, {told} photograph{'s' * (sum(found.values()) != 1)}"
 
 
+def is_own(path: str | os.PathLike, manifest_sha256: str) -> bool:
+    """Whether weights were trained on this manifest.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.networks.weights import save_weights
+        >>> from torch import nn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"manifest_sha256": "a1"})
+        ...     is_own(f"{folder}/model.pt", "a1"), is_own(f"{folder}/model.pt", "b2")
+        (True, False)
+    """
+    return bool(fact(path, "manifest_sha256") == manifest_sha256)
+
+
 def held_out(path: str | os.PathLike, manifest_sha256: str) -> int | None:
     """Return the fold of this manifest that a training left out; None where it saw all, or another manifest.
 
@@ -81,7 +96,7 @@ def held_out(path: str | os.PathLike, manifest_sha256: str) -> int | None:
         ...     held_out(f"{folder}/model.pt", "a1"), held_out(f"{folder}/model.pt", "b2")
         (3, None)
     """
-    return fact(path, "fold") if fact(path, "manifest_sha256") == manifest_sha256 else None
+    return fact(path, "fold") if is_own(path, manifest_sha256) else None
 
 
 def refuse_seen(path: str | os.PathLike, manifest_sha256: str, fold: int | None, subsets: Collection[str]) -> None:
@@ -96,9 +111,9 @@ def refuse_seen(path: str | os.PathLike, manifest_sha256: str, fold: int | None,
     Raises:
         ValueError: if this is the training's manifest, and the fold another, or training photographs are scored.
     """
-    if fact(path, "manifest_sha256") != manifest_sha256:
+    if not is_own(path, manifest_sha256):
         return
-    check_facts(path, {"fold": fact(path, "fold")}, {"fold": fold})
+    check_facts(path, facts_of(path), {"fold": fold})
     if seen := [name for name in subsets if name in ("train", "all")]:
         raise ValueError(
             f"expected --split test or fold for weights on the manifest that they were trained on, got {seen[0]!r}: "

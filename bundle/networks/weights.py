@@ -354,7 +354,7 @@ def load_graders(
             ...
         ValueError: expected --graders "['outputs/pretrain/model.pt']": one or more weights of stage 1, got none
     """
-    paths = [paths] if isinstance(paths, str) else list(paths)
+    paths = _listed(paths)
     if not paths:
         raise ValueError(
             "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
@@ -370,7 +370,12 @@ def provenance(path: str | os.PathLike) -> dict[str, Any]:
 
 def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]]:
     """Return the provenance of each of several weights files."""
-    return [provenance(path) for path in ([paths] if isinstance(paths, str) else paths)]
+    return [provenance(path) for path in _listed(paths)]
+
+
+def _listed(paths: Sequence[str | os.PathLike] | str) -> list[str | os.PathLike]:
+    """One file may be given without a list."""
+    return [paths] if isinstance(paths, str) else list(paths)
 
 
 def facts_of(path: str | os.PathLike) -> dict[str, Any]:
@@ -401,7 +406,7 @@ def architectures(paths: Sequence[str | os.PathLike] | str) -> str:
         ...     architectures([f"{folder}/a.pt", f"{folder}/a.pt"])
         'resnext50_32x4d+resnext50_32x4d'
     """
-    return "+".join(str(fact(path, "architecture")) for path in ([paths] if isinstance(paths, str) else paths))
+    return "+".join(str(fact(path, "architecture")) for path in _listed(paths))
 
 
 def image_size(path: str | os.PathLike) -> int:
