@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.files import load_json, write_json_whole
+from bundle.files import file_sha256, load_json, write_json_whole
 from bundle.labels import GRADES, PROBABILITY_TOLERANCE
 from bundle.manifest import Manifest
 
@@ -47,6 +47,10 @@ class InitialLabel:
             raise ValueError(f"expected no share outside the feasible grades {self.feasible}, got {self.soft}")
         if not 0 <= self.weight <= 1 + PROBABILITY_TOLERANCE:
             raise ValueError(f"expected a weight in [0, 1], got {self.weight}")
+
+
+UNGRADED = InitialLabel(soft=(1 / len(GRADES),) * len(GRADES), feasible=(True,) * len(GRADES), weight=0.0)
+"""Of a photograph that is taught no grade."""
 
 
 def save_pseudo_labels(
@@ -101,6 +105,39 @@ def load_pseudo_labels(path: str | os.PathLike | None, manifest: Manifest) -> di
             f"this one is {manifest.sha256[:12]}): run configs/pseudo_label.yaml again"
         )
     return labels
+
+
+def labels_to_start_from(path: str | os.PathLike | None, manifest: Manifest, beta: float) -> dict[str, InitialLabel]:
+    """Read the initial labels; where nothing is learned of grades and no file is named, no grade is taught.
+
+    Then every grade is as likely, and the weight of each photograph in the grading loss is 0.
+
+    Args:
+        path: of the pseudo-labels, or None.
+        manifest: that they were made from.
+        beta: weight of the grading loss.
+
+    Raises:
+        ValueError: as :func:`load_pseudo_labels`, unless there is no path and ``beta`` is 0.
+
+    Example:
+        >>> manifest = Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=())
+        >>> labels_to_start_from(None, manifest, beta=0.0)
+        {}
+    """
+    if path is None and beta == 0:
+        return {row.id: UNGRADED for row in manifest.photographs}
+    return load_pseudo_labels(path, manifest)
+
+
+def labels_sha256(path: str | os.PathLike | None) -> str | None:
+    """Hash a file of pseudo-labels; None where training takes none.
+
+    Example:
+        >>> labels_sha256(None) is None
+        True
+    """
+    return None if path is None else file_sha256(path)
 
 
 def _initial(row: Mapping[str, Any]) -> InitialLabel:

@@ -46,6 +46,30 @@ def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str
     save_whole(path, {"model": network.state_dict(), "network": type(network).__name__, "facts": {**settings, **facts}})
 
 
+def halve(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Write a weights file again with its kernels in 16 bits, half as large, for a repository.
+
+    Vectors (biases, batch norm and its statistics) stay as they are. Every reader makes 32 bits of it again.
+
+    Raises:
+        ValueError: if there is no such file, it is no weights file, or a weight is beyond what 16 bits hold (65504).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(64, 64), {"image_size": 512})
+        ...     halve(f"{folder}/model.pt", f"{folder}/half.pt")
+        ...     loaded = nn.Linear(64, 64)
+        ...     load_weights(loaded, f"{folder}/half.pt"), loaded.weight.dtype
+        ({'image_size': 512}, torch.float32)
+    """
+    content = _read(source)
+    state = {name: value.half() if value.ndim > 1 else value for name, value in content["model"].items()}
+    if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise ValueError(f"expected weights up to 65504 in {source}, got larger ones in {broken[0]}")
+    save_whole(target, {**content, "model": state})
+
+
 def load_weights(
     network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -328,7 +352,7 @@ def lesion_thresholds(path: str | os.PathLike | None) -> tuple[float, ...] | Non
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:
-    content = read_weights(Path(path))
+    content = read_weights(path)
     if not {"model", "network", "facts"} <= set(content):
         content = {"model": content, **read_description(path)}
     state, facts = content["model"], content["facts"]
@@ -394,6 +418,28 @@ def fact(path: str | os.PathLike, name: str, otherwise: object = None) -> Any:  
         ([2, 3, 4], False)
     """
     return _read(path)["facts"].get(name, otherwise)
+
+
+def shared_fact(paths: Sequence[str | os.PathLike] | str, name: str) -> Any:  # noqa: ANN401  (whatever stands there)
+    """Return one fact that stands in each of several weights files.
+
+    Raises:
+        ValueError: if they do not say the same.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     one, other = f"{folder}/one.pt", f"{folder}/other.pt"
+        ...     for path, fold in ((one, 0), (other, 1)):
+        ...         save_weights(path, nn.Linear(2, 3), {"image_size": 384, "fold": fold})
+        ...     shared_fact([one, other], "image_size"), shared_fact(other, "fold")
+        (384, 1)
+    """
+    first, *others = _listed(paths)
+    value = fact(first, name)
+    for path in others:
+        check_facts(path, facts_of(path), {name: value})
+    return value
 
 
 def architectures(paths: Sequence[str | os.PathLike] | str) -> str:

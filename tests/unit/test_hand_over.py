@@ -3,7 +3,13 @@
 import json
 
 import pytest
-from bundle.hand_over import InitialLabel, load_pseudo_labels, save_pseudo_labels, with_known_errors
+from bundle.hand_over import (
+    InitialLabel,
+    labels_to_start_from,
+    load_pseudo_labels,
+    save_pseudo_labels,
+    with_known_errors,
+)
 from bundle.manifest import Manifest, Photograph
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +66,25 @@ def test_labels_of_another_manifest_are_refused(saved, tmp_path):
 def test_no_file_says_which_option_names_it(tmp_path):
     with pytest.raises(ValueError, match=r"expected --pseudo_labels FILE: .* configs/pseudo_label\.yaml writes"):
         load_pseudo_labels(None, manifest(tmp_path))
+
+
+def test_without_a_grading_loss_no_file_is_needed_and_no_grade_is_taught(tmp_path):
+    rows = tuple(
+        Photograph(id=name, image=f"idrid/{name}.jpg", split="train", sha256="0" * 64, perceptual_hash="0" * 64,
+                   width_px=6, height_px=4, group=name) for name in "ab"
+    )  # fmt: skip
+    known = Manifest(name="idrid", roots={"idrid": tmp_path}, folds=2, seed=0, photographs=rows)
+    labels = labels_to_start_from(None, known, beta=0.0)
+    assert {name: (label.soft, label.weight) for name, label in labels.items()} == dict.fromkeys("ab", ((0.2,) * 5, 0))
+
+
+def test_with_a_grading_loss_a_file_is_needed(tmp_path):
+    with pytest.raises(ValueError, match=r"expected --pseudo_labels FILE"):
+        labels_to_start_from(None, manifest(tmp_path), beta=0.01)
+
+
+def test_a_file_that_is_named_is_read_even_without_a_grading_loss(saved, tmp_path):
+    assert labels_to_start_from(saved, manifest(tmp_path), beta=0.0) == load_pseudo_labels(saved, manifest(tmp_path))
 
 
 def test_a_missing_file_says_what_writes_it(tmp_path):

@@ -12,6 +12,7 @@ from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.vgg import VGG16Encoder
 from bundle.networks.weights import (
+    halve,
     image_size,
     lesion_thresholds,
     load_grader,
@@ -23,6 +24,7 @@ from bundle.networks.weights import (
     provenances,
     save_weights,
     save_whole,
+    shared_fact,
 )
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -54,6 +56,37 @@ def test_what_is_loaded_is_what_was_saved(weights):
     assert all(
         torch.equal(a, b) for a, b in zip(other.state_dict().values(), unet(0).state_dict().values(), strict=True)
     )
+
+
+def test_a_halved_file_takes_half_and_is_within_the_rounding_of_16_bits(tmp_path):
+    save_weights(tmp_path / "model.pt", unet(0, width=0.25), FACTS | {"width": 0.25})
+    halve(tmp_path / "model.pt", tmp_path / "half.pt")
+    ratio = (tmp_path / "half.pt").stat().st_size / (tmp_path / "model.pt").stat().st_size
+    assert 0.5 < ratio < 0.55
+    loaded = network_of(tmp_path / "half.pt")
+    for name, value in unet(0, width=0.25).state_dict().items():
+        found = loaded.state_dict()[name]
+        assert found.dtype == value.dtype
+        if value.ndim > 1:
+            torch.testing.assert_close(found, value, rtol=2**-11, atol=2**-25)
+        else:
+            assert torch.equal(found, value)
+
+
+def test_a_weight_beyond_16_bits_is_refused_and_named(tmp_path):
+    layer = torch.nn.Linear(2, 3)
+    layer.weight.data[0, 0] = 70000.0
+    save_weights(tmp_path / "model.pt", layer, {})
+    with pytest.raises(ValueError, match=r"expected weights up to 65504 in .*model.pt, got larger ones in weight"):
+        halve(tmp_path / "model.pt", tmp_path / "half.pt")
+    assert not (tmp_path / "half.pt").exists()
+
+
+def test_a_fact_that_files_do_not_share_is_named(tmp_path):
+    for name, size in (("one", 384), ("other", 512)):
+        save_weights(tmp_path / f"{name}.pt", torch.nn.Linear(2, 3), {"image_size": size})
+    with pytest.raises(ValueError, match=r"expected weights of image_size 384 in .*other.pt, got 512"):
+        shared_fact([tmp_path / "one.pt", tmp_path / "other.pt"], "image_size")
 
 
 def test_a_teacher_is_a_frozen_copy_and_the_network_stays_as_it_was(weights):
