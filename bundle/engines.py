@@ -223,6 +223,34 @@ def refuse_idle_teacher(step: MultiTaskStep, photographs: Iterable[Batch], devic
     )
 
 
+def refuse_crops_of_grades(crop_px: int | None, beta: float, image_size: int) -> None:
+    """Refuse crops where grades are learned: a part of a photograph does not show its grade.
+
+    Args:
+        crop_px: side of the crops; None takes none, which is never refused.
+        beta: weight of the grading loss.
+        image_size: side of what they are cut from.
+
+    Raises:
+        ValueError: if grades are learned, or the side is no multiple of 32 up to the image's.
+
+    Example:
+        >>> refuse_crops_of_grades(512, beta=0.0, image_size=1440)
+        >>> refuse_crops_of_grades(512, beta=0.8, image_size=1440)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected beta 0 with crop_px 512, got 0.8: a crop does not show the grade of its photograph
+    """
+    if crop_px is None:
+        return
+    if beta != 0:
+        raise ValueError(
+            f"expected beta 0 with crop_px {crop_px}, got {beta}: a crop does not show the grade of its photograph"
+        )
+    if not 0 < crop_px <= image_size or crop_px % 32:
+        raise ValueError(f"expected crop_px as a multiple of 32 up to image_size {image_size}, got {crop_px}")
+
+
 class EvaluationStep:
     """Probabilities of whatever tasks the network has, in evaluation mode and without a graph.
 

@@ -13,6 +13,7 @@ from bundle.engines import (
     MultiTaskStep,
     ProposalStep,
     has_bfloat16,
+    refuse_crops_of_grades,
     refuse_idle_teacher,
     to_device,
 )
@@ -373,3 +374,10 @@ def test_what_is_no_cpu_and_no_gpu_has_no_bfloat16():
 def test_a_negative_beta_is_refused():
     with pytest.raises(ValueError, match=r"expected beta >= 0, got -0\.1"):
         MultiTaskStep(LesionLoss(), CategoricalFocalLoss(), beta=-0.1)
+
+
+@pytest.mark.parametrize("crop_px", [-32, 0, 500, 1472])
+def test_crops_that_the_network_cannot_take_are_refused(crop_px):
+    with pytest.raises(ValueError, match=rf"expected crop_px as a multiple of 32 up to image_size 1440, got {crop_px}"):
+        refuse_crops_of_grades(crop_px, beta=0.0, image_size=1440)
+    refuse_crops_of_grades(None, beta=0.8, image_size=1440)
