@@ -27,7 +27,7 @@ def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: st
         {'network': 'MultiTaskUNet', 'facts': {'teacher': 'old.pt'}}
     """
     save_whole(path, state)
-    said = {"network": network, "facts": {name: _name_of(fact) for name, fact in facts.items()}}
+    said = {"network": network, "facts": without_folders(facts)}
     text = json.dumps({**said, "sha256": file_sha256(path)}, indent=4) + "\n"
     write_text_whole(_description(path), text)
 
@@ -56,5 +56,11 @@ def _description(path: str | os.PathLike) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def _name_of(fact: object) -> object:
-    return Path(fact).name if isinstance(fact, str) and os.sep in fact else fact
+def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Shorten each path among the facts to the file's name: where it lay is nobody else's business.
+
+    Example:
+        >>> without_folders({"teacher": "/home/me/old.pt", "seed": 3})
+        {'teacher': 'old.pt', 'seed': 3}
+    """
+    return {name: Path(fact).name if isinstance(fact, str) and os.sep in fact else fact for name, fact in facts.items()}

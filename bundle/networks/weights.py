@@ -14,7 +14,7 @@ import torch
 from bundle.files import file_sha256
 from bundle.label_maps import check_thresholds
 from bundle.labels import LESIONS
-from bundle.networks.bare_weights import read_description
+from bundle.networks.bare_weights import read_description, without_folders
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.graders import NO_SHIFT, Grader, prior_shift
 from bundle.networks.multitask_unet import MultiTaskUNet
@@ -47,9 +47,10 @@ def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str
 
 
 def halve(source: str | os.PathLike, target: str | os.PathLike) -> None:
-    """Write a weights file again with its kernels in 16 bits, half as large, for a repository.
+    """Write a weights file again with its kernels in 16 bits, half as large, to hand it on.
 
-    Vectors (biases, batch norm and its statistics) stay as they are. Every reader makes 32 bits of it again.
+    Vectors (biases, batch norm and its statistics) stay in 32 bits. Loading widens the kernels again. A path among the
+    facts is shortened to its name.
 
     Raises:
         ValueError: if there is no such file, it is no weights file, or a weight is beyond what 16 bits hold (65504).
@@ -67,7 +68,7 @@ def halve(source: str | os.PathLike, target: str | os.PathLike) -> None:
     state = {name: value.half() if value.ndim > 1 else value for name, value in content["model"].items()}
     if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
         raise ValueError(f"expected weights up to 65504 in {source}, got larger ones in {broken[0]}")
-    save_whole(target, {**content, "model": state})
+    save_whole(target, {**content, "model": state, "facts": without_folders(content["facts"])})
 
 
 def load_weights(

@@ -12,6 +12,7 @@ from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.vgg import VGG16Encoder
 from bundle.networks.weights import (
+    facts_of,
     halve,
     image_size,
     lesion_thresholds,
@@ -59,8 +60,10 @@ def test_what_is_loaded_is_what_was_saved(weights):
 
 
 def test_a_halved_file_takes_half_and_is_within_the_rounding_of_16_bits(tmp_path):
-    save_weights(tmp_path / "model.pt", unet(0, width=0.25), FACTS | {"width": 0.25})
+    facts = FACTS | {"width": 0.25, "pretrained": "/home/me/vgg16.pth"}
+    save_weights(tmp_path / "model.pt", unet(0, width=0.25), facts)
     halve(tmp_path / "model.pt", tmp_path / "half.pt")
+    assert facts_of(tmp_path / "half.pt") == facts_of(tmp_path / "model.pt") | {"pretrained": "vgg16.pth"}
     ratio = (tmp_path / "half.pt").stat().st_size / (tmp_path / "model.pt").stat().st_size
     assert 0.5 < ratio < 0.55
     loaded = network_of(tmp_path / "half.pt")
