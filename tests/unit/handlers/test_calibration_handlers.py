@@ -92,7 +92,7 @@ def test_only_the_photographs_of_the_fold_count_and_so_few_measure_nothing(tmp_p
     fitted, *_ = train(tmp_path, ids=IDS[:5])
     assert fitted.calibration.images == 5
     facts = load_weights(Constant(), tmp_path / "model.pt")
-    assert facts["temperature"] > 1
+    assert facts["temperature"] == pytest.approx(1, rel=1e-6)  # four of these five are of grade 0, and it says 0.8
     assert facts["calibration_ece_scaled"] is facts["calibration_nll_scaled"] is None
 
 
