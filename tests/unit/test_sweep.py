@@ -141,7 +141,7 @@ def test_a_finished_stage_is_known_by_what_it_was_made_of(laid_out):
     [
         ({"suite": "table9"}, r"expected --suite out of \['beta', .*\], got 'table9'"),
         ({"rows": ["taught", "untaught"]}, r"expected --rows out of \['taught'\], got \['untaught'\]"),
-        ({"experiment": "smok"}, r"expected --experiment out of \['demo', .*\], got 'smok'"),
+        ({"experiment": "smok"}, r"expected --experiment out of \['crops', .*\], got 'smok'"),
         ({"folds": 4}, r"expected --folds in 1-3, the folds of .*m\.json, got 4"),
         ({"folds": 0}, "expected --folds in 1-3"),
         ({"seeds": 0}, "expected --seeds of at least 1, got 0"),
