@@ -353,7 +353,7 @@ def lesion_thresholds(path: str | os.PathLike | None) -> tuple[float, ...] | Non
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:
-    content = read_weights(path)
+    content = read_weights(Path(path))
     if not {"model", "network", "facts"} <= set(content):
         content = {"model": content, **read_description(path)}
     state, facts = content["model"], content["facts"]
