@@ -10,6 +10,7 @@ from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.memory import says_what_to_lower
 from bundle.networks.explained import resized_maps
 from bundle.networks.graders import Grader
+from bundle.transforms.fundus import SIDE_MULTIPLE
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
@@ -247,8 +248,10 @@ def refuse_crops_of_grades(crop_px: int | None, beta: float, image_size: int) ->
         raise ValueError(
             f"expected beta 0 with crop_px {crop_px}, got {beta}: a crop does not show the grade of its photograph"
         )
-    if not 0 < crop_px <= image_size or crop_px % 32:
-        raise ValueError(f"expected crop_px as a multiple of 32 up to image_size {image_size}, got {crop_px}")
+    if not 0 < crop_px <= image_size or crop_px % SIDE_MULTIPLE:
+        raise ValueError(
+            f"expected crop_px as a multiple of {SIDE_MULTIPLE} up to image_size {image_size}, got {crop_px}"
+        )
 
 
 class EvaluationStep:

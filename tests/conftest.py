@@ -1,6 +1,7 @@
 """A tiny IDRiD tree to read: small photographs that are never square, with outlines that are never empty."""
 
 import os
+import shutil
 from pathlib import Path
 
 # One thread for each of the processes that run side by side; NumPy and torch read it when they are imported.
@@ -143,10 +144,12 @@ def tiny_idrid(empty_idrid: TinyIdrid) -> TinyIdrid:
 
 @pytest.fixture(scope="session")
 def write_phantom_manifest():
-    """Draw a phantom of so many photographs of each kind below a folder, and write its manifest."""
+    """Draw a phantom of so many photographs of each kind below a folder, and write its manifest, ``without`` a part."""
 
-    def write(folder, *, folds=3, name="manifest.json", **numbers):
+    def write(folder, *, folds=3, name="manifest.json", without=None, **numbers):
         write_phantom(folder / "phantom", width_px=288, height_px=192, seed=3, **numbers)
+        if without is not None:
+            shutil.rmtree(folder / "phantom" / without)
         photographs, notes = read_idrid(folder / "phantom")
         manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=folds, notes=notes)
         save_manifest(manifest, folder / name)

@@ -379,12 +379,7 @@ def load_graders(
             ...
         ValueError: expected --graders "['outputs/pretrain/model.pt']": one or more weights of stage 1, got none
     """
-    paths = _listed(paths)
-    if not paths:
-        raise ValueError(
-            "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
-        )
-    return nn.ModuleList(load_grader(path, expected, heat_map_stride) for path in paths)
+    return nn.ModuleList(load_grader(path, expected, heat_map_stride) for path in _listed(paths))
 
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:
@@ -399,7 +394,11 @@ def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]
 
 
 def _listed(paths: Sequence[str | os.PathLike] | str) -> list[str | os.PathLike]:
-    """One file may be given without a list."""
+    """One file may be given without a list; none is refused, whoever asks for the graders first."""
+    if not paths:
+        raise ValueError(
+            "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
+        )
     return [paths] if isinstance(paths, str) else list(paths)
 
 
@@ -425,7 +424,7 @@ def shared_fact(paths: Sequence[str | os.PathLike] | str, name: str) -> Any:  # 
     """Return one fact that stands in each of several weights files.
 
     Raises:
-        ValueError: if they do not say the same.
+        ValueError: if they do not say the same, or there is none.
 
     Example:
         >>> import tempfile

@@ -1,16 +1,9 @@
 """Lesions alone are learned from crops, without graders, pseudo-labels or grades."""
 
-import shutil
-
 import pytest
 import torch
 from bundle import ROOT
-from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import write_phantom
 from bundle.files import load_json
-from bundle.manifest import save_manifest
-from bundle.transforms import field_of_view
 
 CONFIGS = ROOT / "configs"
 STAGE = [f"experiments/{name}/train.yaml" for name in ("smoke", "crops")]
@@ -18,15 +11,11 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_phantom_manifest):
     """A phantom without its graded part, and its manifest."""
     folder = tmp_path_factory.mktemp("lesions")
     counts = {"num_lesion_train": 6, "num_lesion_test": 2, "num_graded_train": 1, "num_graded_test": 1}
-    write_phantom(folder / "phantom", width_px=288, height_px=192, seed=3, **counts)
-    shutil.rmtree(folder / "phantom" / "B. Disease Grading")
-    photographs, notes = read_idrid(folder / "phantom")
-    made = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=3, notes=notes)
-    save_manifest(made, folder / "manifest.json")
+    write_phantom_manifest(folder, without="B. Disease Grading", **counts)
     return folder
 
 

@@ -92,6 +92,11 @@ def test_a_fact_that_files_do_not_share_is_named(tmp_path):
         shared_fact([tmp_path / "one.pt", tmp_path / "other.pt"], "image_size")
 
 
+def test_a_fact_of_no_file_is_refused_as_no_grader_is():
+    with pytest.raises(ValueError, match="one or more weights of stage 1, got none"):
+        shared_fact([], "image_size")
+
+
 def test_a_teacher_is_a_frozen_copy_and_the_network_stays_as_it_was(weights):
     network = unet(1).train()
     before = network.segmentation_head.weight.clone()
