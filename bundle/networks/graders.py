@@ -3,7 +3,7 @@
 # flake8: noqa: N803
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +67,8 @@ class Grader(nn.Module):
 
     Args:
         architecture: one of ``KNOWN_ARCHITECTURES``, the names of torchvision, or of timm where torchvision has none.
-        pretrained: ImageNet weights: True, False or a path (:func:`imagenet_weights`).
+        pretrained: ImageNet weights: True, False or a path (:func:`imagenet_weights`). A file that stage 1 wrote gives
+            its last layer too: training goes on from there, at another image size for instance.
         heat_map_stride: pixels of the image for each of the features, 32 or 16: the last stage or the one before it.
             It changes neither weights nor logits.
 
@@ -103,11 +104,15 @@ class Grader(nn.Module):
         self.parts = _PARTS[architecture]
         self.normalise = self.parts.normalise()
         self.classifier = _classifier(architecture)
+        last = self.parts.last_layer
+        grades = nn.Linear(getattr(self.classifier, last).in_features, len(GRADES))
         state = imagenet_weights(architecture, pretrained)
+        if state is not None and not _grades_already(state, last):
+            fill(self.classifier, state, architecture)
+            state = None
+        setattr(self.classifier, last, grades)
         if state is not None:
             fill(self.classifier, state, architecture)
-        inputs = getattr(self.classifier, self.parts.last_layer).in_features
-        setattr(self.classifier, self.parts.last_layer, nn.Linear(inputs, len(GRADES)))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.features(image))
@@ -135,6 +140,11 @@ class Grader(nn.Module):
 
     def _last_stage(self, activations: Tensor) -> Tensor:
         return activations if self.parts.back is None else self.parts.back(self.classifier, activations)
+
+
+def _grades_already(state: Mapping[str, Tensor], last_layer: str) -> bool:
+    bias = state.get(f"{last_layer}.bias")
+    return bias is not None and len(bias) == len(GRADES)
 
 
 class GradersTogether(nn.Module):

@@ -198,6 +198,16 @@ def test_weights_of_another_network_are_refused(tmp_path):
         Grader("nasnetalarge", pretrained=str(tmp_path / "vgg16.pth"))
 
 
+def test_training_goes_on_from_the_file_of_a_grader_its_grades_included(tmp_path):
+    before = Grader("tf_efficientnet_lite0", pretrained=False)
+    torch.save(
+        {"network": "Grader", "facts": {"architecture": before.architecture}, "model": before.state_dict()},
+        tmp_path / "model.pt",
+    )
+    after = Grader("tf_efficientnet_lite0", pretrained=str(tmp_path / "model.pt"))
+    assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
+
+
 def test_without_timm_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     said = "expected the package timm for nasnetalarge, found none; say `pip install 'timm>=1.0'`"
