@@ -16,6 +16,7 @@ from bundle.networks.encoders import LITES
 from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric, prior_shift
 from bundle.networks.pretrained import TIMM_ARCHITECTURES, imagenet_weights
 from bundle.networks.vgg import Normalise
+from bundle.networks.weights import save_weights
 from scripts.benchmarks.attribution import maps_one_by_one
 from torch import nn
 
@@ -200,10 +201,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_training_goes_on_from_the_file_of_a_grader_its_grades_included(tmp_path):
     before = Grader("tf_efficientnet_lite0", pretrained=False)
-    torch.save(
-        {"network": "Grader", "facts": {"architecture": before.architecture}, "model": before.state_dict()},
-        tmp_path / "model.pt",
-    )
+    save_weights(tmp_path / "model.pt", before, {"architecture": before.architecture})
     after = Grader("tf_efficientnet_lite0", pretrained=str(tmp_path / "model.pt"))
     assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
 
