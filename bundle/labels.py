@@ -26,6 +26,9 @@ PROBABILITY_TOLERANCE = 1e-4
 
 GRADE_NAMES = ("no DR", "mild", "moderate", "severe", "proliferative")
 
+LEAST_PPM = 3.0
+"""Millionths of the field of view from which a component counts where nothing was fitted: 25 pixels in IDRiD."""
+
 QUADRANTS = ("upper_left", "upper_right", "lower_left", "lower_right")
 """As the photograph shows them, parted by the horizontal and the vertical line through the fovea."""
 
@@ -130,6 +133,29 @@ def _by_outlines(
     return Feasible(frozenset({1}), "R1") if present else Feasible(frozenset({0}), "R0")
 
 
+def lesions_ruled_out(grade: int) -> tuple[str, ...]:
+    """Name the lesions that are on no photograph of a true grade, by :func:`feasible_grades`.
+
+    A lesion is ruled out where no set of lesions that holds it allows the grade: 0 has none, and 1 has microaneurysms
+    alone. So a grade, which is cheap, stands for the outlines of what is not there.
+
+    Args:
+        grade: on the ICDRS.
+
+    Raises:
+        ValueError: if it is no grade.
+
+    Example:
+        >>> [lesions_ruled_out(grade) for grade in GRADES]
+        [('MA', 'HE', 'EX', 'SE'), ('HE', 'EX', 'SE'), (), (), ()]
+    """
+    if grade not in GRADES:
+        raise ValueError(f"expected a grade out of {list(GRADES)}, got {grade}")
+    sets = [set(some) for size in range(1, LESION_COUNT + 1) for some in combinations(LESIONS, size)]
+    allowed = set().union(*(some for some in sets if grade in feasible_grades(some).grades))
+    return tuple(lesion for lesion in LESIONS if lesion not in allowed)
+
+
 def rules_grade(feasible: Collection[int]) -> int:
     """Return the grade that the lesions alone give, the lowest that they allow: of {2, 3, 4}, never told apart, 2.
 
@@ -176,7 +202,9 @@ def smallest_area_px(field_px: float, min_area_ppm: float) -> float:
     return max(1.0, min_area_ppm * field_px / 1e6)
 
 
-def lesions_large_enough(largest_px: Mapping[str, int], field_px: float, min_area_ppm: float) -> tuple[str, ...]:
+def lesions_large_enough(
+    largest_px: Mapping[str, int], field_px: float, min_area_ppm: float | Mapping[str, float]
+) -> tuple[str, ...]:
     """Name the lesions whose largest component is large enough to count as present, in the order of ``LESIONS``.
 
     A component counts from :func:`smallest_area_px` on: a share of the field of view means the
@@ -185,10 +213,10 @@ def lesions_large_enough(largest_px: Mapping[str, int], field_px: float, min_are
     Args:
         largest_px: native pixels of the largest component of each lesion; one that is left out has none.
         field_px: native pixels of the field of view.
-        min_area_ppm: smallest component that counts, in millionths of the field of view.
+        min_area_ppm: smallest component that counts, in millionths of the field of view; one number, or one a lesion.
 
     Raises:
-        ValueError: if a name is not one of ``LESIONS``, or an area is negative or not finite.
+        ValueError: if a name is not one of ``LESIONS``, an area is negative or not finite, or a lesion has none.
 
     Example:
         >>> areas_px = {"EX": 30, "MA": 29}
@@ -196,13 +224,44 @@ def lesions_large_enough(largest_px: Mapping[str, int], field_px: float, min_are
         ('EX',)
         >>> lesions_large_enough(areas_px, field_px=1e7, min_area_ppm=0.0)
         ('MA', 'EX')
+        >>> lesions_large_enough(areas_px, field_px=1e7, min_area_ppm={"MA": 2.0, "HE": 0.0, "EX": 9.0, "SE": 0.0})
+        ('MA',)
     """
     unknown = set(largest_px) - set(LESIONS)
     if unknown:
         raise ValueError(f"expected lesions out of {list(LESIONS)}, got {sorted(unknown)}")
-    sizes = {**largest_px, "field_px": field_px, "min_area_ppm": min_area_ppm}
+    smallest_ppm = smallest_areas_ppm(min_area_ppm)
+    sizes = {**largest_px, "field_px": field_px}
     wrong = {name: size for name, size in sizes.items() if not 0 <= size < math.inf}
     if wrong:
         raise ValueError(f"expected areas that are finite and not negative, got {wrong}")
-    needed_px = smallest_area_px(field_px, min_area_ppm)
-    return tuple(lesion for lesion in LESIONS if largest_px.get(lesion, 0) >= needed_px)
+    return tuple(
+        lesion for lesion in LESIONS if largest_px.get(lesion, 0) >= smallest_area_px(field_px, smallest_ppm[lesion])
+    )
+
+
+def smallest_areas_ppm(min_area_ppm: float | Mapping[str, float]) -> dict[str, float]:
+    """Spell out the smallest component that counts, one number for each of ``LESIONS``.
+
+    Args:
+        min_area_ppm: one number for all, or one a lesion, in millionths of the field of view.
+
+    Raises:
+        ValueError: if a lesion has none, there is another name, or a number is negative or not finite.
+
+    Example:
+        >>> smallest_areas_ppm(3.0)
+        {'MA': 3.0, 'HE': 3.0, 'EX': 3.0, 'SE': 3.0}
+        >>> smallest_areas_ppm({"MA": 3.0})
+        Traceback (most recent call last):
+            ...
+        ValueError: expected min_area_ppm as one number of 0 or more, or one for each of MA, HE, EX, SE, got {'MA': 3.0}
+    """
+    found = dict(min_area_ppm) if isinstance(min_area_ppm, Mapping) else dict.fromkeys(LESIONS, min_area_ppm)
+    numbers = all(isinstance(area, (int, float)) and 0 <= area < math.inf for area in found.values())
+    if set(found) != set(LESIONS) or not numbers:
+        raise ValueError(
+            f"expected min_area_ppm as one number of 0 or more, or one for each of {', '.join(LESIONS)}, "
+            f"got {min_area_ppm}"
+        )
+    return {lesion: float(found[lesion]) for lesion in LESIONS}

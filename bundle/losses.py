@@ -138,6 +138,8 @@ class DiceLesionLoss(nn.Module):
 
     Args:
         dice_weight: of the second term.
+        where_absent: whether the mean is also over lesions that have no pixel in the batch. Their Dice falls as soon as
+            a single pixel is suspected, which silences a lesion that few photographs have.
 
     Raises:
         ValueError: if the weight is negative, or shapes do not match.
@@ -156,11 +158,11 @@ class DiceLesionLoss(nn.Module):
         Milletari et al., "V-Net", 3DV 2016, for the squared denominator.
     """
 
-    def __init__(self, dice_weight: float = 1.0) -> None:
+    def __init__(self, dice_weight: float = 1.0, where_absent: bool = True) -> None:
         super().__init__()
         if not 0 <= dice_weight < math.inf:
             raise ValueError(f"expected dice_weight >= 0, got {dice_weight}")
-        self.dice_weight = dice_weight
+        self.dice_weight, self.where_absent = dice_weight, where_absent
 
     def forward(self, logits: Tensor, label_map: Tensor, looked_for: Tensor) -> Tensor:
         logits, label_map, looked_for = looked_at(logits, label_map, looked_for)
@@ -171,12 +173,13 @@ class DiceLesionLoss(nn.Module):
         return cross_entropy + self.dice_weight * self._dice(log_p.exp()[:, 1:], label_map, looked_for)
 
     def _dice(self, lesions: Tensor, label_map: Tensor, looked_for: Tensor) -> Tensor:
-        """Return ``mean_c (1 - Dice_c)`` over the lesions that were looked for on some photograph of the batch."""
+        """Return ``mean_c (1 - Dice_c)`` over the lesions that were looked for in the batch; 0 where there are none."""
         truth = label_map == torch.arange(1, lesions.shape[1] + 1, device=lesions.device).view(1, -1, 1, 1)
         per_photograph = [one.flatten(2).sum(dim=2) for one in (lesions * truth, lesions.square(), truth)]
         both, predicted, true = ((one * looked_for).sum(dim=0) for one in per_photograph)
-        dice_C = (2 * both + 1) / (predicted + true + 1)
-        return (1 - dice_C[looked_for.any(dim=0)]).mean()
+        counts = looked_for.any(dim=0) & (true > 0 if not self.where_absent else True)
+        lost_C = 1 - (2 * both + 1) / (predicted + true + 1)
+        return lost_C[counts].sum() / counts.sum().clamp(min=1)
 
 
 def looked_at(logits: Tensor, label_map: Tensor, looked_for: Tensor) -> tuple[Tensor, Tensor, Tensor]:

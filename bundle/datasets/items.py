@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from bundle.hand_over import InitialLabel
-from bundle.labels import GRADES, LESIONS
+from bundle.labels import GRADES, LESIONS, lesions_ruled_out
 from bundle.manifest import Manifest, Photograph
 from monai.transforms import Transform
 
@@ -161,12 +161,24 @@ def initial_labels(
 
 
 def taught_labels(
-    manifest: Manifest, outlined: Sequence[Photograph], labels: Mapping[str, InitialLabel], graded: Sequence[Photograph]
+    manifest: Manifest,
+    outlined: Sequence[Photograph],
+    labels: Mapping[str, InitialLabel],
+    graded: Sequence[Photograph],
+    absent_by_grade: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Map each id to what stage 2 teaches as its grade, and to the lesions that were looked for on it.
 
     An outlined photograph has its initial label. A graded one has its true grade as the whole of the label, and as the
-    only feasible grade; no lesion was looked for on it.
+    only feasible grade. Nobody outlined lesions on it; those that its grade rules out (:func:`lesions_ruled_out`) are
+    known to be absent all the same, and so count as looked for.
+
+    Args:
+        manifest: that both come from.
+        outlined: photographs of which each has an initial label.
+        labels: initial labels by id.
+        graded: photographs of known grade.
+        absent_by_grade: False: no lesion was looked for on a graded photograph, whatever its grade.
 
     Raises:
         ValueError: if an outlined photograph has no initial label.
@@ -174,23 +186,30 @@ def taught_labels(
     Example:
         >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
         >>> outlined = Photograph(id="1", image="clinic/1.jpg", group="1", annotated=("MA",), **known)
-        >>> graded = Photograph(id="2", image="clinic/2.jpg", group="2", grade=3, **known)
-        >>> roots, rows = {"clinic": Path("/data")}, (outlined, graded)
+        >>> graded = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=name, grade=grade, **known)
+        ...     for name, grade in [("2", 3), ("3", 1)]
+        ... ]
+        >>> roots, rows = {"clinic": Path("/data")}, (outlined, *graded)
         >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=rows)
         >>> may = (False, False, True, True, True)
         >>> label = InitialLabel(soft=(0.0, 0.0, 0.75, 0.25, 0.0), feasible=may, weight=0.5)
-        >>> taught = taught_labels(manifest, [outlined], {"1": label}, [graded])
+        >>> taught = taught_labels(manifest, [outlined], {"1": label}, graded)
         >>> taught["1"]["initial"], taught["1"]["looked_for"]
         (tensor([0.0000, 0.0000, 0.7500, 0.2500, 0.0000]), tensor([ True, False, False, False]))
         >>> taught["2"]["initial"], taught["2"]["looked_for"].any()
         (tensor([0., 0., 0., 1., 0.]), tensor(False))
+        >>> taught["3"]["looked_for"]  # mild: at most microaneurysms
+        tensor([False,  True,  True,  True])
     """
     known = manifest.known_grades()
-    certain = {row.id: _certain(known[row.group]) for row in graded}
+    grade_of = {row.id: known[row.group] for row in graded}
+    certain = {name: _certain(grade) for name, grade in grade_of.items()}
     taught = initial_labels(manifest, [*outlined, *graded], {**labels, **certain})
-    annotated = {row.id: row.annotated for row in outlined}
+    looked_for = {name: lesions_ruled_out(grade) if absent_by_grade else () for name, grade in grade_of.items()}
+    looked_for |= {row.id: row.annotated for row in outlined}
     return {
-        name: {**facts, "looked_for": torch.tensor([lesion in annotated.get(name, ()) for lesion in LESIONS])}
+        name: {**facts, "looked_for": torch.tensor([lesion in looked_for[name] for lesion in LESIONS])}
         for name, facts in taught.items()
     }
 

@@ -24,7 +24,7 @@ class ScoreJoint(Scorer):
         fuse: the network has one class for all lesions, which allows no grade to be told: none counts.
         thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
         min_area_ppm: smallest component that makes a lesion present, in millionths of the field of view's native
-            area, which a batch has as ``field_px``; at least a pixel.
+            area, which a batch has as ``field_px``; at least a pixel. One number, or one a lesion.
 
     Example:
         >>> batch = {"id": ["7"], "grade": torch.tensor([0]), "field_px": torch.tensor([16])}
@@ -41,7 +41,7 @@ class ScoreJoint(Scorer):
         ids: Sequence[str],
         fuse: bool = False,
         thresholds: Sequence[float] | None = None,
-        min_area_ppm: float = 0.0,
+        min_area_ppm: float | Mapping[str, float] = 0.0,
     ) -> None:
         self.ids = set() if fuse else set(ids)
         self.thresholds, self.min_area_ppm = thresholds, min_area_ppm
@@ -74,6 +74,24 @@ class ScoreJoint(Scorer):
         return joint_intervals(np.array(self.probabilities), self.feasible, self.grades)
 
     def _allowed(self, lesions: torch.Tensor, batch: Mapping[str, Any], index: int) -> Feasible:
-        scores = lesion_decision(lesions.cpu(), self.thresholds)
-        found_px = largest_px(lesion_areas_px(native_labels(scores, batch["geometry"][index])))
+        found_px = largest_found_px(lesions, self.thresholds, batch["geometry"][index])
         return feasible_grades(lesions_large_enough(found_px, float(batch["field_px"][index]), self.min_area_ppm))
+
+
+def largest_found_px(
+    lesions: torch.Tensor, thresholds: Sequence[float] | None, geometry: torch.Tensor
+) -> dict[str, int]:
+    """Return the native pixels of the largest component of each lesion that is predicted on a photograph.
+
+    Args:
+        lesions: probabilities ``(5, S, S)``.
+        thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        geometry: of the square (:class:`bundle.transforms.PrepareFundusd`).
+
+    Example:
+        >>> lesions = torch.zeros(5, 4, 4)
+        >>> lesions[3, :2, :2] = 1
+        >>> largest_found_px(lesions, None, torch.tensor([0.0, 0.0, 4.0, 4.0, 4.0]))
+        {'MA': 0, 'HE': 0, 'EX': 4, 'SE': 0}
+    """
+    return largest_px(lesion_areas_px(native_labels(lesion_decision(lesions.cpu(), thresholds), geometry)))

@@ -119,7 +119,7 @@ class PredictionHandler:
         self,
         paths: Mapping[str, str],
         writers: Sequence[Writer],
-        min_area_ppm: float = 0.0,
+        min_area_ppm: float | Mapping[str, float] = 0.0,
         lesion_thresholds: Sequence[float] | None = None,
         abstain_below: float | None = None,
         threads: int = 2,
@@ -190,7 +190,7 @@ def predicted(
     *,
     name: str,
     path: str,
-    min_area_ppm: float = 0.0,
+    min_area_ppm: float | Mapping[str, float] = 0.0,
     lesion_thresholds: Sequence[float] | None = None,
     abstain_below: float | None = None,
 ) -> Prediction:

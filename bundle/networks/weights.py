@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from bundle.files import file_sha256
 from bundle.label_maps import check_thresholds
-from bundle.labels import LESIONS
+from bundle.labels import LEAST_PPM, LESIONS, smallest_areas_ppm
 from bundle.networks.bare_weights import read_description, without_folders
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.graders import NO_SHIFT, Grader, prior_shift
@@ -69,6 +69,24 @@ def halve(source: str | os.PathLike, target: str | os.PathLike) -> None:
     if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
         raise ValueError(f"expected weights up to 65504 in {source}, got larger ones in {broken[0]}")
     save_whole(target, {**content, "model": state, "facts": without_folders(content["facts"])})
+
+
+def say_also(source: str | os.PathLike, target: str | os.PathLike, facts: Mapping[str, Any]) -> None:
+    """Write a weights file again with further facts: what was fitted for weights that are trained already.
+
+    Raises:
+        ValueError: if there is no such file, or it is no weights file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"image_size": 512})
+        ...     say_also(f"{folder}/model.pt", f"{folder}/model.pt", {"min_area_ppm": 3.0})
+        ...     facts_of(f"{folder}/model.pt")
+        {'image_size': 512, 'min_area_ppm': 3.0}
+    """
+    content = _read(source)
+    save_whole(target, {**content, "facts": {**content["facts"], **facts}})
 
 
 def load_weights(
@@ -350,6 +368,29 @@ def lesion_thresholds(path: str | os.PathLike | None) -> tuple[float, ...] | Non
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return thresholds
+
+
+def min_area_ppm(path: str | os.PathLike) -> dict[str, float]:
+    """Return from which area on each lesion counts as present that these weights find, in millionths of the field.
+
+    Returns:
+        What was fitted for these weights; ``LEAST_PPM`` for each lesion where nothing was.
+
+    Raises:
+        ValueError: if the file is missing, is no weights file, or names areas that are none.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {})
+        ...     min_area_ppm(f"{folder}/model.pt")
+        {'MA': 3.0, 'HE': 3.0, 'EX': 3.0, 'SE': 3.0}
+    """
+    found = _read(path)["facts"].get("min_area_ppm", LEAST_PPM)
+    try:
+        return smallest_areas_ppm(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:

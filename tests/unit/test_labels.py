@@ -14,6 +14,7 @@ from bundle.labels import (
     consistent_grade,
     feasible_grades,
     lesions_large_enough,
+    lesions_ruled_out,
     rules_grade,
 )
 from hypothesis import given
@@ -202,7 +203,7 @@ def test_a_larger_threshold_never_finds_more_and_resolution_does_not_matter(larg
 def test_areas_that_are_none_are_refused():
     with pytest.raises(ValueError, match=r"expected lesions out of .*, got \['NV'\]"):
         lesions_large_enough({"NV": 3}, field_px=1e6, min_area_ppm=3.0)
-    with pytest.raises(ValueError, match=r"finite and not negative, got \{'min_area_ppm': -1\}"):
+    with pytest.raises(ValueError, match=r"min_area_ppm as one number of 0 or more, or one for each of .*, got -1"):
         lesions_large_enough({"MA": 3}, field_px=1e6, min_area_ppm=-1)
     with pytest.raises(ValueError, match=r"finite and not negative, got \{'field_px': nan\}"):
         lesions_large_enough({"MA": 3}, field_px=float("nan"), min_area_ppm=3.0)
@@ -211,3 +212,17 @@ def test_areas_that_are_none_are_refused():
 def test_refuses_a_disputed_lesion_that_nobody_looked_for():
     with pytest.raises(ValueError, match=r"lesions \['SE'\] are disputed but not among the annotated ones"):
         feasible_grades({"MA"}, annotated={"MA", "EX"}, disputed={"SE"})
+
+
+def test_healthy_eyes_show_no_lesion_and_mild_ones_at_most_microaneurysms():
+    assert [lesions_ruled_out(grade) for grade in GRADES] == [LESIONS, ("HE", "EX", "SE"), (), (), ()]
+
+
+@pytest.mark.parametrize("present", SUBSETS)
+def test_no_grade_that_lesions_allow_rules_one_of_them_out(present):
+    assert not any(set(lesions_ruled_out(grade)) & set(present) for grade in feasible_grades(present).grades)
+
+
+def test_what_is_no_grade_rules_nothing_out():
+    with pytest.raises(ValueError, match=r"expected a grade out of \[0, 1, 2, 3, 4\], got -1"):
+        lesions_ruled_out(-1)

@@ -193,6 +193,18 @@ def test_dice_is_over_the_pixels_of_the_batch_with_squared_denominators():
     assert DiceLesionLoss(dice_weight=0.5)(logits, label_map, looked_for).item() == pytest.approx(expected)
 
 
+def test_a_lesion_that_is_nowhere_in_the_batch_may_be_left_out_of_the_mean():
+    logits = torch.zeros(1, 3, 2, 3, requires_grad=True)  # 1/3 for each of three classes at 6 pixels
+    label_map = torch.zeros(1, 1, 2, 3, dtype=torch.int64)
+    label_map[0, 0, 0, 0] = 1
+    looked_for = torch.ones(1, 2, dtype=torch.bool)
+    present, absent = 1 - (2 / 3 + 1) / (6 / 9 + 1 + 1), 1 - 1 / (6 / 9 + 1)
+    assert DiceLesionLoss()(logits, label_map, looked_for).item() == pytest.approx(math.log(3) + (present + absent) / 2)
+    loss = DiceLesionLoss(where_absent=False)
+    assert loss(logits, label_map, looked_for).item() == pytest.approx(math.log(3) + present)
+    assert loss(logits, torch.zeros_like(label_map), looked_for).item() == pytest.approx(math.log(3))
+
+
 def test_the_dice_loss_is_deaf_to_lesions_that_nobody_looked_for():
     logits = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
     label_map = torch.randint(0, 2, (2, 1, 4, 6), generator=torch.Generator().manual_seed(1))

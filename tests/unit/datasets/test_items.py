@@ -85,6 +85,16 @@ def test_a_graded_photograph_is_taught_its_true_grade_and_has_no_outlines(tmp_pa
     assert found["a"]["initial"].tolist() == pytest.approx([0, 0, 0.5, 0.3, 0.2])
 
 
+@pytest.mark.parametrize("believed", [True, False])
+def test_a_healthy_photograph_shows_no_lesion_and_a_mild_one_at_most_microaneurysms(tmp_path, believed):
+    graded = [photograph(name, group=name, grade=grade) for name, grade in (("a", 0), ("b", 1), ("c", 2))]
+    found = taught_labels(manifest(tmp_path, *graded), [], {}, graded, absent_by_grade=believed)
+    absent = {name: facts["looked_for"].tolist() for name, facts in found.items()}
+    assert absent["a"] == [believed] * 4
+    assert absent["b"] == [False, believed, believed, believed]
+    assert absent["c"] == [False] * 4
+
+
 def test_attaching_leaves_the_item_as_it_was():
     item = {"id": "a", "image": 1}
     assert AttachById({"a": {"grade": 2}})(item) == {"id": "a", "image": 1, "grade": 2}

@@ -1,0 +1,59 @@
+"""How large a predicted lesion must be to count as there, learned from eyes whose grade says that it is not."""
+
+# flake8: noqa: N803
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from bundle.labels import GRADES, LEAST_PPM, LESIONS, lesions_ruled_out
+from numpy.typing import NDArray
+
+FALSE_SHARE = 0.05
+"""Of the photographs whose grade rules a lesion out, how many may show it all the same."""
+
+
+def areas_that_count_ppm(
+    largest_ppm_NL: NDArray[np.floating],
+    grades_N: Sequence[int],
+    false_share: float = FALSE_SHARE,
+    least_ppm: float = LEAST_PPM,
+) -> dict[str, float]:
+    """Return for each lesion the smallest area of a component that makes it present.
+
+    It is the smallest number from ``least_ppm`` on at which no more than ``false_share`` of the photographs whose true
+    grade rules the lesion out (:func:`bundle.labels.lesions_ruled_out`) have a component of that size. A lesion that no
+    grade of these photographs rules out is not in the result.
+
+    Args:
+        largest_ppm_NL: largest component of each of ``LESIONS`` that is predicted on each photograph, in millionths of
+            its field of view; 0 where there is none.
+        grades_N: true grade of each.
+        false_share: of photographs that may be wrong, in [0, 1).
+        least_ppm: under which nothing counts, whatever the photographs show.
+
+    Raises:
+        ValueError: if the shapes differ, an area is negative or not finite, a grade is none, or the share is none.
+
+    Example:
+        >>> largest = np.array([[2.0, 0, 0, 0], [5.0, 0, 0, 0], [90.0, 40, 0, 0]])
+        >>> found = areas_that_count_ppm(largest, [0, 0, 2])  # MA beyond 5 on a healthy eye, HE on none
+        >>> {lesion: round(area, 3) for lesion, area in found.items()}
+        {'MA': 5.0, 'HE': 3.0, 'EX': 3.0, 'SE': 3.0}
+        >>> found["MA"] > 5
+        True
+    """
+    largest, grades = np.asarray(largest_ppm_NL, np.float64), np.asarray(grades_N)
+    if largest.shape != (len(grades), len(LESIONS)) or not np.all(np.isfinite(largest) & (largest >= 0)):
+        raise ValueError(f"expected finite areas of 0 or more, ({len(grades)}, {len(LESIONS)}), got {largest.shape}")
+    if not 0 <= false_share < 1 or not 0 <= least_ppm < math.inf:
+        raise ValueError(f"expected false_share in [0, 1) and least_ppm of 0 or more, got {false_share}, {least_ppm}")
+    absent = {lesion: [grade for grade in GRADES if lesion in lesions_ruled_out(grade)] for lesion in LESIONS}
+    false = {lesion: largest[np.isin(grades, absent[lesion]), column] for column, lesion in enumerate(LESIONS)}
+    return {lesion: max(least_ppm, _beyond(areas, false_share)) for lesion, areas in false.items() if len(areas)}
+
+
+def _beyond(areas: NDArray[np.floating], false_share: float) -> float:
+    """Return the smallest number that no more than a share of the areas reach."""
+    allowed = int(false_share * len(areas))
+    return float(np.nextafter(np.sort(areas)[::-1][allowed], math.inf))
