@@ -25,6 +25,7 @@ class FitPresence(Scorer):
         ids: graded photographs that count.
         subset: their name, as :func:`bundle.datasets.splits.scored` says it.
         thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        least_ppm: under which nothing counts, in millionths of the field of view.
 
     Raises:
         ValueError: if the subset is a test or holds one; at the end of the evaluation, if no photograph was graded.
@@ -36,12 +37,18 @@ class FitPresence(Scorer):
         ValueError: expected a held-out fold or a training part to fit areas on, got test; leave the test for scores
     """
 
-    def __init__(self, ids: Sequence[str], subset: str, thresholds: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        ids: Sequence[str],
+        subset: str,
+        thresholds: Sequence[float] | None = None,
+        least_ppm: float = LEAST_PPM,
+    ) -> None:
         if not subset.startswith(FITTED_ON):
             raise ValueError(
                 f"expected a held-out fold or a training part to fit areas on, got {subset}; leave the test for scores"
             )
-        self.ids, self.subset, self.thresholds = set(ids), subset, thresholds
+        self.ids, self.subset, self.thresholds, self.least_ppm = set(ids), subset, thresholds, least_ppm
         self.reset()
 
     def reset(self) -> None:
@@ -64,7 +71,7 @@ class FitPresence(Scorer):
         """Fit, and put the areas into ``engine.state.metrics``."""
         if not self.grades:
             raise ValueError(f"expected graded photographs in {self.subset} to fit areas on, found none")
-        self.areas_ppm = areas_that_count_ppm(np.array(self.largest_ppm), self.grades)
+        self.areas_ppm = areas_that_count_ppm(np.array(self.largest_ppm), self.grades, least_ppm=self.least_ppm)
         engine.state.metrics.update({f"presence/min_area_ppm_{lesion}": a for lesion, a in self.areas_ppm.items()})
 
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -73,5 +80,5 @@ class FitPresence(Scorer):
 
     def facts(self) -> dict[str, Any]:
         """Return what a weights file says of it; a lesion that no grade there rules out keeps the least area."""
-        areas_ppm = {lesion: self.areas_ppm.get(lesion, LEAST_PPM) for lesion in LESIONS}
+        areas_ppm = {lesion: self.areas_ppm.get(lesion, self.least_ppm) for lesion in LESIONS}
         return {"min_area_ppm": areas_ppm, "min_area_fitted_on": f"{len(self.grades)} photographs of {self.subset}"}

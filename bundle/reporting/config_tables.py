@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-STAGES = ("pretrain", "pseudo_label", "train", "evaluate", "evaluate_grader", "inference")
+STAGES = ("pretrain", "pseudo_label", "train", "evaluate", "calibrate", "evaluate_grader", "inference")
 """Configs in the order of the method; others follow by name."""
 
 STEPS = ("imports", "initialize", "run", "finalize")

@@ -295,7 +295,7 @@ def made_small(words):
     return [*words[:at], str([*files, small]), *words[at + 1 :], *more]
 
 
-STAGES = ("pretrain", "evaluate_grader", "pseudo_label", "train", "evaluate", "inference")
+STAGES = ("pretrain", "evaluate_grader", "pseudo_label", "train", "evaluate", "calibrate", "inference")
 
 
 def stages_to_run():

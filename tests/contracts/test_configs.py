@@ -15,7 +15,7 @@ from monai.bundle.workflows import ConfigWorkflow
 CONFIGS = ROOT / "configs"
 STAGES = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
 OVERLAYS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS)
-BASES = {"evaluate": "train", "multi_gpu_train": "train", "evaluate_grader": "pretrain"}
+BASES = {"evaluate": "train", "multi_gpu_train": "train", "evaluate_grader": "pretrain", "calibrate": "evaluate"}
 """Stages whose own file is an overlay of another stage's."""
 
 
@@ -26,7 +26,7 @@ def named(path: Path) -> str:
 def files_of(path: Path) -> list[Path]:
     """Return the files that this one is run with; an overlay that is not called after a stage is one of train."""
     if path in STAGES.values():
-        return [STAGES[BASES[path.stem]], path] if path.stem in BASES else [path]
+        return [*files_of(STAGES[BASES[path.stem]]), path] if path.stem in BASES else [path]
     return [*files_of(STAGES.get(path.stem, STAGES["train"])), path]
 
 
@@ -86,7 +86,7 @@ def test_every_option_has_an_effect(path):
 
 @pytest.mark.parametrize("path", STAGES.values(), ids=named)
 def test_a_stage_begins_by_checking_its_options(path):
-    assert load(path)["initialize"][0] == "$workflow.check_options()"
+    assert workflow(path).parser["initialize"][0] == "$workflow.check_options()"
 
 
 @every_file
