@@ -38,11 +38,7 @@ class FitPresence(Scorer):
     """
 
     def __init__(
-        self,
-        ids: Sequence[str],
-        subset: str,
-        thresholds: Sequence[float] | None = None,
-        least_ppm: float = LEAST_PPM,
+        self, ids: Sequence[str], subset: str, thresholds: Sequence[float] | None = None, least_ppm: float = LEAST_PPM
     ) -> None:
         if not subset.startswith(FITTED_ON):
             raise ValueError(

@@ -1,0 +1,68 @@
+"""The mean of a network's weights over its last training steps, which is kept in place of the last ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bundle.networks.multitask_unet import BothTasks
+from ignite.engine import Engine, Events
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+class AverageWeights:
+    """Keep an exponential moving average of the weights, and of the statistics of batch norm, over training steps.
+
+    ``mean_t = decay mean_{t-1} + (1 - decay) theta_t``, from ``mean_1 = theta_1`` on. Training itself goes on with
+    ``theta``; validation, what is fitted on it and the weights file are those of :attr:`kept`.
+
+    Args:
+        tasks: the network that trains.
+        decay: in (0, 1), of some ``1 / (1 - decay)`` steps; None keeps no average, and the last weights.
+
+    Attributes:
+        kept: the network whose weights are kept: the average, or ``tasks`` itself.
+
+    Raises:
+        ValueError: if the decay is not in (0, 1).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> average = AverageWeights(layer, decay=0.9)
+        >>> for value in (2.0, 4.0):
+        ...     _ = nn.init.constant_(layer.weight, value)
+        ...     average.update()
+        >>> average.kept.weight.item(), AverageWeights(layer, decay=None).kept.weight.item()  # 0.9 2 + 0.1 4
+        (2.200000047683716, 4.0)
+
+    Reference:
+        Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 1992.
+    """
+
+    def __init__(self, tasks: BothTasks, decay: float | None) -> None:
+        if decay is not None and not 0 < decay < 1:
+            raise ValueError(f"expected average_decay above 0 and below 1, or null for no average, got {decay}")
+        self.tasks = tasks
+        self._mean = None if decay is None else _averaged(tasks, decay)
+        self.kept: BothTasks = tasks if self._mean is None else self._mean.module
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+
+    def update(self) -> None:
+        """Take in the weights as they are."""
+        if self._mean is not None:
+            self._mean.update_parameters(self.tasks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that goes on must know."""
+        return {} if self._mean is None else self._mean.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        if self._mean is not None:
+            self._mean.load_state_dict(dict(state))
+
+
+def _averaged(tasks: BothTasks, decay: float) -> AveragedModel:
+    return AveragedModel(tasks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).requires_grad_(False)
