@@ -51,6 +51,7 @@ def test_no_more_than_the_share_is_beyond_and_less_would_let_more_through(larges
         (np.zeros((2, 3)), [0, 0], 0.05, r"expected finite areas of 0 or more, \(2, 4\), got \(2, 3\)"),
         (np.zeros((2, 4)), [0], 0.05, r"expected finite areas of 0 or more, \(1, 4\), got \(2, 4\)"),
         (np.full((1, 4), np.nan), [0], 0.05, "expected finite areas"),
+        (np.zeros((1, 4)), [5], 0.05, r"expected grades out of \[0, 1, 2, 3, 4\], got \[5\]"),
         (np.zeros((1, 4)), [0], 1.0, r"expected false_share in \[0, 1\) .*, got 1.0, 3.0"),
     ],
 )
