@@ -1,4 +1,4 @@
-"""Heat maps: where a grader looks for each of the five grades, by Grad-CAM, from one forward pass."""
+"""Grad-CAM heat maps of a grader for each of the five grades, from one forward pass."""
 
 # flake8: noqa: N803, N806
 
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 
 class GradeMaps(NamedTuple):
-    """What a grader says about each photograph, and where it looks for each grade.
+    """Logits of a grader for each photograph, and its heat map for each grade.
 
     Attributes:
         logits: ``(N, 5)``, float32, on the CPU.
         maps: ``(N, 5, H, W)`` in [0, 1], float32, on the CPU; each map is scaled by its own range, and a grade
-            that nothing speaks for has a map of zeros.
-        grid_hw: height and width of the activations that the maps were made on.
+            without positive evidence has a map of zeros.
+        grid_hw: height and width of the activations that the maps were computed on.
     """
 
     logits: Tensor
@@ -30,11 +30,11 @@ class GradeMaps(NamedTuple):
 
 
 class NonFiniteLogits(ValueError):
-    """A grader gave NaN or infinity.
+    """NaN or infinity in the logits of a grader.
 
     Attributes:
-        grader: which one.
-        images: their places in the batch.
+        grader: the grader.
+        images: indices of the affected images in the batch.
     """
 
     def __init__(self, grader: "Grader", images: Sequence[int]) -> None:  # noqa: B042  (never pickled)
@@ -67,8 +67,8 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
     """Return the logits and the Grad-CAM heat map of every grade.
 
     ``CAM_c = relu(sum_k mean_hw(d logit_c / d A_k) A_k)`` on the activations ``A`` of ``grader.features``, which runs
-    once; pytorch-grad-cam is given only ``grader.head``, once per grade. The maps are those that it gives for the
-    whole grader, resized to the image. The grader stays as it was: modes, gradients, ``requires_grad``, hooks.
+    once; pytorch-grad-cam runs only ``grader.head``, once per grade. The maps equal those for the whole grader, resized
+    to the image. The grader's modes, gradients, ``requires_grad`` and hooks stay as they were.
 
     Args:
         grader: run in evaluation mode and in float32.
@@ -95,7 +95,7 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
     """
     if images_N3HW.ndim != 4 or images_N3HW.shape[1] != 3:
         raise ValueError(f"expected images of shape (N, 3, H, W), got {tuple(images_N3HW.shape)}")
-    # pytorch-grad-cam needs gradients and NumPy arrays: neither inference mode nor bfloat16 gives them.
+    # pytorch-grad-cam needs gradients, which inference mode lacks, and NumPy arrays, which bfloat16 lacks.
     plain = torch.autocast(images_N3HW.device.type, enabled=False)
     with torch.inference_mode(False), plain, _left_as_found(grader):
         with torch.no_grad():
@@ -117,12 +117,12 @@ class _AfterFeatures(nn.Module):
         self.grader = grader
 
     def forward(self, activations_NChw: Tensor) -> Tensor:
-        # A head that begins with an in-place ReLU must not overwrite what Grad-CAM has just noted.
+        # A head that begins with an in-place ReLU must not overwrite the activations that Grad-CAM has just stored.
         return self.grader.head(self.activations(activations_NChw).clone())
 
 
 class _HeadGradCAM(GradCAM):
-    """Grad-CAM whose maps have the size of the photograph, not of the activations that it is fed with."""
+    """Grad-CAM whose maps have the size of the photograph, not of its input activations."""
 
     def __init__(self, head: _AfterFeatures, size_HW: torch.Size) -> None:
         super().__init__(head, [head.activations])
@@ -133,7 +133,7 @@ class _HeadGradCAM(GradCAM):
 
 
 def _head_maps(grader: Grader, activations_NChw: Tensor, size_HW: torch.Size) -> np.ndarray:
-    """Return ``(N, 5, H, W)``."""
+    """Return the heat maps ``(N, 5, H, W)``."""
     cam = _HeadGradCAM(_AfterFeatures(grader), size_HW)
     leaf = activations_NChw.detach().requires_grad_()
     count = len(activations_NChw)
@@ -142,9 +142,9 @@ def _head_maps(grader: Grader, activations_NChw: Tensor, size_HW: torch.Size) ->
 
 @contextlib.contextmanager
 def _left_as_found(grader: Grader) -> Iterator[None]:
-    """Evaluate with frozen parameters inside; give back every mode, flag and gradient after.
+    """Switch to evaluation mode with frozen parameters; restore every mode, flag and gradient afterwards.
 
-    pytorch-grad-cam leaves the model in evaluation mode, drops the gradients that it finds and leaves its own.
+    pytorch-grad-cam leaves the model in evaluation mode, drops existing gradients and leaves its own.
     """
     modes = [(module, module.training) for module in grader.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in grader.parameters()]

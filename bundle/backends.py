@@ -1,4 +1,4 @@
-"""What runs the network at inference: PyTorch, OpenVINO or ONNX Runtime, made in memory from the loaded network."""
+"""Inference backends: PyTorch, OpenVINO or ONNX Runtime, built in memory from the loaded network."""
 
 from typing import Protocol
 
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 PACKAGES = {"torch": ("torch",), "openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
-"""Our names, and the packages that each needs."""
+"""Names of the backends, and the packages that each needs."""
 
 BACKENDS = tuple(PACKAGES)
 
 
 class Build(Protocol):
-    """Turn a network into a function of images to the arrays of ``OUTPUTS``."""
+    """A builder of functions from images to the arrays of ``OUTPUTS``."""
 
     def __call__(self, network: ExplainedNetwork, image: Tensor, *, amp: bool, threads: int) -> Run:
-        """Build for images like this one, of any number."""
+        """Build for batches of any number of images of this size."""
 
 
 class Backend(nn.Module):
-    """A network as inference calls it.
+    """A network with the interface that inference uses.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], any ``N``.
@@ -40,7 +40,7 @@ class Backend(nn.Module):
 
 
 class TorchBackend(Backend):
-    """The network itself, channels last, in bfloat16 where that is asked for, but for its ends."""
+    """The network itself, channels last; with ``amp`` in bfloat16, except for its first and last modules."""
 
     def __init__(self, network_def: GradedNetwork, device: torch.device, amp: bool) -> None:
         super().__init__(network_def)
@@ -55,9 +55,9 @@ class TorchBackend(Backend):
 
 
 class CompiledBackend(Backend):
-    """Another runtime, which is handed the network at the first image: the weights are those that it has then.
+    """Another runtime, built from the network at the first image, with the weights that it has then.
 
-    It is built once for each size of images. Weights that change later stay unnoticed.
+    It is built once per image size. Later changes of the weights have no effect.
 
     Example:
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
@@ -83,7 +83,7 @@ class CompiledBackend(Backend):
         return dict(zip(OUTPUTS, map(torch.from_numpy, self._runs[size](image.numpy())), strict=True))
 
     def _built(self, image: Tensor) -> Run:
-        """Build outside of what the caller computes in, or the casts of autocast would be built in."""
+        """Build outside the caller's autocast and inference mode; otherwise autocast's casts would be built in."""
         plain = torch.autocast(image.device.type, enabled=False)
         with torch.inference_mode(False), plain, eval_mode(self.explained):
             return self.build(self.explained, image.clone(), amp=self.amp, threads=self.threads)
@@ -92,18 +92,18 @@ class CompiledBackend(Backend):
 def load(
     backend: str, network_def: GradedNetwork, device: torch.device = CPU, amp: bool = False, threads: int | None = None
 ) -> Backend:
-    """Return what runs a network: a callable of images ``(N, 3, H, W)`` to the named outputs, in float32.
+    """Return a backend for a network: a callable from images ``(N, 3, H, W)`` to the named outputs, in float32.
 
     Args:
         backend: one of ``BACKENDS``.
-        network_def: whose weights are used; they may be loaded after this call, but before the first image. The torch
-            backend lays it out channels last on the device.
-        device: of the images; ``openvino`` and ``onnxruntime`` run on a CPU.
+        network_def: network to run; its weights may be loaded after this call, but before the first image. The torch
+            backend moves it to the device, channels last.
+        device: device of the images; ``openvino`` and ``onnxruntime`` run on a CPU.
         amp: bfloat16, as a hint for ``openvino``. ``onnxruntime`` has no bfloat16 on a CPU and refuses it.
-        threads: of ``openvino`` and ``onnxruntime``; None takes as many as torch does.
+        threads: threads of ``openvino`` and ``onnxruntime``; None takes torch's number of threads.
 
     Raises:
-        ValueError: if the name is unknown, a package that it needs is missing, or device or ``amp`` are not for it.
+        ValueError: if the name is unknown, a package is missing, or the backend does not support the device or ``amp``.
 
     Example:
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
@@ -118,7 +118,7 @@ def load(
 
 
 def check_backend(backend: str, device: torch.device, amp: bool) -> None:
-    """Refuse what cannot run before anything is read.
+    """Refuse a backend that cannot run, before anything is read.
 
     Raises:
         ValueError: as :func:`load`.

@@ -1,4 +1,4 @@
-"""Several processes, one training: which device is mine, who writes files, and means over the processes."""
+"""Distributed training: device and rank of this process, which process writes files, and means over processes."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def start() -> None:
-    """Join the processes that torchrun started: NCCL between GPUs, Gloo without.
+    """Join the process group of torchrun: NCCL between GPUs, Gloo without GPUs.
 
     Raises:
         ValueError: if torchrun did not start this process.
@@ -23,7 +23,7 @@ def start() -> None:
             "expected to be started by torchrun, got no LOCAL_RANK; leave multi_gpu_train.yaml out otherwise"
         )
     if not dist.is_initialized():
-        # By Ignite, or its metrics would go on taking this process for the only one.
+        # Through Ignite; otherwise its metrics would treat this process as the only one.
         idist.initialize("nccl" if torch.cuda.is_available() else "gloo")
 
 
@@ -34,7 +34,7 @@ def stop() -> None:
 
 
 def joined_over_ranks(parts: list[T]) -> list[T]:
-    """Join the lists of all processes; on its own, a process gets its list back."""
+    """Join the lists of all processes; a single process gets its list back."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return parts
     found: list[list[T]] = [[] for _ in range(dist.get_world_size())]
@@ -43,16 +43,16 @@ def joined_over_ranks(parts: list[T]) -> list[T]:
 
 
 def local_device() -> torch.device:
-    """Return this process's GPU, or the CPU where there is none."""
+    """Return this process's GPU, or the CPU if there is no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def synchronised(network: nn.Module) -> nn.Module:
-    """Let the decoder's batch norm see the batches of all processes, on GPUs; PyTorch has none for a CPU.
+    """Synchronise the decoder's batch norm over all processes, on GPUs; PyTorch has no such layer for a CPU.
 
-    An encoder's batch norm stays on its own: the meta gradient needs its forward derivative, which PyTorch's
+    The encoder's batch norm is not synchronised: the meta gradient needs its forward derivative, which PyTorch's
     synchronised layer does not have.
     """
     if next(network.parameters()).is_cuda:
@@ -61,7 +61,7 @@ def synchronised(network: nn.Module) -> nn.Module:
 
 
 def rank() -> int:
-    """Return this process's number; 0 for a process on its own.
+    """Return the rank of this process; 0 for a single process.
 
     Example:
         >>> rank()
@@ -71,7 +71,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Return how many processes there are.
+    """Return the number of processes.
 
     Example:
         >>> world_size()
@@ -81,7 +81,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files.
+    """Return whether this process is the one that writes files.
 
     Example:
         >>> is_main()
@@ -91,7 +91,7 @@ def is_main() -> bool:
 
 
 def mean_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Average each tensor over the processes, in one message; on its own, a process gets its tensors back.
+    """Average each tensor over the processes, in one message; a single process gets its tensors back.
 
     Example:
         >>> mean_over_ranks([torch.tensor([1.0, 2.0])])

@@ -1,4 +1,4 @@
-"""What one iteration does: callables for the ``iteration_update`` of MONAI's trainer and evaluator."""
+"""Steps of one iteration: callables for the ``iteration_update`` of MONAI's trainer and evaluator."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -20,10 +20,10 @@ Batch = Mapping[str, Any]
 
 
 def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
-    """Move the tensors of a batch and make them what networks and losses take; the batch itself stays as it is.
+    """Move the tensors of a batch and convert them for networks and losses; the batch itself is not modified.
 
-    Batches travel as bytes, a quarter of what floats would be. Images of bytes come out in [0, 1], channels last, as
-    convolutions like them; label maps come out as int64.
+    Batches are moved as uint8, a quarter of the size of float32. Images of uint8 are scaled to [0, 1], channels last,
+    which is faster for convolutions; label maps become int64.
 
     Example:
         >>> batch = {"image": torch.full((1, 3, 2, 4), 51, dtype=torch.uint8), "id": ["7"]}
@@ -38,7 +38,7 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 natively; emulated, it would be slower than float32.
+    """Return whether the device computes in bfloat16 natively; emulation would be slower than float32.
 
     Example:
         >>> has_bfloat16(torch.device("mps"))
@@ -50,7 +50,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def placed(network: nn.Module | None, device: torch.device) -> nn.Module | None:
-    """Bring a network to a device, channels last; a network that is switched off stays None.
+    """Move a network to a device, channels last; None, for a network that is switched off, stays None.
 
     Example:
         >>> layer = placed(nn.Conv2d(3, 4, 3), torch.device("cpu"))
@@ -61,7 +61,7 @@ def placed(network: nn.Module | None, device: torch.device) -> nn.Module | None:
 
 
 def called_with(module: nn.Module, parameters: Mapping[str, Tensor], image: Tensor, amp: bool) -> Any:  # noqa: ANN401
-    """Call a module with other parameters; clones of its buffers take the updates of batch norm.
+    """Call a module with other parameters; batch norm updates clones of its buffers.
 
     Example:
         >>> layer = nn.Linear(2, 1, bias=False)
@@ -74,7 +74,7 @@ def called_with(module: nn.Module, parameters: Mapping[str, Tensor], image: Tens
 
 
 def mixed_precision(device: torch.device, amp: bool) -> torch.autocast:
-    """bfloat16 where it is asked for: its range is float32's, so no gradient scaler is needed.
+    """Return autocast to bfloat16 if ``amp`` is set; its range is float32's, so no gradient scaler is needed.
 
     Example:
         >>> with mixed_precision(torch.device("cpu"), amp=True):
@@ -97,7 +97,7 @@ class GradingStep:
     """Stage 1: one optimiser step of a grader on true grades.
 
     Args:
-        loss: of logits ``(N, 5)`` and grades ``(N,)``.
+        loss: loss of logits ``(N, 5)`` and grades ``(N,)``.
         amp: bfloat16 in the forward pass.
 
     Example:
@@ -128,24 +128,24 @@ class GradingStep:
 
 
 class Labels(Protocol):
-    """The labels that are taught."""
+    """Soft grade labels that a network is trained on."""
 
     def of(self, ids: Sequence[str]) -> Tensor:
-        """Return those of some photographs, ``(N, 5)``."""
+        """Return the labels of the given photographs, ``(N, 5)``."""
 
 
 class MultiTaskStep:
-    """Stage 2: one optimiser step of ``L = L_S + beta L_C`` with the labels that are taught (eq. 3 of the paper).
+    """Stage 2: one optimiser step of ``L = L_S + beta L_C`` with the current labels (eq. 3 of the paper).
 
     Args:
-        lesion_loss: of the outlines.
-        grade_loss: of the soft grades.
+        lesion_loss: loss of the outlines.
+        grade_loss: loss of the soft grades.
         beta: weight of the grading loss.
-        labels: where the label of each photograph is looked up; None takes the initial label that the batch brings.
+        labels: source of the label of each photograph; None takes the initial label from the batch.
         amp: bfloat16 in the forward pass.
-        teacher: a trained network whose decision is the lesion label of photographs on which nobody looked for lesions:
-            self-training, as MTUnet gets its missing masks.
-        teacher_thresholds: by which it decides (:func:`lesion_decision`); None: the most probable class decides.
+        teacher: a trained network that labels photographs on which no lesions were looked for: self-training, as in
+            MTUnet for missing masks.
+        teacher_thresholds: thresholds of its decision (:func:`lesion_decision`); None takes the most probable class.
 
     Raises:
         ValueError: if beta is negative.
@@ -191,14 +191,14 @@ class MultiTaskStep:
 
     def _lesions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the label map of each photograph, and the lesions that were looked for on it."""
-        outlined = batch["looked_for"].any(dim=1)
+        outlined = batch["looked_for"].any(dim=1)  # (N,)
         if self.teacher is None or bool(outlined.all()):
             return batch["lesions"], batch["looked_for"]
         lesions = torch.where(outlined.view(-1, 1, 1, 1), batch["lesions"], self.drawn(batch["image"]))
         return lesions, batch["looked_for"] | ~outlined.unsqueeze(1)
 
     def drawn(self, image: Tensor) -> Tensor:
-        """Return the label map that the teacher draws, ``(N, 1, H, W)``."""
+        """Return the label map that the teacher predicts, ``(N, 1, H, W)``."""
         assert self.teacher is not None
         with torch.no_grad(), eval_mode(self.teacher):
             probabilities = self.teacher(image).float().softmax(dim=1)
@@ -206,15 +206,15 @@ class MultiTaskStep:
 
 
 def refuse_idle_teacher(step: MultiTaskStep, photographs: Iterable[Batch], device: torch.device) -> None:
-    """Refuse a teacher that draws nothing: it would teach that graded photographs have no lesions.
+    """Refuse a teacher that predicts no lesions: it would teach that graded photographs have none.
 
     Args:
-        step: with the teacher, or without one, which is never refused.
+        step: step with the teacher; a step without a teacher is never refused.
         photographs: batches of outlined training photographs, which have lesions.
-        device: to run on.
+        device: device to run on.
 
     Raises:
-        ValueError: if it draws no lesion on any of them.
+        ValueError: if the teacher predicts no lesion on any of the photographs.
     """
     if step.teacher is None or any(bool(step.drawn(to_device(one, device)["image"]).any()) for one in photographs):
         return
@@ -225,15 +225,15 @@ def refuse_idle_teacher(step: MultiTaskStep, photographs: Iterable[Batch], devic
 
 
 def refuse_crops_of_grades(crop_px: int | None, beta: float, image_size: int) -> None:
-    """Refuse crops where grades are learned: a part of a photograph does not show its grade.
+    """Refuse crops if grades are learned: a part of a photograph does not show its grade.
 
     Args:
-        crop_px: side of the crops; None takes none, which is never refused.
+        crop_px: side of the crops; None means no crops and is never refused.
         beta: weight of the grading loss.
-        image_size: side of what they are cut from.
+        image_size: side of the images that the crops are cut from.
 
     Raises:
-        ValueError: if grades are learned, or the side is no multiple of 32 up to the image's.
+        ValueError: if grades are learned, or the side of the crops is not a multiple of 32 up to ``image_size``.
 
     Example:
         >>> refuse_crops_of_grades(512, beta=0.0, image_size=1440)
@@ -255,7 +255,7 @@ def refuse_crops_of_grades(crop_px: int | None, beta: float, image_size: int) ->
 
 
 class EvaluationStep:
-    """Probabilities of whatever tasks the network has, in evaluation mode and without a graph.
+    """Probabilities of all tasks of the network, in evaluation mode and without a graph.
 
     Example:
         >>> from types import SimpleNamespace as Some
@@ -280,10 +280,10 @@ class EvaluationStep:
 
 
 class ExplainedStep:
-    """As :class:`EvaluationStep` for the multi-task network, and the Grad-CAM of all five grades, from the same pass.
+    """Like :class:`EvaluationStep` for the multi-task network, with Grad-CAM of all five grades from the same pass.
 
     The engine's network is a :class:`bundle.networks.explained.ExplainedNetwork` or a backend
-    (:func:`bundle.backends.load`). Maps come out in float32 at the size of the images.
+    (:func:`bundle.backends.load`). Maps are in float32 and have the size of the images.
 
     Raises:
         NonFiniteLogits: if a logit of a grade is not finite.
@@ -317,12 +317,12 @@ class ExplainedStep:
 
 
 class ProposalStep:
-    """Stage 1: what every grader says of a batch, with the heat maps of all five grades.
+    """Stage 1: probabilities of every grader for a batch, with the heat maps of all five grades.
 
     Returns ``probabilities (N, G, 5)`` and ``maps (N, G, 5, H, W)`` for ``G`` graders. A grader's probabilities are
-    ``softmax(logits / T - log w)`` with the temperature ``T`` that was fitted for it and the class weights ``w`` of its
-    training (:func:`bundle.networks.graders.prior_shift`); its maps are of the logits themselves. ``grids`` has the
-    height and width of the activations that each grader's maps were made on.
+    ``softmax(logits / T - log w)`` with its fitted temperature ``T`` and the class weights ``w`` of its training
+    (:func:`bundle.networks.graders.prior_shift`); its maps are of the logits themselves. ``grids`` lists the height and
+    width of the activations that each grader's maps were computed on.
 
     Example:
         >>> from types import SimpleNamespace as Some

@@ -1,4 +1,4 @@
-"""The trained network as one file for another runtime, which appears only if it says what the network says."""
+"""Export of the trained network to one file for another runtime, written only if it agrees with the network."""
 
 import json
 import os
@@ -21,20 +21,20 @@ from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
 from torch import Tensor, nn
 
 SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
-"""Our names of the formats, and how their files end; OpenVINO keeps its weights in a second file, ``.bin``."""
+"""Names of the formats, and their file suffixes; OpenVINO keeps its weights in a second file, ``.bin``."""
 
 SAID = "facts.json"
-"""Under this name every format carries its image size and lesion thresholds, as JSON."""
+"""Name under which every format stores its image size and lesion thresholds, as JSON."""
 
 DIFFERENCE_MOST, DICE_LEAST = 1e-3, 0.999
-"""How far an export may be from the network, in logits and in lesion pixels; the grade must be the same."""
+"""Limits for an export compared with the network, in logits and in lesion pixels; the grade must be the same."""
 
 PHANTOM_PX = (1440, 1024)
-"""Width and height of the photograph that is drawn where none is given."""
+"""Width and height of the synthetic photograph that is drawn if none is given."""
 
 
 class Agreement(NamedTuple):
-    """How close two outputs for the same photograph are."""
+    """Agreement of two outputs for the same photograph."""
 
     difference: float
     dice: float
@@ -42,7 +42,7 @@ class Agreement(NamedTuple):
 
     @property
     def met(self) -> bool:
-        """Whether the one may stand for the other; NaN may not."""
+        """Whether all limits are met; NaN does not meet them."""
         return self.difference <= DIFFERENCE_MOST and self.dice >= DICE_LEAST and self.same_grade
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Agreement(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What was written, and how close it comes to the network."""
+    """The written file, and its agreement with the network."""
 
     path: Path
     agreement: Agreement
@@ -69,24 +69,24 @@ def export(
     photograph: str | os.PathLike | None = None,
     image_size: int | None = None,
 ) -> Export:
-    """Write a trained network in another format, and compare what is in the file with the network on a photograph.
+    """Write a trained network in another format, and compare the file with the network on a photograph.
 
-    All take RGB in [0, 1] of any number of photographs. Outputs are the logits ``lesions`` and ``grade``, and ``maps``
-    (:class:`ExplainedNetwork`). TorchScript's ``forward`` returns the lesions alone, as tools expect that take one
+    All formats take RGB in [0, 1] of any number of photographs. Outputs are the logits ``lesions`` and ``grade``, and
+    ``maps`` (:class:`ExplainedNetwork`). TorchScript's ``forward`` returns only the lesions, for tools that expect one
     tensor; its method ``explained`` returns all three in this order. ONNX and ``.pt2`` are for photographs of
-    ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file carries ``image_size`` and
+    ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file stores ``image_size`` and
     ``lesion_thresholds`` under the name ``SAID``.
 
     Args:
-        checkpoint: weights of ``configs/train.yaml``, which say what network they are of; nothing in it is executed.
+        checkpoint: weights file of ``configs/train.yaml``, which records its network; nothing in it is executed.
         form: one of ``SUFFIXES``.
-        out: file to write; without it, beside the checkpoint.
-        photograph: to compare on; without it, one is drawn.
-        image_size: side of the photograph in the network; without it, as in training.
+        out: file to write; None writes next to the checkpoint.
+        photograph: photograph to compare on; None draws one.
+        image_size: side of the photograph in the network; None takes that of training.
 
     Raises:
-        ValueError: if the format is unknown, ``out`` ends otherwise, no network can be built of the weights file, a
-            package is missing, the photograph cannot be read, or the file does not agree.
+        ValueError: if the format is unknown, ``out`` has another suffix, no network can be built from the weights
+            file, a package is missing, the photograph cannot be read, or the file does not agree with the network.
     """
     path = _out(checkpoint, form, out)
     network, thresholds = network_of(checkpoint), lesion_thresholds(checkpoint)
@@ -96,7 +96,7 @@ def export(
         expected = ExplainedNetwork(network)(image)
     with ExitStack() as stack:
         beside = stack.enter_context(written_whole(path))
-        if form == "openvino":  # the weights come to their name first: the model is no model without them
+        if form == "openvino":  # the weights get their final name first: the model needs them
             stack.enter_context(written_whole(path.with_suffix(".bin")))
         _WRITERS[form](network, image, beside, said)
         agreement = agree(_READERS[form](beside, image), expected, thresholds)
@@ -108,7 +108,7 @@ def export(
 def agree(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], thresholds: Sequence[float] | None = None
 ) -> Agreement:
-    """Compare the logits of both tasks, and what the lesion thresholds decide on them.
+    """Compare the logits of both tasks, and the lesion classes after thresholding.
 
     Example:
         >>> expected = {"lesions": torch.eye(3)[None, :, None], "grade": torch.eye(5)[:1]}
@@ -134,7 +134,7 @@ def decided(logits: Tensor, thresholds: Sequence[float] | None) -> Tensor:
 
 
 def lesion_dice(found: Tensor, expected: Tensor) -> float:
-    """Return ``2 |pixels of the same lesion in both| / (|lesion pixels of one| + |of the other|)``; 1 without any.
+    """Return ``2 |pixels of the same lesion in both| / (|lesion pixels of one| + |of the other|)``; 1 without lesions.
 
     Example:
         >>> lesion_dice(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 0]))  # 2 * 1 / (3 + 2)
@@ -165,7 +165,7 @@ def _image(photograph: str | os.PathLike | None, image_size: int) -> Tensor:
 
 
 class Scripted(nn.Module):
-    """What TorchScript holds: lesions by ``forward``, everything by ``explained``, one set of weights."""
+    """The TorchScript module: ``forward`` returns lesions, ``explained`` all outputs, with one set of weights."""
 
     def __init__(self, network: GradedNetwork) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def _write_torchscript(network: GradedNetwork, image: Tensor, path: Path, said: 
 
 
 def _write_pt2(network: GradedNetwork, image: Tensor, path: Path, said: str) -> None:
-    batch = torch.cat([image, image])  # an example of one would be taken as the only number
+    batch = torch.cat([image, image])  # an example of one photograph would fix the batch size at 1
     shapes = {"image": {0: torch.export.Dim.DYNAMIC}}
     program = torch.export.export(ExplainedNetwork(network), (batch,), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={SAID: said})

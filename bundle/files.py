@@ -1,4 +1,4 @@
-"""Files that appear under their final name only when they are whole, folders for one run, and hashes of content."""
+"""Files that get their final name only when they are complete, folders locked for one run, and content hashes."""
 
 import csv
 import fcntl
@@ -16,17 +16,17 @@ from typing import IO, Any
 
 CLAIM = ".run.lock"
 BESIDE = re.compile(r"\..+\.(?P<process>\d+)\.\d+(\.\w+)?")
-"""What :func:`written_whole` calls a file that is not whole yet."""
+"""Temporary name that :func:`written_whole` gives to an incomplete file."""
 
 _claimed: dict[Path, IO[str]] = {}
-"""Folders of this process, each with the file whose lock holds it."""
+"""Folders claimed by this process, each with its lock file."""
 
 
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a path beside the final one to write to; rename at the end, remove after an error.
+    """Yield a temporary path next to the final one; rename it at the end, remove it after an error.
 
-    The path beside has the final suffix, by which image writers choose their format.
+    The temporary path has the final suffix, because image writers choose their format by it.
 
     Example:
         >>> import tempfile
@@ -50,9 +50,9 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def written_at_once(path: str | os.PathLike) -> Iterator[io.BytesIO]:
-    """Yield a buffer; write what is in it as :func:`written_whole` does.
+    """Yield a buffer, then write its content as :func:`written_whole` does.
 
-    For JPEG pictures: Pillow's encoder passes by Python's files, and takes no notice of a disk that takes only a part.
+    For JPEG pictures: Pillow's encoder bypasses Python's file objects and does not notice a partial write to disk.
 
     Example:
         >>> import tempfile
@@ -69,10 +69,10 @@ def written_at_once(path: str | os.PathLike) -> Iterator[io.BytesIO]:
 
 
 def claim(folder: str | os.PathLike) -> None:
-    """Keep other runs out of a folder until :func:`release`, or until this process ends in whatever way.
+    """Lock a folder against other runs until :func:`release`, or until this process ends for any reason.
 
-    The folder is made if need be, and what a run that was killed left half written in it is removed. The lock belongs
-    to this process alone, not to the loader processes that it forks: they outlive it by seconds.
+    The folder is created if necessary, and incomplete files of killed runs are removed. The lock belongs to this
+    process alone, not to the loader processes that it forks: they outlive it by seconds.
 
     Raises:
         ValueError: if another process has claimed it.
@@ -101,7 +101,7 @@ def claim(folder: str | os.PathLike) -> None:
 
 
 def release(folder: str | os.PathLike) -> None:
-    """Let other runs into a folder that this process claimed."""
+    """Release a folder that this process claimed."""
     file = _claimed.pop(Path(folder).resolve(), None)
     if file is not None:
         file.close()
@@ -115,7 +115,7 @@ def _remove_half_written(folder: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether another process of this number runs; one in here writes nothing yet."""
+    """Return whether another process with this id runs; this process itself has not written anything yet."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -126,13 +126,13 @@ def _runs(process: int) -> bool:
 
 
 def write_text_whole(path: str | os.PathLike, text: str) -> None:
-    """Write beside, then rename: no reader ever sees half a file under its final name."""
+    """Write to a temporary path, then rename: the final name never refers to an incomplete file."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_json_whole(path: str | os.PathLike, content: object) -> None:
-    """Write JSON as :func:`write_text_whole` does; what is not a number becomes null, for NaN is not JSON.
+    """Write JSON as :func:`write_text_whole` does; NaN and infinity become null, because JSON has neither.
 
     Example:
         >>> import tempfile
@@ -145,7 +145,7 @@ def write_json_whole(path: str | os.PathLike, content: object) -> None:
 
 
 def write_csv_whole(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as :func:`write_text_whole` does, with every column that one of them has.
+    """Write rows as :func:`write_text_whole` does, with every column that any row has.
 
     Example:
         >>> import tempfile
@@ -174,7 +174,7 @@ def load_json(path: str | os.PathLike) -> Any:  # noqa: ANN401  (whatever stands
     """Read JSON that :func:`write_json_whole` wrote.
 
     Raises:
-        ValueError: if the file does not parse: no UTF-8, no JSON, endless brackets, a number of thousands of digits.
+        ValueError: if the file does not parse: not UTF-8, not JSON, too deep, or a number with thousands of digits.
         OSError: if it is missing or may not be read.
 
     Example:
@@ -201,7 +201,7 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 
 def content_sha256(files: Mapping[str, str | os.PathLike]) -> str:
-    """Hash the content of files, each with its role, so that two that change places are noticed.
+    """Hash the content of files, each with its role, so that swapping two files changes the hash.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""What stage 1 hands to stage 2: the initial label of every lesion image, and where it came from."""
+"""Pseudo-labels from stage 1 for stage 2: the initial label of every lesion image, and its origin."""
 
 import os
 import random
@@ -50,7 +50,7 @@ class InitialLabel:
 
 
 UNGRADED = InitialLabel(soft=(1 / len(GRADES),) * len(GRADES), feasible=(True,) * len(GRADES), weight=0.0)
-"""Of a photograph that is taught no grade."""
+"""Label of a photograph whose grade is not trained."""
 
 
 def save_pseudo_labels(
@@ -80,7 +80,7 @@ def load_pseudo_labels(path: str | os.PathLike | None, manifest: Manifest) -> di
     """Read the initial labels by photograph id.
 
     Raises:
-        ValueError: if no file is named, it is missing or broken, or was made from another manifest.
+        ValueError: if no file is given, or it is missing, broken, or made from another manifest.
 
     Example:
         >>> load_pseudo_labels("nowhere.json", Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=()))
@@ -108,13 +108,13 @@ def load_pseudo_labels(path: str | os.PathLike | None, manifest: Manifest) -> di
 
 
 def labels_to_start_from(path: str | os.PathLike | None, manifest: Manifest, beta: float) -> dict[str, InitialLabel]:
-    """Read the initial labels; where nothing is learned of grades and no file is named, no grade is taught.
+    """Read the initial labels; without a file and with ``beta`` 0, return labels that train no grade.
 
-    Then every grade is as likely, and the weight of each photograph in the grading loss is 0.
+    In these labels every grade is equally likely, and the weight of each photograph in the grading loss is 0.
 
     Args:
-        path: of the pseudo-labels, or None.
-        manifest: that they were made from.
+        path: file of pseudo-labels, or None.
+        manifest: manifest that they were made from.
         beta: weight of the grading loss.
 
     Raises:
@@ -131,7 +131,7 @@ def labels_to_start_from(path: str | os.PathLike | None, manifest: Manifest, bet
 
 
 def labels_sha256(path: str | os.PathLike | None) -> str | None:
-    """Hash a file of pseudo-labels; None where training takes none.
+    """Hash a file of pseudo-labels; None without a file.
 
     Example:
         >>> labels_sha256(None) is None
@@ -148,18 +148,18 @@ def _initial(row: Mapping[str, Any]) -> InitialLabel:
 def with_known_errors(
     labels: Mapping[str, InitialLabel], manifest: Manifest, share: float, seed: int
 ) -> dict[str, InitialLabel]:
-    """Replace the labels that can move by such as are right, but for a known share that is wrong.
+    """Replace the labels that can move by correct ones, except for a known share of wrong ones.
 
-    It shows what an update of the labels can repair. A label that can move has more than one feasible grade, and its
-    true grade is known. It gets ``PEAK`` on that grade, the rest on the other feasible ones alike; ``round(share n)``
-    of these ``n``, drawn at random, get the peak on another feasible grade instead. Their weight is 1; other labels
-    stay as they are.
+    This shows which errors an update of the labels can repair. A label can move if it has more than one feasible grade
+    and its true grade is known. It gets ``PEAK`` on the true grade and equal shares of the rest on the other feasible
+    grades; ``round(share n)`` of these ``n`` labels, drawn at random, get the peak on another feasible grade instead.
+    All ``n`` labels have weight 1; other labels are unchanged.
 
     Args:
         labels: from :func:`load_pseudo_labels`.
-        manifest: which knows the true grades.
-        share: of wrong ones, in [0, 1].
-        seed: of the draw.
+        manifest: manifest with the true grades.
+        share: share of wrong labels, in [0, 1].
+        seed: seed of the draw.
 
     Raises:
         ValueError: if the share is not in [0, 1], or no label can move.

@@ -23,12 +23,12 @@ Average = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 class Tangents(NamedTuple):
-    """What one virtual step says of the labels.
+    """Result of one virtual step for the labels.
 
     Attributes:
         inner_NC: ``<v, grad l_nc(theta)>`` for every image and class.
         meta_loss: ``L_meta(theta+)``.
-        kept: what the meta loss handed out beside its value.
+        kept: second return value of the meta loss function.
     """
 
     inner_NC: Tensor
@@ -37,12 +37,12 @@ class Tangents(NamedTuple):
 
 
 def loss_gradients(loss: Tensor, parameters: Parameters, average: Average = list) -> dict[str, Tensor]:
-    """Differentiate by name; a parameter that the loss does not read has gradient zero, and ``.grad`` stays as it is.
+    """Return the gradients by name; they are zero for parameters that the loss does not use. ``.grad`` stays as it is.
 
     Args:
         loss: ``()``, with a graph.
-        parameters: to differentiate by.
-        average: of gradients over the processes of a distributed training, where each has a part of the batch.
+        parameters: parameters to differentiate by.
+        average: averages gradients over the processes of a distributed training, each with a part of the batch.
 
     Example:
         >>> parameters = {"a": torch.tensor(3.0, requires_grad=True), "b": torch.tensor(1.0, requires_grad=True)}
@@ -58,7 +58,7 @@ def loss_gradients(loss: Tensor, parameters: Parameters, average: Average = list
 def virtual_step(
     gradients: Parameters, parameters: Parameters, virtual_lr: float, learned: Collection[str]
 ) -> dict[str, Tensor]:
-    """Return ``theta - virtual_lr * gradient`` as fresh leaves; only those named in ``learned`` ask for a gradient.
+    """Return ``theta - virtual_lr * gradient`` as fresh leaves; only those named in ``learned`` require a gradient.
 
     Example:
         >>> step = virtual_step({"a": torch.tensor(6.0)}, {"a": torch.tensor(3.0)}, virtual_lr=0.5, learned=["a"])
@@ -82,20 +82,20 @@ def label_tangents(
 ) -> Tangents:
     """Return ``<v, grad l_nc(theta)>`` for every image and class, and the meta loss at ``theta+``.
 
-    ``v`` is needed for the label parameters alone, so the others are constants at ``theta+``: their gradients are
-    neither computed nor are activations kept for them.
+    ``v`` is needed for the label parameters alone, so the others are constants at ``theta+``: no gradients are computed
+    and no activations are kept for them.
 
     Args:
         gradients: of the training loss ``L(theta)``, with the current labels held fixed, by name.
-        meta_loss: ``L_meta(theta+)`` with the labels held fixed, and what else the caller wants to keep of it.
+        meta_loss: ``L_meta(theta+)`` with the labels held fixed, and a further tensor for the caller, or None.
         class_losses: ``l_nc(theta)``, ``(N, C)``; may read ``label_parameters`` only.
         parameters: ``theta``, by name.
         label_parameters: the part of ``theta`` that ``class_losses`` reads.
         virtual_lr: ``eps``.
-        average: of gradients over processes, as in :func:`loss_gradients`; ``gradients`` are averages already.
+        average: averages gradients over processes, as in :func:`loss_gradients`; ``gradients`` are averages already.
 
     Raises:
-        ValueError: if ``virtual_lr`` is not positive or the label parameters are no part of the parameters.
+        ValueError: if ``virtual_lr`` is not positive or the label parameters are not among the parameters.
 
     Shape:
         - output: ``(N, C)`` and ``()``, without a graph.

@@ -1,4 +1,4 @@
-"""Decode image files that nobody vouches for: what is wrong with one is said in a sentence that names it."""
+"""Decoding of untrusted image files: errors name the file and the fault in one sentence."""
 
 import os
 import struct
@@ -13,33 +13,33 @@ BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, TypeError, LookupError,
     AttributeError, ArithmeticError, AssertionError, RuntimeError,
 )  # fmt: skip
-"""What Pillow's readers raise on files that are missing, unreadable, cut off, malformed or absurdly large."""
+"""Errors that Pillow raises on files that are missing, unreadable, truncated, malformed or absurdly large."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")
-"""Whatever a file's name says, no other decoder sees it: Pillow has forty, and one of them runs Ghostscript."""
+"""No other decoder is tried, whatever the file name: Pillow has forty, and one of them runs Ghostscript."""
 
 TRANSPARENT_MODES = ("LA", "PA", "RGBA")
 MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)
-"""In which Pillow decodes what may be a mask: of 1 to 16 bits, one channel or three, with and without opacity."""
+"""Pillow modes that are accepted for masks: 1 to 16 bits, one channel or three, with and without opacity."""
 
 
 class Decoded(NamedTuple):
-    """A decoded image, and the size that its file declares: a JPEG may have been decoded smaller."""
+    """A decoded image, and the size that its file declares, which is larger for a JPEG decoded at reduced size."""
 
     image: Image.Image
     native_px: tuple[int, int]  # width, height
 
 
 def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] | None = None) -> Decoded:
-    """Read every byte of an image file.
+    """Decode an image file completely.
 
     Args:
-        path: of the file.
-        what: it is expected to hold, for the message.
-        draft: mode and side; a JPEG is decoded in this mode at 1/2, 1/4 or 1/8 where both sides stay at least as long.
+        path: path of the file.
+        what: its expected content, for the error message.
+        draft: mode and side; a JPEG is decoded in this mode at 1/2, 1/4 or 1/8 if both sides stay at least this long.
 
     Raises:
-        ValueError: if the file is missing, cannot be read, is no whole image, or declares more than Pillow's limit
+        ValueError: if the file is missing, unreadable, not a complete image, or declares more than Pillow's limit
             of 178,956,970 pixels.
 
     Example:
@@ -62,14 +62,14 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Return the pixels of a decoded image as RGB of 8 bits, ``(H, W, 3)``.
+    """Return the pixels of a decoded image as 8-bit RGB, ``(H, W, 3)``.
 
-    Of 16 bits the upper 8 are kept, where Pillow's own conversion clips. Grey, palette and CMYK become RGB. What is
-    transparent becomes black, as it is around an eye. The orientation that a camera noted is ignored: pixels stay
+    16-bit values keep their upper 8 bits; Pillow's own conversion clips them. Grey, palette and CMYK become RGB.
+    Transparent pixels become black, like the area around an eye. The camera's orientation tag is ignored: pixels stay
     where they are stored.
 
     Raises:
-        ValueError: if a channel has more than 16 bits, or is of floats.
+        ValueError: if a channel has more than 16 bits or contains floats.
 
     Example:
         >>> to_rgb(Image.fromarray(np.full((1, 1), 0x80FF, np.uint16))).tolist()
@@ -86,20 +86,20 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def mask_levels(image: Image.Image, path: str | os.PathLike) -> NDArray:
-    """Return what a decoded mask stores: grey levels, indices of a palette, or colours; one bit is 0 and 1.
+    """Return the values in a decoded mask: grey levels, palette indices or colours; one bit becomes 0 and 1.
 
-    Opacity is no lesion. Where it is the same everywhere it says nothing; where it varies, what is wholly transparent
-    is background, and 0 in every channel.
+    Opacity does not mark lesions. If it is the same everywhere, it is ignored; if it varies, wholly transparent pixels
+    are background, 0 in every channel.
 
     Args:
         image: the mask.
-        path: of its file, for the message.
+        path: path of its file, for the error message.
 
     Returns:
         ``(H, W, C)``; C is 1 or 3.
 
     Raises:
-        ValueError: if it stores something else, such as floats, or nothing but its opacity varies.
+        ValueError: if it stores something else, such as floats, or if only its opacity varies.
 
     Example:
         >>> rgba = np.array([[[0, 0, 0, 255], [255, 0, 0, 255]]], np.uint8)  # opaque everywhere
@@ -138,10 +138,10 @@ def brightest(levels: NDArray) -> NDArray:
 
 
 def upper_bits(grey: NDArray) -> NDArray[np.uint8]:
-    """Scale whole numbers of 16 bits to 8.
+    """Scale 16-bit whole numbers to 8 bits.
 
     Raises:
-        ValueError: if they are no whole numbers from 0 to 65535.
+        ValueError: if they are not whole numbers from 0 to 65535.
 
     Example:
         >>> upper_bits(np.array([255, 256, 65535], np.uint16)).tolist()
@@ -153,7 +153,7 @@ def upper_bits(grey: NDArray) -> NDArray[np.uint8]:
 
 
 def on_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay ``(..., 4)`` on black and return ``(..., 3)``.
+    """Composite RGBA ``(..., 4)`` on black and return RGB ``(..., 3)``.
 
     Example:
         >>> on_black(np.array([[200, 100, 0, 128]], np.uint8)).tolist()  # half transparent

@@ -1,4 +1,4 @@
-"""Other ways to look at a photograph than once and whole: flipped as well, or through windows."""
+"""Inference with flips or sliding windows, instead of one pass over the whole photograph."""
 
 # flake8: noqa: N803
 
@@ -11,26 +11,26 @@ from monai.inferers import SlidingWindowInferer
 from torch import Tensor
 
 Step = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
-"""An engine and a batch to probabilities ``lesions (N, 5, H, W)`` and ``grade (N, 5)``, and whatever else."""
+"""Maps an engine and a batch to probabilities ``lesions (N, 5, H, W)`` and ``grade (N, 5)``, and other outputs."""
 
 FLIPS = ((-1,), (-2,), (-2, -1))
-"""Axes, beside the photograph as it is."""
+"""Axes of the flips, in addition to the unflipped photograph."""
 
 WINDOW_MULTIPLE = 32
 OVERLAP = 0.25
 
 
 def looking(step: Step, flips: bool = False, window_px: int | None = None, lesion_size: int | None = None) -> Step:
-    """Return the step, or the step with flips, windows or both around it.
+    """Return the step, or the step wrapped in flips, windows or both.
 
     Args:
         step: such as :class:`bundle.engines.ExplainedStep`.
-        flips: look at the four flips.
-        window_px: side of the windows through which lesions are looked for; None looks at the whole.
-        lesion_size: side that the eye is seen at through windows; it has no other effect.
+        flips: average over the photograph and its three flips.
+        window_px: side of the windows for lesions; None takes the whole photograph.
+        lesion_size: side to which the eye is resized for windows; it has no other effect.
 
     Raises:
-        ValueError: if ``window_px`` is no multiple of 32, or there is a ``lesion_size`` without windows.
+        ValueError: if ``window_px`` is not a multiple of 32, or ``lesion_size`` is given without windows.
 
     Example:
         >>> step = lambda engine, batch: {"lesions": batch["image"], "grade": torch.ones(1, 5) / 5}
@@ -50,14 +50,14 @@ def looking(step: Step, flips: bool = False, window_px: int | None = None, lesio
 class WindowedStep:
     """Lesions of a step from overlapping windows of ``batch["detail"]``; grade and heat maps from the whole.
 
-    Probabilities of windows are averaged with a Gaussian weight, by MONAI's ``SlidingWindowInferer``, on the CPU.
+    MONAI's ``SlidingWindowInferer`` averages the probabilities of the windows with Gaussian weights, on the CPU.
 
     Args:
-        step: looks at the whole, and at each window.
+        step: runs on the whole photograph and on each window.
         window_px: side of a window.
 
     Raises:
-        ValueError: if ``window_px`` is no multiple of 32.
+        ValueError: if ``window_px`` is not a multiple of 32.
 
     Example:
         >>> from types import SimpleNamespace as Some
@@ -79,13 +79,13 @@ class WindowedStep:
         return {**whole, "lesions": [self._lesions(engine, detail) for detail in batch["detail"]]}
 
     def _lesions(self, engine: Any, detail_3LL: Tensor) -> Tensor:  # noqa: ANN401
-        """Return ``(5, L, L)``."""
+        """Return the lesion probabilities ``(5, L, L)``."""
         image = to_device({"image": detail_3LL[None]}, engine.state.device)["image"]
         return self.windows(image, lambda window: self.step(engine, {"image": window})["lesions"])[0]
 
 
 class FlippedStep:
-    """Mean probabilities of a photograph and its three flips; everything else is of the photograph as it is.
+    """Mean probabilities of a photograph and its three flips; other outputs are of the unflipped photograph.
 
     Example:
         >>> corner = torch.tensor([[[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]])

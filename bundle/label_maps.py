@@ -1,4 +1,4 @@
-"""Which class a pixel is: the most probable one, or the lesion that is furthest above its threshold."""
+"""Class of each pixel: the most probable class, or the lesion that is furthest above its threshold."""
 
 # flake8: noqa: N803
 
@@ -9,11 +9,11 @@ from bundle.labels import LESIONS
 from torch import Tensor
 
 MOST_PROBABLE = "the most probable class"
-"""The decision where there are no thresholds, in words."""
+"""Description of the decision without thresholds."""
 
 
 def check_thresholds(thresholds: Sequence[float], lesion_classes: int) -> None:
-    """Refuse what is not one number in (0, 1] per lesion class.
+    """Refuse thresholds that are not one number in (0, 1] per lesion class.
 
     Example:
         >>> check_thresholds([0.2, 1.5], lesion_classes=2)  # doctest: +NORMALIZE_WHITESPACE
@@ -31,15 +31,15 @@ def check_thresholds(thresholds: Sequence[float], lesion_classes: int) -> None:
 
 
 def lesion_decision(probabilities: Tensor, thresholds: Sequence[float] | None) -> Tensor:
-    """Return scores whose largest decides: ``[1, p_1 / t_1, .., p_C / t_C]`` in place of ``[p_0, p_1, .., p_C]``.
+    """Return scores whose argmax is the class: ``[1, p_1 / t_1, .., p_C / t_C]`` instead of ``[p_0, p_1, .., p_C]``.
 
-    A pixel is lesion c where ``p_c > t_c`` and no other lesion is further above its own threshold, else background.
-    Most pixels are background, so the most probable class of a rare lesion's pixel is seldom the lesion.
-    The scores are linear in ``p``: whoever interpolates them decides as on interpolated probabilities.
+    A pixel is lesion c if ``p_c > t_c`` and no other lesion is further above its own threshold, else background.
+    Most pixels are background, so the lesion is seldom the most probable class at the pixels of a rare lesion.
+    The scores are linear in ``p``: interpolating them gives the same decision as interpolating the probabilities.
 
     Args:
-        probabilities: ``(C + 1, H, W)`` or ``(N, C + 1, H, W)``, background first; they stay as they are.
-        thresholds: of the ``C`` lesions; None leaves the probabilities, and so the most probable class.
+        probabilities: ``(C + 1, H, W)`` or ``(N, C + 1, H, W)``, background first; not modified.
+        thresholds: one for each of the ``C`` lesions; None returns the probabilities, so the most probable class wins.
 
     Raises:
         ValueError: if there is not one threshold in (0, 1] per lesion.
@@ -62,7 +62,7 @@ def lesion_decision(probabilities: Tensor, thresholds: Sequence[float] | None) -
 
 
 def decision_in_words(thresholds: Sequence[float] | None, classes: Sequence[str] = LESIONS) -> str:
-    """Say which decision is in force.
+    """Describe the decision in words.
 
     Example:
         >>> decision_in_words([0.2, 0.35, 0.45, 0.5]), decision_in_words(None)
@@ -74,10 +74,10 @@ def decision_in_words(thresholds: Sequence[float] | None, classes: Sequence[str]
 
 
 def most_probable_class(scores_CHW: Tensor) -> Tensor:
-    """Return the argmax over the first axis as uint8, the first of equals; seven times as fast as ``Tensor.argmax``.
+    """Return the argmax over the first axis as uint8, the first on ties; seven times as fast as ``Tensor.argmax``.
 
     Args:
-        scores_CHW: of fewer than 256 classes; any axes may follow the first.
+        scores_CHW: scores of fewer than 256 classes; any axes may follow the first.
 
     Example:
         >>> most_probable_class(torch.tensor([[0.2, 0.5], [0.7, 0.5], [0.1, 0.0]]))

@@ -1,4 +1,4 @@
-"""The words of the field: lesions, grades, their colours, and the grades that lesions allow."""
+"""Lesions and grades: names, colours, and the rules for which grades a set of lesions allows."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -13,31 +13,31 @@ LESION_COUNT = len(LESIONS)
 LESION_NAMES = {"MA": "microaneurysm", "HE": "haemorrhage", "EX": "hard exudate", "SE": "soft exudate"}
 
 LESION_PRIORITY = ("MA", "SE", "HE", "EX")
-"""Where outlines overlap, the first of these gives the pixel its class."""
+"""Where outlines overlap, the pixel gets the class that comes first in this order."""
 
 LESION_COLOURS = {"MA": (255, 64, 255), "HE": (255, 48, 48), "EX": (255, 224, 32), "SE": (64, 208, 255)}
-"""RGB, 0-255, told apart on a red-brown photograph and in print."""
+"""RGB, 0-255; easy to distinguish on a red-brown photograph and in print."""
 
 GRADES = (0, 1, 2, 3, 4)
 """International clinical diabetic retinopathy severity scale (ICDRS)."""
 
 PROBABILITY_TOLERANCE = 1e-4
-"""How far rounding may take a probability, or a sum of probabilities, beyond 1."""
+"""How far a probability, or a sum of probabilities, may exceed 1 through rounding."""
 
 GRADE_NAMES = ("no DR", "mild", "moderate", "severe", "proliferative")
 
 LEAST_PPM = 3.0
-"""Millionths of the field of view from which a component counts where nothing was fitted: 25 pixels in IDRiD."""
+"""Smallest component that counts if no value was fitted, in millionths of the field of view: 25 pixels in IDRiD."""
 
 QUADRANTS = ("upper_left", "upper_right", "lower_left", "lower_right")
-"""As the photograph shows them, parted by the horizontal and the vertical line through the fovea."""
+"""As seen on the photograph, divided by the horizontal and vertical lines through the fovea."""
 
 HAEMORRHAGES_MODERATE = 20
-"""As many in a quadrant may still be moderate; more than these in each of the four are severe."""
+"""Up to this number in a quadrant may still be moderate; more in each of the four quadrants is severe."""
 
 
 class Feasible(NamedTuple):
-    """The grades that a set of annotated lesions allows, and the rule that says so.
+    """The grades that a set of annotated lesions allows, and the rule that applied.
 
     Example:
         >>> feasible_grades(set())
@@ -57,30 +57,30 @@ def feasible_grades(
     disputed: Collection[str] = (),
     quadrants: Sequence[int] | None = None,
 ) -> Feasible:
-    """Tell which ICDRS grades the outlined lesions allow.
+    """Return the ICDRS grades that the outlined lesions allow.
 
     R0 no lesion: {0}. R1 microaneurysms only: {1}. R2 any haemorrhage or exudate: {2, 3, 4}.
-    R3 more than 20 haemorrhages in each of the four quadrants, where they can be told: {3, 4}.
-    R4 a lesion class was never annotated, so that absence proves nothing: all grades; yet
-    a haemorrhage or exudate that *was* outlined is there, so R2 comes before R4.
+    R3 more than 20 haemorrhages in each of the four quadrants, if the quadrants are known: {3, 4}.
+    R4 a lesion class was never annotated, so its absence proves nothing: all grades. R2 comes before R4,
+    because a haemorrhage or exudate that *was* outlined is present.
     (Wilkinson et al., Ophthalmology 110(9), 2003, table 2; new vessels are not outlined in
-    these data sets, hence R2 never rules 3 and 4 out, and R3 never 4.)
+    these data sets, so R2 never rules out 3 and 4, and R3 never rules out 4.)
 
-    Two refinements of R2 are off unless asked for. R2' haemorrhages that may be microaneurysms, and no
-    exudate: {1, 2, 3, 4}. R2'' exudates without any red lesion: still {2, 3, 4}, but under a name of its own,
-    for drusen or a vein occlusion look like this.
+    Two refinements of R2 are off by default. R2' haemorrhages that may be microaneurysms, and no
+    exudate: {1, 2, 3, 4}. R2'' exudates without any red lesion: still {2, 3, 4}, but under a separate name,
+    because drusen or a vein occlusion look like this.
 
-    R6 several experts outlined, and some marked a lesion of which no pixel is outlined: it may be there or not. All
-    grades that the rules allow without it, and with it; of several disputed lesions, with any of them. Where that is no
-    wider, the rule of the outlines stands.
+    R6 several experts outlined, and some marked a lesion that has no outlined pixel, so it may or may not be present:
+    all grades that the rules allow without it or with it; with several disputed lesions, with any combination of them.
+    If this adds no grade, the rule of the outlines applies.
 
     Args:
         present: lesions with at least one outlined component.
         annotated: lesions that the annotators looked for.
-        in_doubt: ``HE`` where the haemorrhages may be microaneurysms.
-        name_atypical: whether R2'' is told apart from R2.
-        disputed: lesions that some expert marked, but too few for an outline.
-        quadrants: number of haemorrhages in each of ``QUADRANTS``; None where nobody knows where these lie.
+        in_doubt: ``HE`` if the haemorrhages may be microaneurysms.
+        name_atypical: whether R2'' is reported separately from R2.
+        disputed: lesions that some experts marked, but too few experts for an outline.
+        quadrants: number of haemorrhages in each of ``QUADRANTS``; None if the quadrants are unknown.
 
     Raises:
         ValueError: if a name is not one of ``LESIONS``, a present or disputed lesion was not annotated, or
@@ -116,7 +116,7 @@ def feasible_grades(
 
 
 def _severe(present: Collection[str], quadrants: Sequence[int] | None) -> bool:
-    """Tell whether the first clause of the 4-2-1 rule holds; a further lesion would change nothing about it."""
+    """Return whether the first clause of the 4-2-1 rule holds; further lesions do not affect it."""
     return "HE" in present and quadrants is not None and min(quadrants) > HAEMORRHAGES_MODERATE
 
 
@@ -134,16 +134,16 @@ def _by_outlines(
 
 
 def lesions_ruled_out(grade: int) -> tuple[str, ...]:
-    """Name the lesions that are on no photograph of a true grade, by :func:`feasible_grades`.
+    """Return the lesions that cannot occur on a photograph with this true grade, by :func:`feasible_grades`.
 
-    A lesion is ruled out where no set of lesions that holds it allows the grade: 0 has none, and 1 has microaneurysms
-    alone. So a grade, which is cheap, stands for the outlines of what is not there.
+    A lesion is ruled out if no set of lesions that contains it allows the grade: grade 0 has no lesions, grade 1 only
+    microaneurysms. So a grade, which is cheap, replaces the outlining of absent lesions.
 
     Args:
         grade: on the ICDRS.
 
     Raises:
-        ValueError: if it is no grade.
+        ValueError: if it is not a grade.
 
     Example:
         >>> [lesions_ruled_out(grade) for grade in GRADES]
@@ -157,7 +157,7 @@ def lesions_ruled_out(grade: int) -> tuple[str, ...]:
 
 
 def rules_grade(feasible: Collection[int]) -> int:
-    """Return the grade that the lesions alone give, the lowest that they allow: of {2, 3, 4}, never told apart, 2.
+    """Return the lowest grade that the lesions allow: 2 for {2, 3, 4}, which lesions alone do not separate.
 
     Example:
         >>> rules_grade({2, 3, 4})
@@ -167,17 +167,17 @@ def rules_grade(feasible: Collection[int]) -> int:
 
 
 def consistent_grade(probabilities: Sequence[float], feasible: Collection[int]) -> int:
-    """Return the most probable of the grades that the lesions allow: both tasks answer together.
+    """Return the most probable of the grades that the lesions allow, which combines both tasks.
 
-    ``argmax_{c in F} p_c``, the lowest of equals. So where no grade of F has any probability, it is that of
-    :func:`rules_grade`; where the most probable grade of all is in F, it is that one.
+    ``argmax_{c in F} p_c``, the lowest on ties. If no grade of F has any probability, the result is that of
+    :func:`rules_grade`; if the most probable of all grades is in F, the result is that grade.
 
     Args:
         probabilities: of the five grades.
-        feasible: F, grades that the lesions allow.
+        feasible: F, the grades that the lesions allow.
 
     Raises:
-        ValueError: if these are not five numbers of 0 or more, or F is empty or holds what is no grade.
+        ValueError: if there are not five numbers of 0 or more, or F is empty or contains anything but grades.
 
     Example:
         >>> consistent_grade((0.5, 0.1, 0.1, 0.3, 0.0), {2, 3, 4})  # 0 is more probable, and ruled out
@@ -193,7 +193,7 @@ def consistent_grade(probabilities: Sequence[float], feasible: Collection[int]) 
 
 
 def smallest_area_px(field_px: float, min_area_ppm: float) -> float:
-    """Return how many native pixels a component needs to count: ``max(1, min_area_ppm 1e-6 field_px)``.
+    """Return the smallest area of a component that counts, in native pixels: ``max(1, min_area_ppm 1e-6 field_px)``.
 
     Example:
         >>> smallest_area_px(field_px=1e7, min_area_ppm=3.0), smallest_area_px(field_px=1e4, min_area_ppm=3.0)
@@ -205,18 +205,19 @@ def smallest_area_px(field_px: float, min_area_ppm: float) -> float:
 def lesions_large_enough(
     largest_px: Mapping[str, int], field_px: float, min_area_ppm: float | Mapping[str, float]
 ) -> tuple[str, ...]:
-    """Name the lesions whose largest component is large enough to count as present, in the order of ``LESIONS``.
+    """Return the lesions whose largest component is large enough to count as present, in the order of ``LESIONS``.
 
-    A component counts from :func:`smallest_area_px` on: a share of the field of view means the
-    same at every resolution, and what has no pixel is never there.
+    A component counts if it has at least :func:`smallest_area_px` pixels. A share of the field of view means the
+    same at every resolution. A lesion without a pixel is never present.
 
     Args:
-        largest_px: native pixels of the largest component of each lesion; one that is left out has none.
+        largest_px: native pixels of the largest component of each lesion; 0 for a lesion that is left out.
         field_px: native pixels of the field of view.
-        min_area_ppm: smallest component that counts, in millionths of the field of view; one number, or one a lesion.
+        min_area_ppm: smallest component that counts, in millionths of the field of view; one number, or one per lesion.
 
     Raises:
-        ValueError: if a name is not one of ``LESIONS``, an area is negative or not finite, or a lesion has none.
+        ValueError: if a name is not one of ``LESIONS``, an area is negative or not finite, or a lesion has no
+            smallest area.
 
     Example:
         >>> areas_px = {"EX": 30, "MA": 29}
@@ -241,13 +242,13 @@ def lesions_large_enough(
 
 
 def smallest_areas_ppm(min_area_ppm: float | Mapping[str, float]) -> dict[str, float]:
-    """Spell out the smallest component that counts, one number for each of ``LESIONS``.
+    """Return the smallest component that counts, one number for each of ``LESIONS``.
 
     Args:
-        min_area_ppm: one number for all, or one a lesion, in millionths of the field of view.
+        min_area_ppm: one number for all, or one per lesion, in millionths of the field of view.
 
     Raises:
-        ValueError: if a lesion has none, there is another name, or a number is negative or not finite.
+        ValueError: if a lesion is missing, a name is unknown, or a number is negative or not finite.
 
     Example:
         >>> smallest_areas_ppm(3.0)

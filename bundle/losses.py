@@ -1,4 +1,4 @@
-"""Losses: focal of soft grades, linear in the label, and of outlines two that are deaf to lesions not looked for."""
+"""Losses: a focal loss for soft grades, linear in the label, and two for lesions that ignore those not looked for."""
 
 # flake8: noqa: N803
 
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 BALANCES = ("fixed", "norm")
 RATIO_KEPT = 0.5
-"""Share of the earlier mean in the moving mean of the ratio of gradients."""
+"""Weight of the previous mean in the moving mean of the gradient ratio."""
 
 
 def focal_terms(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Return the loss that each class would cost if it were the label.
+    """Return the loss of each class as if it were the label.
 
     ``l_c = -alpha (1 - p_c)^gamma log p_c`` with ``p = softmax(logits)`` over dimension 1.
 
@@ -31,20 +31,20 @@ def focal_terms(logits: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tens
 
 
 def _terms(log_p: Tensor, alpha: float, gamma: float) -> Tensor:
-    # At p = 1 a gamma below 1 has an infinite slope, times log p = 0: NaN. The smallest step below 1 has neither.
+    # At p = 1 a gamma below 1 has an infinite slope; times log p = 0 this is NaN. So p stays one step below 1.
     short_of_1 = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
     return -alpha * short_of_1**gamma * log_p
 
 
 class CategoricalFocalLoss(nn.Module):
-    """Mean over all elements of ``label * focal_terms``, the class dimension included.
+    """Mean of ``label * focal_terms`` over all elements, including the class dimension.
 
     ``L = mean_{n,c,...} w_n y_nc l_nc``, as Keras ``segmentation_models`` computes it, which the paper's
-    authors used. Soft labels ``y`` enter linearly: the exact meta gradient rests on that.
+    authors used. Soft labels ``y`` enter linearly, which the exact meta gradient relies on.
 
     Args:
         alpha: factor of every term.
-        gamma: how strongly well-classified elements are played down; 0 is cross entropy.
+        gamma: how strongly well-classified elements are down-weighted; 0 is cross entropy.
 
     Raises:
         ValueError: if alpha is not positive or gamma is negative, or shapes do not match.
@@ -83,27 +83,27 @@ class CategoricalFocalLoss(nn.Module):
         return label * focal_terms(logits, self.alpha, self.gamma)
 
     def _hard(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Compute the one term per element that a one-hot label would keep."""
+        """Compute the single term per element that a one-hot label selects."""
         expected = (logits.shape[0], 1, *logits.shape[2:])
         if label.shape != expected:
             raise ValueError(f"expected class indices of shape {expected}, got {tuple(label.shape)}")
-        return _terms(F.log_softmax(logits, dim=1).gather(1, label.long()), self.alpha, self.gamma)
+        return _terms(F.log_softmax(logits, dim=1).gather(1, label.long()), self.alpha, self.gamma)  # (N, 1, ...)
 
 
 class LesionLoss(CategoricalFocalLoss):
-    """Categorical focal loss of a label map, in which a lesion that nobody looked for has no say.
+    """Categorical focal loss of a label map that ignores lesions not looked for.
 
-    Where a lesion was not looked for, a pixel without an outline is *background or that lesion*: its probability is
-    ``p_0 + sum_{c not looked for} p_c``, the likelihood of a partial label. The logits of those lesions are held
-    constant in it, so that their gradient is exactly zero: nobody looked, so nothing is taught of them. The mean is
-    over the elements of the photographs on which some lesion was looked for, and 0 where there is none.
+    If a lesion was not looked for, a pixel without an outline is *background or that lesion*: its probability is
+    ``p_0 + sum_{c not looked for} p_c``, the likelihood of a partial label. The logits of these lesions are held
+    constant, so their gradient is exactly zero and the network learns nothing about them. The mean is over the
+    elements of the photographs on which at least one lesion was looked for, and 0 if the batch has none.
 
     Args:
         alpha: as in :class:`CategoricalFocalLoss`.
-        gamma: as there.
+        gamma: as in :class:`CategoricalFocalLoss`.
 
     Raises:
-        ValueError: as there, or if ``looked_for`` has another shape.
+        ValueError: as in :class:`CategoricalFocalLoss`, or if ``looked_for`` has another shape.
 
     Shape:
         - logits: ``(N, 1 + C, H, W)``, channel 0 is background.
@@ -130,16 +130,16 @@ class LesionLoss(CategoricalFocalLoss):
 
 
 class DiceLesionLoss(nn.Module):
-    """Cross entropy and soft Dice of a label map; lesions that nobody looked for are treated as in :class:`LesionLoss`.
+    """Cross entropy plus soft Dice of a label map; lesions not looked for are treated as in :class:`LesionLoss`.
 
     ``L = mean_p -log p_label + dice_weight mean_c (1 - Dice_c)`` with, over all pixels of the batch on which lesion
     ``c`` was looked for, ``Dice_c = (2 sum p_c y_c + 1) / (sum p_c^2 + sum y_c^2 + 1)``. The Dice of a lesion does not
-    know how rare it is; the focal loss is ruled by the background.
+    depend on how rare it is; the focal loss is dominated by the background.
 
     Args:
-        dice_weight: of the second term.
-        where_absent: whether the mean is also over lesions that have no pixel in the batch. Their Dice falls as soon as
-            a single pixel is suspected, which silences a lesion that few photographs have.
+        dice_weight: weight of the second term.
+        where_absent: whether the mean includes lesions that have no pixel in the batch. Their Dice falls as soon as a
+            single pixel is predicted, which suppresses a lesion that few photographs have.
 
     Raises:
         ValueError: if the weight is negative, or shapes do not match.
@@ -173,7 +173,8 @@ class DiceLesionLoss(nn.Module):
         return cross_entropy + self.dice_weight * self._dice(log_p.exp()[:, 1:], label_map, looked_for)
 
     def _dice(self, lesions: Tensor, label_map: Tensor, looked_for: Tensor) -> Tensor:
-        """Return ``mean_c (1 - Dice_c)`` over the lesions that were looked for in the batch; 0 where there are none."""
+        """Return ``mean_c (1 - Dice_c)`` over the lesions that were looked for in the batch; 0 if there are none."""
+        # truth is (N, C, H, W), the sums per photograph are (N, C), and those over the batch (C,).
         truth = label_map == torch.arange(1, lesions.shape[1] + 1, device=lesions.device).view(1, -1, 1, 1)
         per_photograph = [one.flatten(2).sum(dim=2) for one in (lesions * truth, lesions.square(), truth)]
         both, predicted, true = ((one * looked_for).sum(dim=0) for one in per_photograph)
@@ -183,7 +184,7 @@ class DiceLesionLoss(nn.Module):
 
 
 def looked_at(logits: Tensor, label_map: Tensor, looked_for: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return those photographs of a batch on which some lesion was looked for, with logits in float32.
+    """Return the photographs of a batch on which at least one lesion was looked for, with logits in float32.
 
     Raises:
         ValueError: if ``looked_for`` is not ``(N, C)`` for logits ``(N, 1 + C, ...)``.
@@ -201,10 +202,10 @@ def looked_at(logits: Tensor, label_map: Tensor, looked_for: Tensor) -> tuple[Te
 
 
 def merged_into_background(logits: Tensor, looked_for_NC: Tensor) -> Tensor:
-    """Add the mass of lesions that were not looked for to the background's, holding their logits constant.
+    """Add the probability of lesions not looked for to the background, holding their logits constant.
 
-    Their own logits become minus infinity. ``softmax`` of the result sums to 1 over what was looked for and the
-    background.
+    Their own logits become minus infinity. ``softmax`` of the result sums to 1 over the background and the lesions
+    looked for.
 
     Shape:
         - logits, output: ``(N, 1 + C, ...)``.
@@ -216,26 +217,26 @@ def merged_into_background(logits: Tensor, looked_for_NC: Tensor) -> Tensor:
     """
     if bool(looked_for_NC.all()):
         return logits
-    unlooked = ~looked_for_NC.reshape(*looked_for_NC.shape, *[1] * (logits.ndim - 2))
+    unlooked = ~looked_for_NC.reshape(*looked_for_NC.shape, *[1] * (logits.ndim - 2))  # (N, C, 1, ...)
     background, lesions = logits[:, :1], logits[:, 1:]
     nobodys = lesions.detach().masked_fill(~unlooked, -torch.inf)
-    merged = torch.cat([background, nobodys], dim=1).logsumexp(dim=1, keepdim=True)
+    merged = torch.cat([background, nobodys], dim=1).logsumexp(dim=1, keepdim=True)  # (N, 1, ...)
     return torch.cat([merged, lesions.masked_fill(unlooked, -torch.inf)], dim=1)
 
 
 class GradeWeight:
-    """The weight of the grading loss in ``L = L_S + weight L_C``: fixed, or such that both tasks pull alike.
+    """Weight of the grading loss in ``L = L_S + weight L_C``: fixed, or set to balance the gradients of both tasks.
 
     - ``fixed``: ``beta``, as in the paper.
-    - ``norm``: ``beta |g_S| / |g_C|``, with the norms of the gradients of both losses on what the tasks share, as a
-      moving geometric mean of what :meth:`see` was told; ``beta`` until then.
+    - ``norm``: ``beta |g_S| / |g_C|``, with the norms of the gradients of both losses on the shared parameters, as a
+      moving geometric mean of the values passed to :meth:`see`; ``beta`` before the first value.
 
     Args:
         beta: weight of the grading loss.
         balance: ``fixed`` or ``norm``.
 
     Raises:
-        ValueError: if beta is negative, or ``balance`` is another word.
+        ValueError: if beta is negative, or ``balance`` is unknown.
 
     Example:
         >>> weight = GradeWeight(beta=0.8, balance="norm")
@@ -253,7 +254,7 @@ class GradeWeight:
         self._log_ratio: float | None = None
 
     def see(self, norm_ratio: float) -> None:
-        """Take note of ``|g_C| / |g_S|``; what is no positive number says nothing."""
+        """Record ``|g_C| / |g_S|``; anything but a positive finite number is ignored."""
         if not 0 < norm_ratio < math.inf:
             return
         log_ratio = math.log(norm_ratio)
@@ -266,11 +267,11 @@ class GradeWeight:
         return self.beta / math.exp(self._log_ratio)
 
     def state_dict(self) -> dict[str, float | None]:
-        """Return what a run that goes on must know."""
+        """Return the state that a resumed run needs."""
         return {"log_ratio": self._log_ratio}
 
     def load_state_dict(self, state: Mapping[str, float | None]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore the state returned by :meth:`state_dict`."""
         self._log_ratio = state["log_ratio"]
 
 

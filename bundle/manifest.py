@@ -19,21 +19,21 @@ SCHEMA = 4
 SPLITS = ("train", "test")
 HEXADECIMAL = re.compile("[0-9a-f]{64}")
 PIXELS_MAX = 178_956_970
-"""Of a photograph, as Pillow refuses: a manifest that declares more is not believed, for maps are made of this size."""
+"""Largest photograph, as in Pillow; a manifest that declares more is refused, because maps of this size are made."""
 
 Point = tuple[float, float]
-"""Column and row in pixels, from the middle of the upper left pixel; a fraction where a copy is of another size."""
+"""Column and row in pixels, from the centre of the upper left pixel; fractional if from a copy of another size."""
 
 LANDMARKS = ("fovea_px", "disc_px")
 
 SHAPE_TOLERANCE = 0.01
-"""How much width over height may differ between copies of one shape: sizes are rounded to whole pixels."""
+"""Relative difference in aspect ratio allowed between copies of one shape: sizes are rounded to whole pixels."""
 
 UNSAFE_PART = re.compile(r"\.{0,2}|[A-Za-z]:.*")
-"""A part of a path that leads elsewhere than down, here or on another system."""
+"""A part of a path that does not lead down, on this or another operating system."""
 
 UNSAFE_CHARACTER = re.compile("[\0\ud800-\udfff]")
-"""No file name holds a NUL, and no file in UTF-8 half a surrogate pair."""
+"""A file name cannot contain NUL, and a UTF-8 file cannot contain half a surrogate pair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,24 +42,24 @@ class Photograph:
 
     Attributes:
         id: unique name, ``<data set>/<part>/<split>/<file stem>``.
-        image: path with forward slashes; its first part names one of the manifest's roots. So are all paths.
+        image: path with forward slashes; its first part names one of the manifest's roots. All paths have this form.
         split: the official split, ``train`` or ``test``.
-        sha256: of the content of every file of :meth:`files`, each with its role: what a cache is keyed by.
-        perceptual_hash: 256 bits as hexadecimal digits, near those of copies of the same photograph.
+        sha256: hash of the content and role of every file of :meth:`files`; the key of caches.
+        perceptual_hash: 256 bits as hexadecimal digits, close to those of copies of the same photograph.
         width_px: native width.
         height_px: native height.
         grade: ICDRS grade that the data set gives for this file, or None.
-        annotated: lesions that the annotators looked for; empty where nothing was outlined.
+        annotated: lesions that the annotators looked for; empty if nothing was outlined.
         masks: lesion to mask path; an annotated lesion without a path is absent.
         areas_px: number of native pixels of each mask.
-        disputed: annotated lesions without a mask that some expert marked, but too few for an outline.
+        disputed: annotated lesions without a mask that some experts marked, but too few experts for an outline.
         optic_disc: mask path of the optic disc, or None.
-        fovea_px: where the middle of the fovea was marked, in native pixels of this file, or None.
-        disc_px: the same of the optic disc.
-        drawn_from: files that the masks were drawn from, where the data set has them in another form.
+        fovea_px: marked centre of the fovea, in native pixels of this file, or None.
+        disc_px: the same for the optic disc.
+        drawn_from: files that the masks were drawn from, if the data set has the outlines in another form.
         group: photographs of one group are copies of one photograph.
-        fold: cross-validation fold of a training photograph; None in the test split and where left out.
-        left_out: why training must not see this photograph, or None.
+        fold: cross-validation fold of a training photograph; None in the test split and if left out.
+        left_out: why this photograph is excluded from training, or None.
 
     Example:
         >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
@@ -97,12 +97,12 @@ class Photograph:
 
     @property
     def outlined(self) -> bool:
-        """Whether lesions were annotated on this photograph (there may be none)."""
+        """Whether this photograph was annotated for lesions (it may have none)."""
         return bool(self.annotated)
 
     @property
     def dataset(self) -> str:
-        """The data set that it comes from."""
+        """Name of the data set that the photograph comes from."""
         return self.id.split("/")[0]
 
     def files(self) -> dict[str, str]:
@@ -113,7 +113,7 @@ class Photograph:
 
 
 def _check(row: Photograph) -> None:
-    """Raise ValueError, naming the row, for every value that no data set can have."""
+    """Raise ValueError, naming the row, for values that no data set can have."""
     where = f"photograph {row.id!r}"
     _check_types(row, where)
     if row.split not in SPLITS:
@@ -148,7 +148,7 @@ def _check(row: Photograph) -> None:
 
 
 def _check_types(row: Photograph, where: str) -> None:
-    """Raise ValueError for what JSON can hold and a row cannot."""
+    """Raise ValueError for values that JSON allows and a row does not."""
     whole = {"width_px": row.width_px, "height_px": row.height_px, "fold": row.fold or 0, **row.areas_px}
     wrong = [name for name, value in whole.items() if isinstance(value, bool) or not isinstance(value, int)]
     text = {"id": row.id, "group": row.group, "left_out": row.left_out or "", **row.files()}
@@ -172,7 +172,7 @@ def _check_point(name: str, point: Point | None, size_px: tuple[int, int], where
 
 
 def same_shape(size_px: tuple[int, int], other_px: tuple[int, int]) -> bool:
-    """Tell whether one picture may be the other, resized: width over height differs by a hundredth at most.
+    """Return whether one image may be the other, resized: the aspect ratios differ by one percent at most.
 
     Example:
         >>> same_shape((4288, 2848), (1072, 712)), same_shape((4288, 2848), (2848, 2848))
@@ -182,7 +182,7 @@ def same_shape(size_px: tuple[int, int], other_px: tuple[int, int]) -> bool:
 
 
 def resized(point: Point, size_px: tuple[int, int], new_px: tuple[int, int]) -> Point:
-    """Carry a point over to the same picture of another size: pixel edges meet, so ``(x + 1/2) s - 1/2``.
+    """Map a point to the same image at another size: pixel edges are aligned, so ``(x + 1/2) s - 1/2``.
 
     Example:
         >>> resized((1501.5, 2001.5), size_px=(4288, 2848), new_px=(1072, 712))
@@ -195,22 +195,22 @@ def resized(point: Point, size_px: tuple[int, int], new_px: tuple[int, int]) -> 
 
 
 def _leads_down(path: str) -> bool:
-    """Whether a path stays below where it begins, on every system."""
+    """Return whether a path stays below its starting folder, on every operating system."""
     return not any(map(UNSAFE_PART.fullmatch, re.split(r"[/\\]", path)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A data set as the stages see it.
+    """A data set, as used by the stages.
 
     Attributes:
         name: data set name.
-        roots: folders by name; a path begins with the name of one.
+        roots: folders by name; every path begins with one of these names.
         folds: number of cross-validation folds.
-        seed: of the folds.
+        seed: random seed of the folds.
         photographs: the rows, in the order of their ids.
-        notes: what was found when it was made, one sentence each.
-        sha256: of the file it was loaded from; empty for one that was never saved.
+        notes: findings when the manifest was made, one sentence each.
+        sha256: hash of the file it was loaded from; empty if it was never saved.
 
     Example:
         >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
@@ -254,7 +254,7 @@ class Manifest:
             raise ValueError(f"manifest {self.name!r}: copies of one photograph lie in two folds: {parted[:3]}")
 
     def path(self, relative: str) -> Path:
-        """Return the absolute path of a file that a row names.
+        """Return the absolute path of a file listed in a row.
 
         Raises:
             ValueError: as :func:`resolve`.
@@ -263,7 +263,7 @@ class Manifest:
 
     @property
     def dataset_dir(self) -> str:
-        """Return the first root: MONAI's tools read one folder under this name."""
+        """Return the first root, because MONAI's tools read one folder under this name."""
         return str(next(iter(self.roots.values())))
 
     def files(self, row: Photograph) -> dict[str, Path]:
@@ -271,10 +271,10 @@ class Manifest:
         return {role: self.path(path) for role, path in row.files().items()}
 
     def landmark(self, row: Photograph, name: str) -> Point | None:
-        """Return where ``fovea_px`` or ``disc_px`` lies on a photograph, in its own pixels; None where nobody knows.
+        """Return ``fovea_px`` or ``disc_px`` of a photograph, in its own pixels; None if unknown.
 
-        Its own mark goes before that of a copy. Copies of another shape are passed over: they are cropped, and nobody
-        knows where.
+        Its own mark takes precedence over that of a copy. Copies of another shape are skipped, because they are cropped
+        at an unknown place.
 
         Example:
             >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "group": "1"}
@@ -294,7 +294,7 @@ class Manifest:
         return None
 
     def known_grades(self) -> dict[str, int]:
-        """Map each group to its grade, wherever the data set grades a copy and all copies agree."""
+        """Map each group to its grade, if the data set grades a copy and all graded copies agree."""
         grades = defaultdict(set)
         for row in self.photographs:
             if row.grade is not None:
@@ -303,7 +303,7 @@ class Manifest:
 
 
 def _check_head(manifest: Manifest) -> None:
-    """Raise ValueError for what JSON can hold and a manifest cannot."""
+    """Raise ValueError for values that JSON allows and a manifest does not."""
     head = {"folds": manifest.folds, "seed": manifest.seed}
     wrong = [name for name, value in head.items() if isinstance(value, bool) or not isinstance(value, int)]
     text = {"name": manifest.name, **{f"note {number}": note for number, note in enumerate(manifest.notes)}}
@@ -320,10 +320,10 @@ def _roots_of(row: Photograph) -> set[str]:
 
 
 def resolve(roots: Mapping[str, Path], relative: str) -> Path:
-    """Turn a path that begins with the name of a root into an absolute one.
+    """Turn a path that begins with the name of a root into an absolute path.
 
     Raises:
-        ValueError: if a symbolic link leads out of the root: what is there is no part of the data set.
+        ValueError: if a symbolic link leads out of the root; its target is not part of the data set.
     """
     root, _, below = relative.partition("/")
     path = roots[root] / below
@@ -338,7 +338,7 @@ def resolve(roots: Mapping[str, Path], relative: str) -> Path:
 
 @lru_cache
 def _real(folder: Path) -> Path:
-    """Follow the links of a folder once: a data set has few folders and many files."""
+    """Resolve the links of a folder; cached, because a data set has few folders and many files."""
     return Path(os.path.realpath(folder))
 
 
@@ -346,7 +346,7 @@ def load_manifest(path: str | os.PathLike | None) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        ValueError: if the file is missing, is no manifest, or holds a value that no data set can have.
+        ValueError: if the file is missing, is not a manifest, or contains a value that no data set can have.
 
     Example:
         >>> load_manifest("nowhere.json")
@@ -364,7 +364,7 @@ def load_manifest(path: str | os.PathLike | None) -> Manifest:
     text = path.read_bytes()
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and endless brackets
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits and deep nesting
         raise ValueError(f"expected a manifest (JSON) in {path}, got a file that does not parse: {error}") from None
     return _from_content(content, path, hashlib.sha256(text).hexdigest())
 
@@ -394,7 +394,7 @@ def _from_content(content: object, path: Path, sha256: str) -> Manifest:
 def _root(folder: Path, root: str) -> Path:
     if UNSAFE_CHARACTER.search(root):
         raise ValueError(f"expected the roots of a manifest as folders, got {root!r}")
-    return Path(os.path.realpath(folder / root))  # unlike Path.resolve, it raises nothing on links in a circle
+    return Path(os.path.realpath(folder / root))  # unlike Path.resolve, does not raise on circular links
 
 
 def _row(entry: dict[str, Any]) -> Photograph:
@@ -404,9 +404,9 @@ def _row(entry: dict[str, Any]) -> Photograph:
 
 
 def save_manifest(manifest: Manifest, path: str | os.PathLike) -> None:
-    """Write a manifest; the final name appears only when the file is whole.
+    """Write a manifest; the final name appears only when the file is complete.
 
-    A root inside the manifest's own folder is written relative to it, so that the two can move together.
+    A root inside the manifest's own folder is written relative to it, so that both can be moved together.
 
     Example:
         >>> import tempfile
@@ -431,7 +431,7 @@ def _relative_to(folder: Path, root: Path) -> str:
 
 
 def _compact(row: Photograph) -> dict[str, Any]:
-    """Leave out what is at its default, so that 100,000 rows stay readable."""
+    """Leave out fields that have their default value, so that 100,000 rows stay readable."""
     defaults = {f.name: f.default for f in dataclasses.fields(row)}
     found = {name: getattr(row, name) for name in defaults}
     return {name: value for name, value in found.items() if value not in (defaults[name], (), {})}

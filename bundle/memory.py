@@ -1,4 +1,4 @@
-"""A device that runs out of memory: say what it was asked to hold, and which settings to lower."""
+"""Out-of-memory errors that name the batch and the settings to lower."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -14,10 +14,10 @@ Owner = TypeVar("Owner")
 def says_what_to_lower(
     step: Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R],
 ) -> Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R]:
-    """Let a method ``(engine, batch, ...)`` name its batch and the settings to lower when memory runs out.
+    """Make a method ``(engine, batch, ...)`` name its batch and the settings to lower when memory runs out.
 
     Raises:
-        RuntimeError: in place of ``torch.OutOfMemoryError``, which stays as its cause.
+        RuntimeError: instead of ``torch.OutOfMemoryError``, which is kept as its cause.
 
     Example:
         >>> from types import SimpleNamespace as Some

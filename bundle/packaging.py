@@ -1,4 +1,4 @@
-"""The bundle as one zip that the MONAI Model Zoo takes: code, configs that fit the weights, and the weights."""
+"""The bundle as one zip that the MONAI Model Zoo accepts: code, configs that match the weights, and the weights."""
 
 import hashlib
 import io
@@ -28,14 +28,14 @@ HELD = {
     "docs": {".md", ".txt", ".csv", ".png", ".jpg"},
     "scripts": {".py"},
 }
-"""What a package holds of the sources; anything else in these folders is refused, for it may be data of patients."""
+"""Source files of a package; anything else in these folders is refused, because it may be patient data."""
 
 METADATA = "configs/metadata.json"
 ZOO_LIMIT_BYTES = 25_000_000
-"""The zoo takes no larger file in a pull request; ``large_files.yml`` says where it is instead."""
+"""Largest file that the zoo accepts in a pull request; ``large_files.yml`` lists the addresses of larger files."""
 
 MEASURED_ON = ("subset", "counts", "trained_on", "scored_on")
-"""What must stand beside scores, or those on drawings would read as those on photographs."""
+"""Facts that accompany scores, so that scores on drawings are not mistaken for scores on photographs."""
 
 DEBUG_RECORDS = (".debug_pkl", "/.data/serialization_id")
 
@@ -45,7 +45,7 @@ RUN = f"run:  # MONAI puts this folder on Python's path only now, after `initial
 
 
 class Package(NamedTuple):
-    """What was made."""
+    """The zip, and the names of files in it above the zoo's limit."""
 
     path: Path
     large: list[str]
@@ -58,15 +58,15 @@ def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | No
     """Write ``fundus_dr_multitask_v<version>.zip``; the same sources and weights give the same bytes.
 
     Args:
-        checkpoint: weights of ``configs/train.yaml``. Where ``metrics.json`` beside it scores these very weights,
-            its scores become the ``eval_metrics`` of the metadata; without it, these stay empty. What they were
-            trained on stands there in any case, as ``trained_on``.
-        out: folder of the zip.
+        checkpoint: weights of ``configs/train.yaml``. If ``metrics.json`` next to it has the scores of exactly these
+            weights, they become the ``eval_metrics`` of the metadata; otherwise these are empty. The training data
+            is always in the metadata, as ``trained_on``.
+        out: folder for the zip.
         weights_url: address of the folder where files above the zoo's limit will be found.
 
     Raises:
-        ValueError: if there is no such file, it holds no weights of this network, of one fused lesion class, or of
-            other settings than it says, or the sources hold what is no source.
+        ValueError: if the file is missing, its weights are not of this network, have one fused lesion class or do not
+            match the settings stored with them, or the source folders contain other files.
     """
     network = _packed(checkpoint)
     files = _fitted_sources(checkpoint)
@@ -83,7 +83,7 @@ def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | No
 
 
 def _packed(checkpoint: str | Path) -> MultiTaskUNet:
-    """Build what is packaged, before anything is written: TorchScript and the metadata are those of this class."""
+    """Build the network before anything is written, because TorchScript and the metadata require this class."""
     refuse_fused(checkpoint)
     image_size(checkpoint)
     network = network_of(checkpoint)
@@ -93,7 +93,7 @@ def _packed(checkpoint: str | Path) -> MultiTaskUNet:
 
 
 def _fitted_sources(checkpoint: str | Path) -> dict[str, bytes]:
-    """Return the sources by name, with the configs and the metadata that these weights have."""
+    """Return the sources by name, with configs and metadata that match these weights."""
     files = dict(source_files(ROOT))
     found = {"trained_on": trained_on(checkpoint), "eval_metrics": measured(checkpoint, file_sha256(checkpoint))}
     metadata = {**json.loads(files[METADATA]), **found}
@@ -101,10 +101,10 @@ def _fitted_sources(checkpoint: str | Path) -> dict[str, bytes]:
 
 
 def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of every file of the sources that a package holds.
+    """Yield name and content of every source file of a package.
 
     Raises:
-        ValueError: if a part is missing, or a file is there that is no source.
+        ValueError: if a part is missing, or a file is not a source file.
     """
     if missing := [part for part in [*HELD, "LICENSE"] if not (root / part).exists()]:
         raise ValueError(f"expected the bundle's sources in {root}, found no {', '.join(missing)}; run it from there")
@@ -120,18 +120,18 @@ def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _is_other_json(name: str) -> bool:
-    """Tell a manifest or a hand-over file, which name photographs, from the metadata."""
+    """Return whether a JSON file is not the metadata: manifests and hand-over files name photographs."""
     return name.endswith(".json") and name != METADATA
 
 
 def fitted_config(text: str) -> str:
-    """Return the text of ``inference.yaml`` as it stands in a package; its comments stay.
+    """Return the text of ``inference.yaml`` for a package; its comments are kept.
 
-    What stood in ``initialize`` stands at the beginning of ``run``, before which MONAI puts the bundle's folder on
-    Python's path, so that the config runs from any folder.
+    The content of ``initialize`` moves to the beginning of ``run``, because MONAI puts the bundle's folder on Python's
+    path only before ``run``. The config then runs from any folder.
 
     Raises:
-        ValueError: if the text is another config, such as one that was packaged before.
+        ValueError: if the text is another config, such as one that is already packaged.
     """
     fitted = text
     for line, new in {"imports:\n": f"imports:\n{IMPORT}\n", "run:\n": "", "initialize:\n": RUN}.items():
@@ -150,13 +150,13 @@ def _expected(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _fitted_configs(text: str) -> dict[str, bytes]:
-    """Return ``inference.yaml``, and the same as JSON: ``monai.bundle.load`` looks for no other."""
+    """Return ``inference.yaml``, and the same as JSON, the only config that ``monai.bundle.load`` looks for."""
     fitted = fitted_config(text)
     return {"configs/inference.yaml": fitted.encode(), "configs/inference.json": _json(yaml.safe_load(fitted))}
 
 
 def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:
-    """Return the scores that ``metrics.json`` beside a checkpoint has for it, and of what and on what; or nothing."""
+    """Return the scores in ``metrics.json`` next to a checkpoint and the facts about them; empty for other weights."""
     path = Path(checkpoint).with_name("metrics.json")
     found = load_json(path) if path.is_file() else {}
     if found.get("weights", {}).get("sha256") != sha256:
@@ -165,17 +165,17 @@ def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:
 
 
 def _write_weights(tree: Path, checkpoint: str | Path, network: MultiTaskUNet) -> None:
-    """Write ``model.pt`` as MONAI's tools read it, beside it what it is of, and ``model.ts``."""
+    """Write ``model.pt`` as MONAI's tools read it, its description next to it, and ``model.ts``."""
     write_bare(tree / "models" / "model.pt", network.state_dict(), type(network).__name__, facts_of(checkpoint))
     _export_torchscript(tree)
     _without_debug_records(tree / "models" / "model.ts")
 
 
 def _export_torchscript(tree: Path) -> None:
-    """Run the command that the zoo checks a bundle with, on the tree alone.
+    """Run the command with which the zoo checks a bundle, using only the tree.
 
-    In a process of its own, with fixed hashes: TorchScript numbers the modules of a process, and writes the constants
-    of a module in the order of a set.
+    It runs in a separate process with fixed hashes, because TorchScript numbers the modules of a process and writes
+    the constants of a module in the order of a set.
     """
     words = ["-m", "monai.bundle", "ckpt_export", "--config_file", "configs/inference.yaml"]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
@@ -185,14 +185,14 @@ def _export_torchscript(tree: Path) -> None:
 
 
 def _without_debug_records(path: Path) -> None:
-    """Leave out of a TorchScript file where the sources of its lines lay on this machine, and a hash of that."""
+    """Remove the source paths of this machine, and a hash of them, from a TorchScript file."""
     with zipfile.ZipFile(path) as archive:
         kept = {name: archive.read(name) for name in archive.namelist() if not name.endswith(DEBUG_RECORDS)}
     path.write_bytes(_zipped(kept))
 
 
 def _large(tree: Path) -> list[str]:
-    """Name the files that are above the zoo's limit."""
+    """Return the names of files above the zoo's limit."""
     paths = sorted(path for path in tree.rglob("*") if path.is_file() and path.stat().st_size > ZOO_LIMIT_BYTES)
     return [path.relative_to(tree).as_posix() for path in paths]
 
@@ -223,11 +223,11 @@ def _write_zip(path: Path, tree: Path) -> None:
 
 
 def _zipped(files: Mapping[str, bytes]) -> bytes:
-    """Pack without compression, dates and owners: none of them would be the same everywhere."""
+    """Pack without compression, dates and owners, which differ between machines."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
-            entry = zipfile.ZipInfo(name)  # of 1980-01-01
+            entry = zipfile.ZipInfo(name)  # dated 1980-01-01
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, content)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""All stages in order: each in a process of its own, skipped when it is done, continued when it was cut off."""
+"""All stages in order: each runs in its own process, is skipped if finished, and is resumed if interrupted."""
 
 import fcntl
 import hashlib
@@ -28,11 +28,11 @@ PLACES = {
     "manifest", "graders", "pseudo_labels", "teacher", "checkpoint", "cache_dir", "tracking_uri", "tags", "num_workers",
     "resume",
 }  # fmt: skip
-"""Options that change no result, or whose files are hashed as inputs."""
+"""Options that do not change the result, or whose files are hashed as inputs."""
 
 
 class StageFailed(RuntimeError):
-    """A stage's process ended with an error that is not the user's."""
+    """A stage's process failed with an error that the user did not cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,10 @@ class Stage:
     Attributes:
         name: shown to the user; unique in a pipeline.
         configs: names below ``configs/``, merged in this order.
-        options: of the command line.
+        options: options of the command line.
         inputs: files whose content the stage depends on.
-        outputs: files below ``output_dir`` that it leaves.
-        output_dir: of the run.
+        outputs: files below ``output_dir`` that it writes.
+        output_dir: folder of the run.
 
     Example:
         >>> stage = Stage(
@@ -66,7 +66,7 @@ class Stage:
     output_dir: Path
 
     def command(self) -> list[str]:
-        """Return what a user would type for this stage."""
+        """Return the command that a user would type for this stage."""
         files = [str(CONFIGS / name) for name in self.configs]
         config_file = files[0] if len(files) == 1 else str(files)
         options = {"config_file": config_file, **self.options, "output_dir": str(self.output_dir)}
@@ -74,7 +74,7 @@ class Stage:
         return [sys.executable, "-m", "monai.bundle", "run", *words]
 
     def key(self) -> str:
-        """Hash what the result depends on: configs, options, and the content of the inputs, wherever they lie."""
+        """Hash what the result depends on: configs, options, and the content of the inputs but not their paths."""
         content = {
             "configs": [file_sha256(CONFIGS / name) for name in self.configs],
             "options": {name: str(value) for name, value in self.options.items() if name not in PLACES},
@@ -84,16 +84,16 @@ class Stage:
 
     @property
     def marker(self) -> Path:
-        """The file that says that the stage is done, under which key, and how long it took."""
+        """File that marks the stage as finished, with its key and duration."""
         return self.output_dir / f"finished.{self.name.replace('/', '_')}.json"
 
     @property
     def log(self) -> Path:
-        """What the stage's process wrote to the screen; two stages may share a folder."""
+        """File with the screen output of the stage's process, named by stage because two stages may share a folder."""
         return self.output_dir / f"log.{self.name.replace('/', '_')}.txt"
 
     def is_finished(self) -> bool:
-        """Whether the same stage on the same input has run to its end and its outputs are still there."""
+        """Return whether the same stage has finished on the same input and its outputs still exist."""
         if not self.marker.is_file() or not all((self.output_dir / name).is_file() for name in self.outputs):
             return False
         return load_json(self.marker)["key"] == self.key()
@@ -101,15 +101,15 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a pipeline runs on.
+    """Settings of a pipeline.
 
     Attributes:
-        manifest: file of ``scripts.prepare``.
-        output_dir: a folder for all stages.
-        architectures: of the graders, one ``pretrain`` each.
+        manifest: file written by ``scripts.prepare``.
+        output_dir: folder for all stages.
+        architectures: architectures of the graders, with one ``pretrain`` stage each.
         inputs: photographs or folder for inference.
         experiment: folder below ``configs/experiments`` with an overlay per stage, or None.
-        options: for every stage that has an option of this name.
+        options: passed to every stage that has an option of this name.
     """
 
     manifest: Path
@@ -121,7 +121,7 @@ class Settings:
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """Lay out the stages, each with the files that the ones before it leave.
+    """Return the stages, each with the files of earlier stages as its inputs.
 
     Raises:
         ValueError: if the experiment is unknown, or an option belongs to no stage.
@@ -153,14 +153,14 @@ def stages(settings: Settings) -> list[Stage]:
                ["predictions.csv", "report.html"], checkpoint=weights, input=list(settings.inputs)),
     ]  # fmt: skip
     if _is_fused(settings):
-        # The rules and the report need the lesions apart; configs/inference.yaml refuses such weights.
+        # The rules and the report need separate lesion classes; configs/inference.yaml refuses such weights.
         found.pop()
     check_used(settings.options, found)
     return found
 
 
 def _is_fused(settings: Settings) -> bool:
-    """Whether the experiment trains on one class of lesions."""
+    """Return whether the experiment trains on one fused lesion class."""
     overlays = _overlay(settings.experiment, "train") if settings.experiment is not None else []
     return any(_content(CONFIGS / path).get("fuse") for path in overlays)
 
@@ -181,7 +181,7 @@ def _stage(
 
 
 def stacked(bases: Sequence[str], experiment: str | None, rows: Sequence[str] = ()) -> list[str]:
-    """Order the configs of a stage: its own, a row's overlays, and on top what the experiment has for each of its own.
+    """Return the configs of a stage in order: its own, a row's overlays, then the experiment's overlays for its own.
 
     Raises:
         ValueError: if there is no such experiment.
@@ -203,7 +203,7 @@ def stage_of(
     options: Mapping[str, Any],
     where_known: Mapping[str, Any],
 ) -> Stage:
-    """Make a stage; of the options ``where_known`` it gets those that its configs have and that are not None."""
+    """Make a stage; an option in ``where_known`` is passed if it is not None and the stage's configs have it."""
     known = {key for path in configs for key in _content(CONFIGS / path)}
     chosen = {key: value for key, value in where_known.items() if key in known and value is not None}
     return Stage(
@@ -214,17 +214,17 @@ def stage_of(
 
 @cache
 def _content(config: Path) -> Mapping[str, Any]:
-    """Parse a config once: a sweep asks for the same few some hundred times."""
+    """Parse a config; cached, because a sweep needs the same few configs hundreds of times."""
     return yaml.safe_load(config.read_text(encoding="utf-8"))
 
 
 def shared_options(output_dir: Path) -> dict[str, Any]:
-    """Let all stages below a folder share prepared images and the store of their runs."""
+    """Return options that make all stages below a folder share prepared images and the store of their runs."""
     return {"cache_dir": output_dir / "cache", "tracking_uri": store(output_dir)}
 
 
 def store(output_dir: Path) -> str | None:
-    """Keep all stages in one store; None leaves the choice to MLFLOW_TRACKING_URI."""
+    """Return one MLflow store for all stages; None if MLFLOW_TRACKING_URI is set."""
     return None if os.environ.get("MLFLOW_TRACKING_URI") else f"sqlite:///{output_dir / 'mlflow.db'}"
 
 
@@ -257,7 +257,7 @@ def check_used(options: Mapping[str, Any], found: Sequence[Stage]) -> None:
 
 
 def up_to(found: Sequence[Stage], name: str | None) -> list[Stage]:
-    """Keep the stages until the named one, or all.
+    """Return the stages up to and including the named one; all of them for None.
 
     Raises:
         ValueError: if there is no such stage.
@@ -284,17 +284,17 @@ def _say(text: str) -> None:
 def run_stages(
     todo: Sequence[Stage], output_dir: Path, say: Callable[[str], None] = _say, lock_wait_s: float = 0
 ) -> None:
-    """Run what is not finished, in order.
+    """Run the unfinished stages in order.
 
     Args:
         todo: the stages.
-        output_dir: folder that no other run may work in meanwhile.
-        say: takes a line on what is going on.
+        output_dir: folder that no other run may use meanwhile.
+        say: called with each line of progress.
         lock_wait_s: how long to wait for another run in the folder to end.
 
     Raises:
-        ValueError: if another run works in the folder, or a stage was given something that it refuses.
-        StageFailed: if a stage's process ended otherwise; running again goes on from there.
+        ValueError: if another run uses the folder, or a stage refuses its input.
+        StageFailed: if a stage's process fails in another way; the next run continues from there.
     """
     with _lock(output_dir, lock_wait_s) as lock:
         for number, stage in enumerate(todo, start=1):
@@ -312,7 +312,7 @@ def run_stages(
 
 @contextmanager
 def _lock(output_dir: Path, wait_s: float) -> Iterator[int]:
-    """Hold the folder; a stage's process holds it too, so that one whose parent was killed is not run twice."""
+    """Lock the folder; a stage's process inherits the lock, so a stage whose parent was killed is not run twice."""
     output_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(output_dir / ".lock", os.O_RDWR | os.O_CREAT)
     try:
@@ -354,12 +354,12 @@ def _run(stage: Stage, lock: int, say: Callable[[str], None]) -> None:
 
 
 def _python_path() -> str:
-    """Let the stage find this bundle from any folder, installed or not."""
+    """Return a PYTHONPATH with which a stage finds this bundle from any folder, installed or not."""
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _follow(output: IO[str], log: IO[str], say: Callable[[str], None]) -> None:
-    """Copy a process's output to its log; on the screen stands only how far it is."""
+    """Copy a process's output to its log, and show only its progress on the screen."""
     shown = time.monotonic()
     for line in output:
         log.write(line)
@@ -370,7 +370,7 @@ def _follow(output: IO[str], log: IO[str], say: Callable[[str], None]) -> None:
 
 
 def _failure(stage: Stage, returncode: int) -> Exception:
-    """Name what went wrong first. This bundle refuses by ValueError, be it in the middle of a chain of others."""
+    """Return the first ValueError in the log, by which this bundle refuses input, or else the first error."""
     if returncode < 0:
         return StageFailed(f"{stage.name} was stopped by signal {-returncode}; run the same command again to go on")
     errors = [

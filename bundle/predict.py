@@ -1,4 +1,4 @@
-"""Photographs that are in memory, as arrays: what configs/inference.yaml says of the same pixels, without files."""
+"""Inference on photographs in memory, as arrays: the results of configs/inference.yaml without files."""
 
 # flake8: noqa: N803
 
@@ -24,23 +24,23 @@ DECIDING = ("min_area_ppm", "lesion_thresholds", "abstain_below")
 OPTIONS = (
     *DECIDING, "image_size", "device", "backend", "amp", "flips", "window_px", "lesion_size",
 )  # fmt: skip
-"""Of the config, all that change what is seen; the others are of files."""
+"""Options of the config that change the result; the others concern files."""
 
 
 class Predictor:
-    """Find the lesions, the grade and its heat map on photographs ``(H, W, 3)``, RGB of 8 bits, of any size.
+    """Predictor of lesions, grade and heat map for photographs ``(H, W, 3)``, 8-bit RGB, of any size.
 
-    Every part is that of ``configs/inference.yaml``, so an array gets what inference writes of a file with the same
-    pixels. (A JPEG file of twice ``image_size`` or more is decoded smaller there, so its numbers differ a little.) The
-    weights are read once. Random state, threads and the arrays stay as they are.
+    Every part comes from ``configs/inference.yaml``, so the result for an array is that of inference on a file with the
+    same pixels. (Inference decodes a JPEG file of twice ``image_size`` or more at a smaller size, so its numbers differ
+    a little.) The weights are read once. Random state, threads and the arrays are not changed.
 
     Args:
-        checkpoint: weights file; it says which network it is of.
-        options: of the config: ``OPTIONS``.
+        checkpoint: weights file; it records its network.
+        options: options of the config, out of ``OPTIONS``.
 
     Raises:
-        ValueError: if there is no such file, it is no weights file, or its lesions were fused; for an unknown option;
-            when called, if the array is not uint8 ``(H, W, 3)``, or there is no eye in it.
+        ValueError: if the file is missing, is not a weights file or has fused lesions; for an unknown option;
+            when called, if the array is not uint8 ``(H, W, 3)`` or shows no eye.
 
     Example:
         >>> import tempfile
@@ -60,14 +60,14 @@ class Predictor:
     def __init__(self, checkpoint: str | os.PathLike = WEIGHTS, **options: Any) -> None:  # noqa: ANN401
         check_weights(checkpoint)
         refuse_fused(checkpoint)
-        with in_one_sentence(), torch.random.fork_rng(devices=[]):  # a network is drawn before it is filled
+        with in_one_sentence(), torch.random.fork_rng(devices=[]):  # the network is initialised at random first
             parser = _parsed(checkpoint, options)
             self.preprocessing, self.image_size, self.device, self.network = map(
                 parser.get_parsed_content, ("preprocessing", "image_size", "device", "network")
             )
             self.step = parser.get_parsed_content("evaluator::iteration_update")
             self.deciding = {name: parser.get_parsed_content(name) for name in DECIDING}
-        PredictionHandler(paths={}, writers=[], **self.deciding)  # refuses what it would refuse at inference
+        PredictionHandler(paths={}, writers=[], **self.deciding)  # checks the options as at inference
 
     def __call__(self, image_HW3: NDArray[np.uint8]) -> Prediction:
         _check_image(image_HW3)
@@ -80,7 +80,7 @@ class Predictor:
         return predicted(output, batch["geometry"][0], field_px, name="", path="", **self.deciding)
 
     def _seen(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Take the step of the evaluator, without one."""
+        """Run the evaluator's step without an evaluator."""
         state = SimpleNamespace(device=self.device)
         engine = SimpleNamespace(network=self.network, state=state, fire_event=lambda event: None)
         return self.step(engine, batch)
@@ -91,7 +91,7 @@ def _parsed(checkpoint: str | os.PathLike, options: Mapping[str, Any]) -> Config
         raise ValueError(f"unknown option {unknown[0]!r}, expected one of {', '.join(OPTIONS)}")
     parser = ConfigParser()
     parser.read_config(CONFIG)
-    parser.update({"checkpoint": str(Path(checkpoint).resolve()), **options})  # whole: MONAI evaluates a leading $
+    parser.update({"checkpoint": str(Path(checkpoint).resolve()), **options})  # absolute: MONAI evaluates a leading $
     if "device" in options:
         parser["device"] = torch.device(options["device"])
     parser.parse()
@@ -107,10 +107,10 @@ def _check_image(image_HW3: NDArray[np.uint8]) -> None:
 
 
 def check_weights(checkpoint: str | os.PathLike) -> None:
-    """Refuse a weights file that is not there, and say where weights come from.
+    """Refuse a missing weights file, and name where weights come from.
 
     Raises:
-        ValueError: then.
+        ValueError: if the file is missing.
 
     Example:
         >>> check_weights("nowhere.pt")

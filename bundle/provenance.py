@@ -1,4 +1,4 @@
-"""Where a number came from: commit, machine, versions."""
+"""Provenance of measured numbers: commit, machine, versions."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Name processor, cores and system, for example ``AMD EPYC, 2 cores, Linux, Python 3.11.7``.
+    """Return processor, cores and system, for example ``AMD EPYC, 2 cores, Linux, Python 3.11.7``.
 
     Example:
         >>> machine().endswith(f" cores, {platform.system()}, Python {platform.python_version()}")
@@ -31,7 +31,7 @@ def machine() -> str:
 
 
 def versions() -> str:
-    """List the versions of the packages that numbers depend on.
+    """Return the versions of the packages that numbers depend on.
 
     Example:
         >>> [one.split()[0] for one in versions().split(", ")]

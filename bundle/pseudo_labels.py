@@ -1,4 +1,4 @@
-"""Decide what to teach as an image's grade: the graders' probabilities, checked against its outlined lesions."""
+"""Pseudo-labels: the graders' probabilities of an image's grade, checked against its outlined lesions."""
 
 # flake8: noqa: N803, N806
 
@@ -21,36 +21,36 @@ MODES = ("max_confidence", "log_mean")
 _HIGHEST = {
     "confidence_min": len(GRADES), "evidence_gain": math.inf, "few_haemorrhages": math.inf, "grid_min": math.inf,
 }  # fmt: skip
-"""Of the thresholds that are no shares."""
+"""Upper limits of the thresholds that are not shares."""
 
 SMALLEST_RANGE = 1e-7
-"""Added to the largest value of a map before it is divided by it, as pytorch-grad-cam does."""
+"""Added to the largest value of a map before dividing by it, as in pytorch-grad-cam."""
 
 SHARE_MIN = 1e-6
-"""Of a grade in a soft label where its logarithm is taken: one photograph whose true grade is ruled out costs 13.8."""
+"""Smallest share of a grade in a logarithm of a soft label: a photograph whose true grade is ruled out costs 13.8."""
 
 NO_GAIN = 1e-6
-"""A perfect map that gains no more than this over chance is taken to gain nothing: it is the error of sums."""
+"""A perfect map that gains no more than this over chance counts as gaining nothing: it is rounding error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """Where the decision rules draw their lines; the paper gives none of these values.
+    """Thresholds of the decision rules; the paper gives none of these values.
 
     Attributes:
-        lift_min: a supporting heat map gains over chance at least this share of what a perfect map of its grid gains.
-        coverage_min: and its hot part covers at least this share of the lesions that a perfect map covers.
-        optic_disc_max: and at most this share of its hot part lies on the optic disc.
+        lift_min: least gain over chance of a supporting heat map, as a share of the gain of a perfect map of its grid.
+        coverage_min: least share of the lesions covered by its hot part, as a share of what a perfect map covers.
+        optic_disc_max: largest share of its hot part that may lie on the optic disc.
         hot: the hot part of a heat map is where it reaches this value.
-        halo: lesions are widened by this share of the image's width, for heat maps are coarse.
-        feasible_mass_min: below this probability of all feasible grades together, abstain.
-        confidence_min: and where the share of the likeliest of them is less than this many times the uniform one.
-        grid_min: heat maps on a grid with fewer rows or columns are refused; on 2x2 they say nothing.
+        halo: lesions are dilated by this share of the image's width, because heat maps are coarse.
+        feasible_mass_min: abstain if all feasible grades together have a lower probability than this.
+        confidence_min: abstain if the share of the likeliest feasible grade is below this factor times the uniform one.
+        grid_min: heat maps on a grid with fewer rows or columns are refused; at 2x2 they carry no information.
         evidence_gain: log of the factor by which support raises a grade in the soft label.
-        few_haemorrhages: up to so many haemorrhages, all tiny and without exudates, may be microaneurysms: rule R2'.
-            0 switches the rule off.
-        tiny: diameter of a tiny haemorrhage as a share of the field's diameter: 125 um in some 14.4 mm (50 degrees).
-        name_atypical: whether exudates without any red lesion are named R2'' rather than R2.
+        few_haemorrhages: up to this number of haemorrhages, all tiny and without exudates, may be microaneurysms: rule
+            R2'. 0 switches the rule off.
+        tiny: diameter of a tiny haemorrhage as a share of the field's diameter: 125 um in about 14.4 mm (50 degrees).
+        name_atypical: whether exudates without any red lesion are named R2'' instead of R2.
 
     Raises:
         ValueError: if a share is not in [0, 1], or a value is negative, not finite or too large.
@@ -86,20 +86,20 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """How the heat map of one grade lies on lesions and optic disc.
+    """Overlap of one grade's heat map with the lesions and the optic disc.
 
     Attributes:
-        grade: whose heat map it is.
+        grade: grade of the heat map.
         energy: share of the heat map's sum that lies on lesions.
         hit: share of its hot pixels on lesions.
-        optic_disc: share of its hot pixels on the optic disc; None where the disc is not outlined.
+        optic_disc: share of its hot pixels on the optic disc; None if the disc is not outlined.
         coverage: share of the lesions that is hot; None without lesions.
-        lift: energy over the lesions' share of the field of view, 1 by chance; None without lesions.
+        lift: energy divided by the lesions' share of the field of view, 1 by chance; None without lesions.
         supported: whether the lesions support this grade: membership in H.
-        empty: whether the heat map is zero everywhere, so that it says nothing.
-        relative_lift: what the lift gains over chance, as a share of what a perfect map gains: 0 by chance, 1 as a
-            perfect map, more where the heat keeps to a few of the lesions; None where a perfect map gains nothing.
-        relative_coverage: coverage over that of a perfect map; None where that one covers nothing.
+        empty: whether the heat map is zero everywhere and so carries no information.
+        relative_lift: gain of the lift over chance, as a share of a perfect map's gain: 0 by chance, 1 for a perfect
+            map, more if the heat lies on only a few of the lesions; None if a perfect map gains nothing.
+        relative_coverage: coverage divided by that of a perfect map; None if a perfect map covers nothing.
     """
 
     grade: int
@@ -116,19 +116,19 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is taught as the grade of one image, and why.
+    """The grade taught for one image, and the reason.
 
     Attributes:
         proposed: the graders' likeliest grade.
         decided: the grade after the rules; always feasible.
         action: ``keep``, ``move`` or ``abstain``.
-        rule: that gave the feasible grades, such as ``R2``.
-        reason: all of it in one sentence.
-        confidence: share of the likeliest among the feasible grades' probabilities.
-        weight: of this image in the grading loss: the feasible probability, 0 after abstaining, 1 where only one
-            grade is feasible.
+        rule: rule that gave the feasible grades, such as ``R2``.
+        reason: the whole decision in one sentence.
+        confidence: share of the likeliest feasible grade in the probability of all feasible grades.
+        weight: weight of this image in the grading loss: the probability of the feasible grades, 0 after abstaining,
+            1 if only one grade is feasible.
         soft_label: five numbers that sum to 1, zero outside the feasible grades.
-        changed_by_heat: whether another grade would be decided without any heat map.
+        changed_by_heat: whether the decided grade would be different without heat maps.
     """
 
     proposed: int
@@ -143,25 +143,25 @@ class Decision:
 
     @property
     def taught(self) -> int | None:
-        """The likeliest grade of the soft label, the first of equals; None where nothing is taught."""
+        """The likeliest grade of the soft label, the first on ties; None if nothing is taught."""
         return self.soft_label.index(max(self.soft_label)) if self.weight > 0 else None
 
 
 def combine(probabilities_GC: np.ndarray, mode: str) -> tuple[np.ndarray, int | None]:
-    """Make one opinion of several graders.
+    """Combine the probabilities of several graders.
 
-    ``max_confidence`` (the paper): the grader with the largest probability of any grade is heard alone.
+    ``max_confidence`` (the paper): only the grader with the largest probability of any grade counts.
     ``log_mean``: the normalised geometric mean of all.
 
     Args:
-        probabilities_GC: one row of five per grader.
+        probabilities_GC: one row of five probabilities per grader.
         mode: one of ``MODES``.
 
     Returns:
-        The five probabilities, and which grader won (the first of equals), None for ``log_mean``.
+        The five probabilities, and the index of the winning grader (the first on ties), None for ``log_mean``.
 
     Raises:
-        ValueError: if the mode is unknown or a row is no probability distribution over the five grades.
+        ValueError: if the mode is unknown or a row is not a probability distribution over the five grades.
 
     Example:
         >>> probabilities, winner = combine(np.array([[0.6, 0.4, 0, 0, 0], [0, 0.3, 0.7, 0, 0]]), "max_confidence")
@@ -192,15 +192,15 @@ def _distribution(probabilities: np.ndarray) -> np.ndarray:
 
 
 def haemorrhages_in_doubt(label_map_HW: np.ndarray, field_HW: np.ndarray, thresholds: Thresholds) -> tuple[str, ...]:
-    """Return ``("HE",)`` where all haemorrhages together are so few and small that they may be microaneurysms.
+    """Return ``("HE",)`` if all haemorrhages together are so few and small that they may be microaneurysms.
 
     A component (8 neighbours) is tiny if its area is at most that of a disc of ``tiny`` times the field's diameter,
-    the field being taken for a disc: ``area <= tiny ** 2 |V|``.
+    with the field treated as a disc: ``area <= tiny ** 2 |V|``.
 
     Args:
         label_map_HW: classes 0-4.
         field_HW: bool, the field of view.
-        thresholds: ``few_haemorrhages`` 0 finds none in doubt.
+        thresholds: with ``few_haemorrhages`` 0, none are in doubt.
 
     Example:
         >>> label_map = np.zeros((20, 30), np.uint8)
@@ -217,15 +217,15 @@ def haemorrhages_in_doubt(label_map_HW: np.ndarray, field_HW: np.ndarray, thresh
 
 
 def check_grid(grid_hw: tuple[int, int], image_size: int, thresholds: Thresholds) -> None:
-    """Refuse heat maps on a grid that is too coarse to tell lesions from what lies beside them.
+    """Refuse heat maps on a grid that is too coarse to separate lesions from their surroundings.
 
     Args:
-        grid_hw: height and width of the activations that heat maps are made on.
+        grid_hw: height and width of the activations that heat maps are made from.
         image_size: side of the images, in pixels.
-        thresholds: ``grid_min`` is what a grid needs.
+        thresholds: ``grid_min`` is the smallest number of rows and columns.
 
     Raises:
-        ValueError: if it has fewer rows or columns.
+        ValueError: if the grid has fewer rows or columns.
 
     Example:
         >>> check_grid((8, 8), 256, Thresholds())
@@ -248,9 +248,9 @@ one cell there; raise image_size to 256, take heat_map_stride 16 (from image_siz
 
 
 def perfect_map(lesions_HW: np.ndarray, grid_hw: tuple[int, int]) -> np.ndarray:
-    """Return the best heat map that a grid allows: the share of lesions in each of its cells.
+    """Return the best heat map that a grid allows: the share of lesion pixels in each of its cells.
 
-    It is brought back to the size of the image and scaled to [0, 1] as pytorch-grad-cam does it with real maps.
+    It is resized to the image and scaled to [0, 1], as pytorch-grad-cam does with real maps.
 
     Args:
         lesions_HW: bool, with at least one pixel.
@@ -267,7 +267,7 @@ def perfect_map(lesions_HW: np.ndarray, grid_hw: tuple[int, int]) -> np.ndarray:
                [0.  , 0.  , 0.  , 0.  , 0.  , 0.  , 0.  , 0.  ]], dtype=float32)
     """
     (height, width), (rows, columns) = lesions_HW.shape, grid_hw
-    shares = cv2.resize(lesions_HW.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    shares = cv2.resize(lesions_HW.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)  # (h, w)
     return _scaled(cv2.resize(_scaled(shares), (width, height), interpolation=cv2.INTER_LINEAR))
 
 
@@ -285,29 +285,29 @@ def evidence(
     *,
     grids: Sequence[tuple[int, int]],
 ) -> tuple[Evidence, ...]:
-    """Measure how the heat map of every grade lies on the outlined lesions.
+    """Measure how well the heat map of every grade overlaps the outlined lesions.
 
-    With the map A, its hot part ``B = {A >= hot}``, the widened lesions M, optic disc O and field of view V:
+    With the map A, its hot part ``B = {A >= hot}``, the dilated lesions M, optic disc O and field of view V:
     ``energy = sum(A M) / sum(A)``, ``hit = |B M| / |B|``, ``optic_disc = |B O| / |B|``, ``coverage = |B M| / |M|``,
-    ``lift = energy / (|M| / |V|)``. A share of nothing, as in a map of zeros, is 0.
+    ``lift = energy / (|M| / |V|)``. A share with denominator 0, as for a map of zeros, is 0.
 
-    No map reaches more than its grid allows. So lift and coverage are held against those of the perfect map of the same
+    The grid limits what a map can reach. So lift and coverage are compared with those of the perfect map of the same
     grid (:func:`perfect_map` of M), measured by the same formulas: ``relative_lift = (lift - 1) / (lift_perfect - 1)``
-    and ``relative_coverage = coverage / coverage_perfect``. A grade is supported where both are high enough and the
-    share on the optic disc is low enough; without lesions none is.
+    and ``relative_coverage = coverage / coverage_perfect``. A grade is supported if both are high enough and the
+    share on the optic disc is low enough. Without lesions no grade is supported.
 
     Args:
         maps_5HW: in [0, 1], one per grade.
         lesions_HW: bool, the union of all lesions.
-        optic_disc_HW: bool, or None where it is not outlined: then it is not tested.
+        optic_disc_HW: bool, or None if it is not outlined; it is then not tested.
         field_HW: bool, the field of view.
-        thresholds: see there.
-        grids: height and width of the activations that the maps were made on; of several, maps and perfect maps are
-            the mean.
+        thresholds: see :class:`Thresholds`.
+        grids: height and width of the activations that the maps were made from; with several grids, maps and perfect
+            maps are means.
 
     Raises:
-        ValueError: if shapes or types do not match, a map leaves [0, 1], there is no grid, or the field of view is
-            empty.
+        ValueError: if shapes or types do not match, a map has values outside [0, 1], there is no grid, or the field of
+            view is empty.
 
     Example:
         >>> maps, lesions = np.zeros((5, 4, 6)), np.zeros((4, 6), dtype=bool)
@@ -345,7 +345,7 @@ def _check_maps(maps: np.ndarray, masks: Sequence[np.ndarray]) -> None:
 
 
 class _OnLesions(NamedTuple):
-    """What a heat map reaches on lesions that are there."""
+    """Scores of a heat map on an image with lesions."""
 
     energy: float
     coverage: float
@@ -413,23 +413,23 @@ def decide(
     *,
     present: Collection[str],
 ) -> Decision:
-    """Keep the proposed grade, move it to one that the lesions allow, or abstain.
+    """Keep the proposed grade, move it to a grade that the lesions allow, or abstain.
 
-    With the feasible grades F and the supported ones H: the likeliest grade of ``F & H`` is decided, or that of F
-    where ``F & H`` is empty. The soft label is ``q_c ~ 1[c in F] p_c exp(evidence_gain 1[c in H])`` and the weight
-    ``w = sum_{c in F} p_c``. Where w is too low, or the confidence below ``confidence_min / |F|`` (``1 / |F|`` is the
-    uniform share), the decision is to abstain, with weight 0; where no feasible grade has any probability, the soft
-    label is uniform over F besides. Where F is one grade, the outlines alone decide it: its weight is 1, whatever the
-    graders say.
+    With the feasible grades F and the supported grades H, the likeliest grade of ``F & H`` is decided, or that of F
+    if ``F & H`` is empty. The soft label is ``q_c ~ 1[c in F] p_c exp(evidence_gain 1[c in H])`` and the weight
+    ``w = sum_{c in F} p_c``. If w is too low, or the confidence is below ``confidence_min / |F|`` (``1 / |F|`` is the
+    uniform share), the decision is to abstain, with weight 0. If no feasible grade has any probability, the soft
+    label is also uniform over F. If F is one grade, the outlines alone decide it: its weight is 1, regardless of the
+    graders.
 
-    The soft label stays a compromise: its largest entry need not be the decided grade.
+    The soft label is a compromise: its largest entry need not be the decided grade.
 
     Args:
         probabilities: of the five grades.
         feasible: from ``labels.feasible_grades``.
-        evidence: of the grades; none leaves H empty.
-        thresholds: see there.
-        present: the lesions that made ``feasible``, named in the reason.
+        evidence: of the grades; if empty, H is empty.
+        thresholds: see :class:`Thresholds`.
+        present: the lesions that ``feasible`` is based on, named in the reason.
 
     Raises:
         ValueError: if the probabilities are not five numbers, finite and not negative, that sum to 1.
@@ -470,7 +470,7 @@ def decide(
 def _soft_label(p: np.ndarray, allowed: np.ndarray, supported: np.ndarray, gain: float) -> np.ndarray:
     if not p[allowed].any():
         return allowed / allowed.sum()
-    # In logarithms, neither a tiny p nor a large gain leaves the range of a float.
+    # Logarithms keep a tiny p and a large gain within the range of a float.
     with np.errstate(divide="ignore"):
         score = np.where(allowed, np.log(p) + gain * supported, -np.inf)
     q = np.exp(score - score.max())
@@ -497,7 +497,7 @@ _REMARKS = {
     "R4": ", though not every lesion was looked for",
     "R6": ", though some expert marked what too few others did",
 }
-"""What a rule adds to the lesions that it names."""
+"""Text that a rule adds to the list of lesions."""
 
 
 def _findings(rule: str, present: Collection[str]) -> str:
@@ -541,12 +541,12 @@ def audit_row(
     largest_px: Mapping[str, int],
     quadrants: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Lay out one decision with every number that it rests on, flat, for JSON or a spreadsheet.
+    """Return one decision with every number that it is based on, as a flat row for JSON or a spreadsheet.
 
-    Columns of one grade end in ``_<grade>``, those of one grader begin with ``grader<index>_``; None is undefined.
+    Columns of one grade end in ``_<grade>``, those of one grader begin with ``grader<index>_``; None means undefined.
     ``largest_px_<lesion>`` is the largest component of a lesion, in native pixels.
-    ``haemorrhages_<quadrant>`` are counted where the quadrants are known. ``taught`` is the likeliest grade of the soft
-    label, None where nothing is taught.
+    ``haemorrhages_<quadrant>`` are counted if the quadrants are known. ``taught`` is the likeliest grade of the soft
+    label, None if nothing is taught.
 
     Example:
         >>> from bundle.labels import feasible_grades
@@ -580,22 +580,22 @@ def _by_grade(name: str, values: Collection[float]) -> dict[str, float]:
 def summarise(
     rows: Sequence[Mapping[str, Any]], true_grades: Mapping[str, int], seed: int = 0, resamples: int = 1000
 ) -> dict[str, Any]:
-    """Score the pseudo-labels wherever the true grade is known.
+    """Score the pseudo-labels on the images with a known true grade.
 
-    ``proposed/*`` and ``decided/*`` are over all images of known grade, ``taught/*`` over those that were not abstained
-    on: the likeliest grade of their soft label, and ``taught/log_probability``, the mean log of its share for the true
-    grade, no share being taken for less than ``SHARE_MIN``. ``majority/accuracy`` is what the most frequent true grade
-    scores everywhere. ``gain/*`` is decided minus proposed on the same images. ``n_supported`` counts the images with a
-    feasible grade whose heat map lies on the lesions, ``n_changed_by_heat`` those that another grade would be decided
-    for without any heat map. ``truth_feasible`` is how often the true grade is among the feasible ones, also
-    per rule. ``*_low`` and ``*_high`` bound 95 % intervals: Wilson's for proportions, the bootstrap over images for
-    kappa and for the gain, whose two sides share each resample. What is undefined is None.
+    ``proposed/*`` and ``decided/*`` cover all images of known grade. ``taught/*`` covers those without abstention: the
+    likeliest grade of their soft label, and ``taught/log_probability``, the mean log of its share for the true grade,
+    with shares below ``SHARE_MIN`` raised to it. ``majority/accuracy`` is the accuracy of always answering the most
+    frequent true grade. ``gain/*`` is decided minus proposed on the same images. ``n_supported`` counts the images with
+    a feasible grade whose heat map lies on the lesions, ``n_changed_by_heat`` those whose decided grade would be
+    different without heat maps. ``truth_feasible`` is the share of images whose true grade is feasible, also per rule.
+    ``*_low`` and ``*_high`` bound 95 % intervals: Wilson's for proportions, the bootstrap over images for kappa and for
+    the gain, whose two sides share each resample. Undefined values are None.
 
     Args:
         rows: from ``audit_row``.
-        true_grades: image id to grade, where known; others may be missing.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
+        true_grades: image id to grade; images of unknown grade may be missing.
+        seed: random seed of the bootstrap.
+        resamples: number of resamples of the bootstrap.
 
     Example:
         >>> row = {"id": "7", "proposed": 0, "decided": 2, "taught": 2, "soft_label_2": 0.5, "action": "move"}
@@ -628,7 +628,7 @@ def summarise(
 
 
 class _Scored(NamedTuple):
-    """Scores of one column; the first of each is of the images themselves, the others of their resamples."""
+    """Scores of one column; the first of each is for the images themselves, the others are for their resamples."""
 
     hits: int
     total: int
@@ -643,14 +643,14 @@ def _score(
         return _Scored(0, 0, np.array([np.nan]), np.array([np.nan]))
     truth = np.array([true_grades[row["id"]] for row in rows], dtype=int)
     found = np.array([row[column] for row in rows], dtype=int)
-    draws = _draws(len(rows), seed, resamples)
+    draws = _draws(len(rows), seed, resamples)  # (1 + resamples, N)
     kappa = np.array([_quadratic_kappa(truth[draw], found[draw]) for draw in draws])
     hits = truth == found
     return _Scored(int(hits.sum()), len(rows), hits[draws].mean(axis=1), kappa)
 
 
 def _draws(count: int, seed: int, resamples: int) -> np.ndarray:
-    """Return the images themselves, and below them each resample: ``(1 + resamples, count)``."""
+    """Return indices, all images in row 0 and one resample in each other row: ``(1 + resamples, count)``."""
     drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
     return np.concatenate([np.arange(count)[None], drawn])
 
@@ -664,7 +664,7 @@ def _log_probabilities(
 ) -> np.ndarray:
     if not rows:
         return np.array([np.nan])
-    shares = np.array([row[f"soft_label_{true_grades[row['id']]}"] for row in rows])
+    shares = np.array([row[f"soft_label_{true_grades[row['id']]}"] for row in rows])  # (N,)
     return np.log(np.maximum(shares, SHARE_MIN))[_draws(len(rows), seed, resamples)].mean(axis=1)
 
 
@@ -674,7 +674,7 @@ def _agreement(name: str, scored: _Scored) -> dict[str, float | None]:
 
 
 def _with_bounds(key: str, samples: np.ndarray) -> dict[str, float | None]:
-    """Report the first sample, and bounds from the others in which the score is defined."""
+    """Return the first sample, and bounds from the other samples in which the score is defined."""
     defined = samples[1:][np.isfinite(samples[1:])]
     low, high = np.percentile(defined, [2.5, 97.5]).tolist() if len(defined) else (None, None)
     score = float(samples[0]) if np.isfinite(samples[0]) else None

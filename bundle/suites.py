@@ -1,4 +1,4 @@
-"""The rows of the paper's tables and of our own questions, each as the configs that make it."""
+"""The rows of the paper's tables and of our own experiments, each with the configs that define it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ class Row:
     """One system of a table.
 
     Attributes:
-        name: of the row: in folders, in MLflow, and in the paper's numbers.
-        title: as the table shows it.
+        name: name of the row in folders, in MLflow, and in the paper's numbers.
+        title: title of the row in the table.
         stage: ``pretrain`` for a grader, ``train`` for a network of stage 2.
-        overlays: below ``configs/``, on top of the stage's config, in this order.
-        options: of the command line, on top of the overlays.
-        teacher: row whose weights, of the same fold and seed, draw the masks of graded photographs.
-        tasks: that the row learns, out of ``lesions`` and ``grade``; the others are not shown.
+        overlays: configs below ``configs/``, on top of the stage's config, in this order.
+        options: options of the command line, on top of the overlays.
+        teacher: row whose weights, of the same fold and seed, predict the masks of graded photographs.
+        tasks: tasks that the row learns, out of ``lesions`` and ``grade``; the others are not shown.
 
     Example:
         >>> same = Row(name="unet", title="U-Net", tasks=["lesions"])
@@ -41,9 +41,9 @@ class Suite:
     """One table.
 
     Attributes:
-        title: of the page.
-        baseline: row that the others are compared with, pair by pair of fold and seed.
-        rows: in the order in which they stand.
+        title: title of the page.
+        baseline: row that the others are compared with, in pairs of the same fold and seed.
+        rows: rows in table order.
     """
 
     title: str
@@ -66,7 +66,7 @@ def _ablation(name: str, title: str, tasks: Sequence[str] = ("lesions", "grade")
 
 
 _SEGMENTATION = _ablation("segmentation_only", "L_S", tasks=["lesions"])
-"""PLDMLT's own network without grades: what differs from it differs by the grades alone."""
+"""PLDMLT's own network without grades: rows that differ from it differ by the grades alone."""
 
 _COMPARED = [
     _grader("resnext50", "ResNeXt-50", "resnext50"),
@@ -147,7 +147,7 @@ SUITES: Mapping[str, Suite] = {
 
 
 def suite_named(name: str) -> Suite:
-    """Return a suite.
+    """Return the suite of this name.
 
     Raises:
         ValueError: if there is no such suite.
@@ -162,7 +162,7 @@ def suite_named(name: str) -> Suite:
 
 
 def homes(name: str) -> dict[str, set[str]]:
-    """Map each row of a suite to the suites that have the very same row: its runs count in all of them.
+    """Map each row of a suite to all suites that contain the same row; its runs count in each of them.
 
     Example:
         >>> sorted(homes("table3")["pldmlt"])
@@ -172,5 +172,5 @@ def homes(name: str) -> dict[str, set[str]]:
 
 
 def helper(name: str) -> Row:
-    """Return a row that others need, from whichever suite shows it: a grader, or a teacher."""
+    """Return a row that other rows need (a grader or a teacher), from any suite that contains it."""
     return next(row for suite in SUITES.values() for row in suite.rows if row.name == name)

@@ -1,4 +1,4 @@
-"""A table's runs: each row on each fold with each seed, as tasks that need one another's files."""
+"""The runs of a table: each row on each fold with each seed, as tasks that need files of other tasks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,18 +10,18 @@ from bundle.pipeline import Stage, check_used, shared_options, stacked, stage_of
 from bundle.suites import GRADERS, Row, helper, suite_named
 
 LABELS = "pseudo_label"
-"""The task that makes the pseudo-labels, where a row's name would stand."""
+"""Name of the task that makes the pseudo-labels, used like a row's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What runs in one go, in one place.
+    """Stages that run together, in one folder.
 
     Attributes:
-        name: unique in a sweep, and its folder below the sweep's.
-        stages: in order.
-        output_dir: of all its stages; no two tasks share one.
-        needs: names of the tasks whose files it reads; they stand before it.
+        name: unique in a sweep; also its folder below the sweep's.
+        stages: stages in order.
+        output_dir: folder of all its stages; no two tasks share one.
+        needs: names of the tasks whose files it reads; they come before it.
     """
 
     name: str
@@ -32,17 +32,17 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What a sweep runs on.
+    """Settings of a sweep.
 
     Attributes:
         suite: name of the table.
-        manifest: file of ``scripts.prepare``.
-        output_dir: a folder for all tasks.
-        folds: of the manifest's folds, the first so many are held out in turn.
-        seeds: the seeds are 0, 1, ... up to so many.
+        manifest: file written by ``scripts.prepare``.
+        output_dir: folder for all tasks.
+        folds: number of folds held out in turn, from the manifest's first.
+        seeds: number of seeds; the seeds are 0, 1, ...
         experiment: folder below ``configs/experiments`` whose overlays go on top of every row's, or None.
         rows: names of the rows to run; None for all.
-        options: for every stage that has an option of this name.
+        options: passed to every stage that has an option of this name.
     """
 
     suite: str
@@ -56,10 +56,10 @@ class Sweep:
 
 
 def lay_out(sweep: Sweep) -> list[Task]:
-    """Lay out the tasks, each after those that it needs.
+    """Return the tasks, each after the tasks that it needs.
 
     Rows of stage 2 learn from pseudo-labels of the graders of the same fold and seed. These graders had the same fold
-    held out, so nothing of it reaches stage 2, by way of the labels either.
+    held out, so the held-out fold does not leak into stage 2 through the labels.
 
     Raises:
         ValueError: if suite, row or experiment is unknown, there are no such folds, or an option belongs to no stage.
@@ -87,7 +87,7 @@ def lay_out(sweep: Sweep) -> list[Task]:
 
 
 def below(tasks: Sequence[Task], parent_run: str) -> list[Task]:
-    """Hang the tasks' MLflow runs below another one."""
+    """Return the tasks with their MLflow runs nested below another run."""
     return [replace(task, stages=[_below(stage, parent_run) for stage in task.stages]) for task in tasks]
 
 
@@ -122,7 +122,7 @@ class _Cell:
     seed: int
 
     def tasks(self, rows: Sequence[Row]) -> list[Task]:
-        """Lay out rows, and what they need; what is not shown itself is trained, but not scored."""
+        """Return the tasks of rows and of the rows they need; rows that are not shown are trained but not scored."""
         shown = {row.name for row in rows}
         known = [*_helpers(rows), *rows]
         graders = [self._grader(row, row.name in shown) for row in known if row.stage == "pretrain"]
@@ -185,7 +185,7 @@ class _Cell:
 
 
 def task_name(row: str, fold: int, seed: int) -> str:
-    """Name one repeat of a row; also where its files lie below the sweep's folder.
+    """Return the name of one repeat of a row, also its folder below the sweep's.
 
     Example:
         >>> task_name("unet", fold=3, seed=0)
@@ -195,7 +195,7 @@ def task_name(row: str, fold: int, seed: int) -> str:
 
 
 def _helpers(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that these need and are not among them."""
+    """Return the rows that the given rows need and that are not among them."""
     networks = [row for row in rows if row.stage == "train"]
     needed = [*(GRADERS if networks else ()), *(row.teacher for row in networks if row.teacher)]
     shown = {row.name for row in rows}

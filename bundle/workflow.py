@@ -1,7 +1,7 @@
-"""Configs from Python: which options a run was given, what they resolved to, and whether each has an effect.
+"""Configs from Python: the options of a run, their resolved values, and whether each has an effect.
 
 Example:
-    A photograph and weights, here drawn at random, and a run in five lines:
+    A random photograph, random weights, and a run in five lines:
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -21,7 +21,7 @@ Example:
     >>> _ = workflow.initialize()
     >>> _ = workflow.run()
 
-    The run has left its files, and what the config names is at hand.
+    The run has written its files, and the objects of the config are attributes of the workflow.
 
     >>> (folder / "report.html").is_file()
     True
@@ -49,16 +49,16 @@ from monai.bundle.workflows import ConfigWorkflow
 MONAI_IDS = frozenset(
     {"imports", "initialize", "run", "finalize", "bundle_root", "dataset_dir", "_meta_", "save_execute_config"}
 )
-"""Ids that MONAI or its tools read or write by name, so that no ``@`` needs to point at them."""
+"""Ids that MONAI or its tools read or write by name, so no ``@`` reference to them is needed."""
 
 TRACKING_IDS = frozenset({"experiment_name", "run_name", "save_execute_config", "is_not_rank0"})
-"""Ids that MONAI's ``--tracking`` adds to a config; they are no settings of it."""
+"""Ids that MONAI's ``--tracking`` adds to a config; they are not settings of the config."""
 
 PASSING_IDS = MONAI_IDS | {
     "manifest", "pseudo_labels", "output_dir", "cache_dir", "device", "num_workers", "max_epochs", "val_interval",
     "resume", "track", "tracking_uri", "tags",
 }  # fmt: skip
-"""Options that may change when a run goes on: places, speed and length. Files are compared by their hashes."""
+"""Options that may change when a run is resumed: paths, speed and length. Files are compared by their hashes."""
 
 REFERENCE = re.compile(r"[@%](\w+)")
 
@@ -68,8 +68,8 @@ logger = logging.getLogger(__name__)
 def running_workflow() -> ConfigWorkflow:
     """Return the workflow whose config is being evaluated right now.
 
-    MONAI evaluates ``$`` expressions without a name for the config that they stand in, and ignores a misspelt
-    option; the workflow is found in the callers' frames, which holds for the command line and for Python alike.
+    MONAI gives ``$`` expressions no name for the config that contains them, and ignores a misspelt option. So the
+    workflow is found in the callers' frames, which works from the command line and from Python.
 
     Raises:
         RuntimeError: if no ConfigWorkflow is among the callers.
@@ -86,7 +86,7 @@ def running_workflow() -> ConfigWorkflow:
 def check_options() -> None:
     """Begin a run: refuse an option without effect, and let one recorder write to MLflow (:func:`settle_tracking`).
 
-    MONAI would ignore an option that nothing in the config refers to, without a word.
+    MONAI silently ignores an option that nothing in the config refers to.
 
     Raises:
         ValueError: naming the option and the nearest one that exists.
@@ -103,12 +103,12 @@ def check_options() -> None:
 
 
 def settle_tracking(parser: ConfigParser) -> None:
-    """Make of MONAI's ``--tracking mlflow`` one clean run (docs/decisions/0012).
+    """Turn MONAI's ``--tracking mlflow`` into one clean run (docs/decisions/0012).
 
     With ``track``, :class:`bundle.handlers.tracking.RunTracker` records the run, and the handlers that MONAI added are
-    taken out. Without it, they are the recorder, and get what MONAI 1.6 leaves open: the store of ``tracking_uri``, a
-    name that no other run has, so that none is continued, the options as parameters, the config as an artifact, and an
-    end where the engine of ``run`` ends. Handlers of a user's own ``--tracking FILE`` stay as they are.
+    removed. Without it, these handlers record the run, with the settings that MONAI 1.6 leaves open: the store of
+    ``tracking_uri``, a unique name so that no other run is continued, the options as parameters, the config as an
+    artifact, and an end when the engine of ``run`` ends. Handlers of a user's own ``--tracking FILE`` are not changed.
     """
     settings: Mapping[str, Any] = DEFAULT_MLFLOW_SETTINGS
     for kind, ids in settings["handlers_id"].items():
@@ -126,7 +126,7 @@ def settle_tracking(parser: ConfigParser) -> None:
 
 
 def _clean_run(parser: ConfigParser, is_main: bool) -> dict[str, Any]:
-    """Return what MONAI's handler lacks; the one of a validation inside a training finds its run by the name."""
+    """Return the arguments that MONAI's handler lacks; a validation within a training finds its run by name."""
     output_dir = Path(parser.get_parsed_content("output_dir")).resolve()
     if parser.get("run_name") is None:
         parser["run_name"] = f"{output_dir.name}-{time.time_ns()}"
@@ -135,15 +135,15 @@ def _clean_run(parser: ConfigParser, is_main: bool) -> dict[str, Any]:
     return {
         "tracking_uri": parser.get_parsed_content("tracking_uri") or default_uri(output_dir.parent),
         "close_on_complete": is_main,
-        "output_transform": "$lambda output: output['loss']",  # MONAI's takes a list; steps here put out a dict
+        "output_transform": "$lambda output: output['loss']",  # MONAI's takes a list; our steps return a dict
         "experiment_param": "$workflow.lasting_settings()" if is_main else None,
-        # MONAI glues a plain output_dir and the name to one word, which names no file.
+        # MONAI joins a plain output_dir and the name without a separator, so that path does not exist.
         "artifacts": (str(output_dir / name[0]) if name else saved) if is_main else None,
     }
 
 
 def run_settings() -> dict[str, Any]:
-    """Return the resolved value of every flat option of the running config, and the sections as they are written."""
+    """Return the resolved value of every flat option of the running config, and the sections as written."""
     parser = running_workflow().parser
     settings = {}
     for name, value in parser.get().items():
@@ -158,12 +158,12 @@ def run_settings() -> dict[str, Any]:
 
 
 def lasting_settings() -> dict[str, Any]:
-    """Return the options of the running config on which a result depends: those that a resumed run must repeat."""
+    """Return the options of the running config that affect the result; a resumed run must repeat them."""
     return {name: value for name, value in run_settings().items() if name not in PASSING_IDS and not _is_section(value)}
 
 
 def _is_section(value: object) -> bool:
-    """Tell a component, or a group of components, from an option."""
+    """Return whether a value is a component, or a group of components, and not an option."""
     return isinstance(value, dict) or (isinstance(value, list) and any(_is_section(one) for one in value))
 
 

@@ -1,4 +1,4 @@
-"""Measure the bundle beside its peers, in one run on one machine.
+"""Measure the bundle against its peers, in one run on one machine.
 
 python -m scripts.benchmark data --manifest idrid.json
 python -m scripts.benchmark attribution

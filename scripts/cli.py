@@ -1,4 +1,4 @@
-"""Run a function as a command: its signature is the command line, and what is wrong with it takes one line."""
+"""Functions as commands: the signature defines the command line, and errors take one line."""
 
 import inspect
 import sys
@@ -13,24 +13,24 @@ HELP = {"-h", "--help"}
 
 
 def main(function: Callable[..., None]) -> None:
-    """Call a function with the options of the command line; exit with code 2 and one line where that fails.
+    """Call a function with the options of the command line; on failure, exit with code 2 and one line.
 
-    Options are ``--name value``. Unknown options and missing ones are refused before anything runs, and so are words
-    that belong to no option, unless the function takes them as ``*words: str``. A value must read as the type of its
-    parameter, where that is ``str``, ``int``, ``float`` or ``bool``.
+    Options are ``--name value``. Unknown and missing options are refused before anything runs, and so are words that
+    belong to no option, unless the function takes them as ``*words: str``. A value must parse as the type of its
+    parameter, if that is ``str``, ``int``, ``float`` or ``bool``.
     """
     kinds = _kinds(function)
     try:
         _check_options(function, kinds, sys.argv[1:])
         if _words_of(function):
-            fire.decorators.SetParseFn(str)(function)  # fire would make a number of a file that is called 7
+            fire.decorators.SetParseFn(str)(function)  # fire would turn a file named 7 into a number
         fire.Fire(fire.decorators.SetParseFns(**{name: _reader(name, *kind) for name, kind in kinds.items()})(function))
     except (ValueError, OSError) as error:
         _refuse(str(error))
 
 
 def main_of(functions: Mapping[str, Callable[..., None]]) -> None:
-    """Call the function that the first word of the command line names, as :func:`main` does."""
+    """Call the function named by the first word of the command line, as :func:`main` does."""
     name = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     if name in HELP:
         print(f"one of: {', '.join(functions)}; --help after it says more")
@@ -46,7 +46,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _kinds(function: Callable[..., None]) -> dict[str, tuple[type, bool]]:
-    """Map each option of a simple type to that type, and to whether it may be None."""
+    """Map each option of a simple type to that type and whether it may be None."""
     kinds = {}
     for name, hint in typing.get_type_hints(function).items():
         union = typing.get_origin(hint) in (typing.Union, types.UnionType)
@@ -57,7 +57,7 @@ def _kinds(function: Callable[..., None]) -> dict[str, tuple[type, bool]]:
 
 
 def _words_of(function: Callable[..., None]) -> str | None:
-    """Name the parameter ``*words`` that takes what belongs to no option; None where there is none."""
+    """Return the name of the ``*words`` parameter, which takes words that belong to no option; None without it."""
     parameters = inspect.signature(function).parameters.values()
     return next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
 

@@ -1,4 +1,4 @@
-"""Write the table of a suite beside the paper's: from MLflow to a page, a CSV file and a picture.
+"""Write the table of a suite next to the paper's: from MLflow to a page, a CSV file and a picture.
 
 python -m scripts.compare --suite table1 --sweep outputs/table1 --out docs/results
 """
@@ -12,13 +12,13 @@ from scripts.cli import main
 
 
 def compare(suite: str, sweep: str | None = None, out: str = "docs/results", tracking_uri: str | None = None) -> None:
-    """Compare the finished runs of a suite; what is missing is listed.
+    """Compare the finished runs of a suite; missing runs are listed.
 
     Args:
         suite: name of the table, such as table1.
         sweep: folder of the sweep, whose mlflow.db is read; without it, outputs/<suite>.
         out: folder of the page, the CSV file and the picture.
-        tracking_uri: of another MLflow store; without it, MLFLOW_TRACKING_URI or the sweep's own.
+        tracking_uri: address of another MLflow store; without it, MLFLOW_TRACKING_URI or the sweep's own.
     """
     asked = suite_named(suite)
     found = read_runs(store_uri(tracking_uri, sweep or f"outputs/{suite}"), suite, homes(suite))

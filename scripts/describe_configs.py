@@ -1,4 +1,4 @@
-"""Write the page of every option of every config.
+"""Write the page that lists every option of every config.
 
 python -m scripts.describe_configs --out docs/configs.md
 """

@@ -22,17 +22,17 @@ def figures(
     seed: int = 0,
     photographs: int = 3,
 ) -> None:
-    """Set lesions beside those of other networks, and show which grades the heat maps support.
+    """Show lesions next to those of other networks, and show which grades the heat maps support.
 
     Args:
-        sweep: folder of `scripts.sweep`.
-        manifest: that the sweep ran on.
+        sweep: folder written by `scripts.sweep`.
+        manifest: manifest that the sweep ran on.
         out: folder of figure6.png, figure7.png and figures.md; they show photographs of the data set.
         suite: the table that was swept.
-        rows: of the table that outline lesions, separated by commas: the columns of Figure 7.
-        fold: that was held out.
-        seed: of the runs.
-        photographs: how many rows Figure 7 has: the first that were held out.
+        rows: rows of the table that outline lesions, separated by commas: the columns of Figure 7.
+        fold: held-out fold.
+        seed: seed of the runs.
+        photographs: number of rows of Figure 7: the first photographs held out.
     """
     asked = Asked(
         sweep=Path(sweep), manifest=Path(manifest), suite=suite, rows=rows.split(","), repeat=Repeat(fold, seed),

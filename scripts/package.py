@@ -1,4 +1,4 @@
-"""Pack code, configs and weights into the zip of a MONAI bundle, as the Model Zoo and the Hugging Face Hub take it.
+"""Pack code, configs and weights into the zip of a MONAI bundle, as the Model Zoo and the Hugging Face Hub accept it.
 
 python -m scripts.package --checkpoint outputs/train/model.pt --out dist
 """
@@ -11,9 +11,9 @@ def package(checkpoint: str, out: str = "dist", weights_url: str | None = None) 
     """Write a zip whose configs build the network of its weights without any option.
 
     Args:
-        checkpoint: weights of a training, such as outputs/train/model.pt; metrics.json beside it, where it scores
-            these weights, goes into the metadata.
-        out: folder of the zip.
+        checkpoint: weights of a training, such as outputs/train/model.pt; metrics.json next to it goes
+            into the metadata, if it has the scores of these weights.
+        out: folder for the zip.
         weights_url: address of the folder where the large files will be found, for large_files.yml.
     """
     made = write_package(checkpoint, out, weights_url)

@@ -1,7 +1,7 @@
 """Run every stage of the method, from a manifest to tables and a report.
 
 python -m scripts.pipeline --manifest idrid.json --output_dir outputs
-Run it again after anything cut it off: finished stages are skipped, the unfinished one goes on.
+Run it again after an interruption: finished stages are skipped, the unfinished one is resumed.
 """
 
 import sys
@@ -17,7 +17,7 @@ from scripts.cli import main
 ALL_ARCHITECTURES = ",".join(ARCHITECTURES)
 
 LOCK_WAIT_S = 10.0
-"""A run that was just killed holds its folder until its loader processes notice."""
+"""A run that was just killed locks its folder until its loader processes exit."""
 
 
 def pipeline(
@@ -38,17 +38,17 @@ def pipeline(
     """Run pretrain, pseudo_label, train, evaluate and inference in order, then write the results page.
 
     Args:
-        manifest: what `scripts.prepare` wrote.
+        manifest: file written by `scripts.prepare`.
         output_dir: folder of all stages.
         experiment: a folder of overlays below configs/experiments, such as demo.
-        input: photographs for inference; without it, those that the evaluation was on.
-        architectures: of the graders, separated by commas.
+        input: photographs for inference; without it, those of the evaluation.
+        architectures: architectures of the graders, separated by commas.
         pretrained: true, false or a path; for every network of the stages.
         fold: held-out fold.
-        seed: of every stage.
+        seed: seed of every stage.
         num_workers: loader processes.
-        resume: false starts an unfinished training anew.
-        track: false leaves MLflow out.
+        resume: false restarts an unfinished training.
+        track: false turns MLflow off.
         results: also write the results page to this file.
         until: the last stage to run, such as pseudo_label; without it, all.
     """
@@ -56,7 +56,7 @@ def pipeline(
     if input and not Path(input).exists():
         raise ValueError(f"expected photographs at --input, found nothing at {input}")
     tested = [str(data.path(row.image)) for row in evaluation(data, fold or 0, "lesions")[1]]
-    shown = [str(Path(input).resolve())] if input else tested  # whole: MONAI evaluates what begins with a $
+    shown = [str(Path(input).resolve())] if input else tested  # absolute: MONAI evaluates a leading $
     options = {
         "pretrained": pretrained,
         "fold": fold,

@@ -1,4 +1,4 @@
-"""Lesions, grade and heat map of photographs, and where they are; the same as configs/inference.yaml.
+"""Lesions, grade and heat map of photographs, and where the results are; the same as configs/inference.yaml.
 
 python -m scripts.predict photo.jpg
 python -m scripts.predict FOLDER --output_dir outputs/predict --checkpoint outputs/train/model.pt
@@ -23,11 +23,11 @@ def predict(
     backend: str = "torch",
     track: bool = False,
 ) -> None:
-    """Look at photographs, or all of a folder; end with code 3 if one could not be read.
+    """Predict on photographs, or on all in a folder; exit with code 3 if one could not be read.
 
     Args:
         photographs: files and folders.
-        output_dir: of masks, overlays, heat maps, tables and the report; a former run's are replaced.
+        output_dir: folder of masks, overlays, heat maps, tables and the report; those of an earlier run are replaced.
         checkpoint: weights of a training, such as outputs/train/model.pt.
         backend: torch, or openvino or onnxruntime on a CPU.
         track: true records the run in MLflow.
@@ -48,7 +48,7 @@ def predict(
 
 
 def said(output_dir: Path) -> str:
-    """Say what was found on one photograph, or on how many, and where the results are."""
+    """Return the findings on one photograph, or the number of photographs read, and where the results are."""
     rows = [json.loads(line) for line in (output_dir / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     places = {"report": "report.html", "table": "predictions.csv", "masks": "masks"}
     there = [f"{what}: {output_dir / name}" for what, name in places.items() if (output_dir / name).exists()]
@@ -66,10 +66,10 @@ def _found(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _whole(path: str) -> str:
-    """MONAI evaluates what begins with a $."""
+    """Return the absolute path, because MONAI evaluates a leading $."""
     return str(Path(path).resolve())
 
 
 if __name__ == "__main__":
-    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every run without a logging file
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # warns about every run without a logging file
     main(predict)

@@ -40,26 +40,26 @@ def prepare(
     grade_column: str | None = None,
     split_column: str | None = None,
 ) -> None:
-    """Read and audit a data set, deal its folds, and write its manifest.
+    """Read and audit a data set, assign its folds, and write its manifest.
 
     Args:
         dataset: idrid, ddr, diaretdb1, folder (your own), joined (several manifests), or phantom: a synthetic set in
-            the layout of IDRiD, written to `root` unless it is there.
+            the layout of IDRiD, written to `root` unless it exists.
         root: folder of the data set; for joined, manifests, separated by commas.
-        out: the manifest to write; the audit's table and picture of copies, and drawn masks, stand beside it.
-        name: of the data set; begins every id. Without it, that of `dataset`.
+        out: the manifest to write; the audit's table and picture of copies, and drawn masks, are written next to it.
+        name: name of the data set, at the start of every id; without it, that of `dataset`.
         folds: number of cross-validation folds.
-        seed: of the folds, and of a phantom.
-        allow_missing: leave out what is missing or broken, and say so, instead of refusing.
-        keep_leaks: keep copies of test photographs in training, instead of taking them out.
+        seed: seed of the folds, and of a phantom.
+        allow_missing: leave out missing or broken files with a note, instead of refusing.
+        keep_leaks: keep copies of test photographs in training, instead of removing them.
         check: also write and print the check of the data: counts, sizes, lesion shares, copies, masks to look at.
         consensus: diaretdb1: mean confidence of the experts from which a pixel belongs to a lesion.
         images: folder: sub-folder of the photographs.
         masks: folder: lesions and their sub-folders, MA=masks/ma,EX=masks/ex.
         indexed_masks: folder: sub-folder of masks that hold all lesions as indices.
-        indices: folder: what these mean, EX=1,HE=2.
+        indices: folder: meaning of these indices, EX=1,HE=2.
         mask_min: folder: grey level from which a pixel of a mask belongs to the lesion.
-        grades: folder: CSV of the grades.
+        grades: folder: CSV file of the grades.
         name_column: folder: its column of names.
         grade_column: folder: its column of grades.
         split_column: folder: its column of train and test.

@@ -2,7 +2,7 @@
 
 python -m scripts.sweep --suite table1 --manifest idrid.json --output_dir outputs/table1 --folds 5 --seeds 1
 python -m scripts.sweep --suite table1 --manifest idrid.json --executor ray --gpus_per_task 0.5
-Run it again after anything cut it off: finished runs are skipped, the unfinished go on.
+Run it again after an interruption: finished runs are skipped, unfinished runs are resumed.
 """
 
 import sys
@@ -41,20 +41,20 @@ def sweep(
 
     Args:
         suite: the table: table1, table2, table3, beta, gamma, generality, precision or labels.
-        manifest: what `scripts.prepare` wrote.
+        manifest: file written by `scripts.prepare`.
         output_dir: folder of all runs; without it, outputs/ and the suite's name.
-        folds: hold out the first so many folds of the manifest in turn.
-        seeds: run each with the seeds 0, 1, ... up to so many.
+        folds: number of folds to hold out in turn, from the manifest's first.
+        seeds: number of seeds for each row and fold; the seeds are 0, 1, ...
         experiment: a folder of overlays below configs/experiments, such as demo, on top of every row.
         rows: names of the rows to run, separated by commas; without it, all.
         executor: local, or ray.
         processes: local: runs at a time.
-        gpus_per_task: ray: GPUs of a run, or a share of one; a run with 0 sees none.
-        ray_address: ray: of a cluster; without it, RAY_ADDRESS, or a Ray on this machine alone.
+        gpus_per_task: ray: GPUs of a run, or a share of one; a run with 0 gets none.
+        ray_address: ray: address of a cluster; without it, RAY_ADDRESS, or a Ray on this machine alone.
         pretrained: true, false or a path; for every network of the stages.
         num_workers: loader processes.
-        resume: false starts unfinished trainings anew.
-        track: false leaves MLflow out.
+        resume: false restarts unfinished trainings.
+        track: false turns MLflow off.
         only_list: true prints the runs and what they need, and runs nothing.
     """
     if executor not in EXECUTORS:

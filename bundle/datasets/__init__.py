@@ -1,1 +1,1 @@
-"""One reader a file, and what turns their rows into a checked, leak-free manifest."""
+"""Data set readers, one per file, and the code that turns their rows into a checked, leak-free manifest."""

@@ -1,4 +1,4 @@
-"""Find copies of one photograph, also where they were re-encoded, reduced, cropped to the eye or brightened."""
+"""Detection of copies of a photograph, including re-encoded, reduced, brightened ones and crops to the eye."""
 
 import imagehash
 import numpy as np
@@ -13,12 +13,12 @@ HASH_SIZE = 16
 
 
 def perceptual_hash(field_of_view: Image.Image) -> str:
-    """Hash what a photograph looks like: the signs of its lowest cosine frequencies about their median.
+    """Hash the appearance of a photograph: the signs of its lowest cosine coefficients relative to their median.
 
-    Grey levels are equalised first, so that the exposure does not count.
+    Grey levels are equalised first, so that exposure has no effect.
 
     Args:
-        field_of_view: grey image, cut to the round field; black borders differ between copies and would dominate.
+        field_of_view: grey image, cropped to the round field; black borders differ between copies and would dominate.
 
     Returns:
         256 bits as 64 hexadecimal digits.
@@ -44,10 +44,10 @@ def unpack(hashes: list[str]) -> NDArray[np.uint8]:
 
 
 def group_copies(count: int, pairs: Pairs) -> NDArray[np.int64]:
-    """Give the same number to photographs that a chain of pairs connects.
+    """Assign the same number to all photographs connected by a chain of pairs.
 
     Returns:
-        ``(count,)`` index of the first photograph of the group.
+        ``(count,)`` index of the first photograph in each photograph's group.
 
     Example:
         >>> pairs = Pairs(first=np.array([0, 1]), second=np.array([1, 3]), distance_bits=np.array([4, 6]))
@@ -57,4 +57,4 @@ def group_copies(count: int, pairs: Pairs) -> NDArray[np.int64]:
     links = sparse.coo_array((np.ones(len(pairs.first), np.int8), (pairs.first, pairs.second)), (count, count))
     _, labels = connected_components(links, directed=False)
     _, first, number = np.unique(labels, return_index=True, return_inverse=True)
-    return first[number]
+    return first[number]  # first: (groups,), number: (count,)

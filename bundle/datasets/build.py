@@ -1,4 +1,4 @@
-"""Make a manifest of what a reader found: open every photograph and mask once, then deal."""
+"""Building of a manifest from a reader's rows: open every photograph and mask once, then deal the folds."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 HASHED_SIDE_PX = 256
-"""Shortest side at which a photograph is decoded for the audit."""
+"""Shortest side of a photograph as decoded for the audit."""
 
 FieldOfView = Callable[[NDArray[np.uint8]], tuple[int, int, int, int]]
 
@@ -41,24 +41,24 @@ def build_manifest(
 ) -> Manifest:
     """Open, check and hash every photograph and its masks, then group the copies and deal the folds.
 
-    A lesion whose mask holds no pixel is absent, and loses its mask. What a row draws is written to ``drawn_root``
-    under names that change with the content, so that an older manifest never meets newer masks.
+    A lesion with an empty mask is absent, and its mask is dropped. Masks drawn by a row are written to ``drawn_root``
+    under names that change with the content, so an older manifest never refers to newer masks.
 
     Args:
-        name: of the data set; first part of every id and path.
-        rows: what a reader found.
+        name: name of the data set; first part of every id and path.
+        rows: photographs that a reader found.
         root: folder of the data set.
-        field_of_view: ``(H, W)`` grey image to the ``(left, top, right, bottom)`` of its round field.
-        drawn_root: folder for drawn masks, where rows draw some.
+        field_of_view: maps an ``(H, W)`` grey image to the ``(left, top, right, bottom)`` box of its round field.
+        drawn_root: folder for drawn masks; required if rows draw any.
         folds: number of cross-validation folds.
-        seed: of the folds.
-        notes: of the reader; what is found here comes after them.
-        allow_missing: leave out photographs that cannot be used, and note each, instead of refusing.
-        keep_leaks: as :func:`bundle.datasets.deal.deal`.
+        seed: seed of the folds.
+        notes: notes of the reader; the notes of this function are appended.
+        allow_missing: leave out unusable photographs and note each of them, instead of raising an error.
+        keep_leaks: see :func:`bundle.datasets.deal.deal`.
 
     Raises:
-        ValueError: if there is no row, an image or mask cannot be decoded whole, has no field of view, a mask is not
-            of its image's size or not of two values, or there are too few photographs for the folds.
+        ValueError: if there are no rows, an image or mask cannot be decoded completely, an image has no field of view,
+            a mask differs in size from its image or is not binary, or there are too few photographs for the folds.
     """
     if not rows:
         raise ValueError(f"data set {name!r}: expected at least one photograph, got none")
@@ -92,7 +92,7 @@ def _landmark_notes(rows: Sequence[RawPhotograph], photographs: Sequence[Photogr
 def _inspect_all(
     rows: Sequence[RawPhotograph], inspect: Callable[[RawPhotograph], Photograph], noted_below: Path | None
 ) -> tuple[list[Photograph], list[str]]:
-    """Return the photographs, and one note for each that cannot be used: with paths below a root, or None to refuse."""
+    """Return the photographs and a note for each unusable one, with paths below a root; if that is None, refuse it."""
     photographs, broken = [], []
     # Threads suffice: decoding and hashing release the interpreter lock.
     with ThreadPoolExecutor() as pool:
@@ -111,7 +111,7 @@ def _inspect_all(
 
 
 class _Inspector:
-    """Open a photograph and its masks, and say what is in them; every photograph is a group of its own so far."""
+    """Converter from a reader's row to a manifest row in a group of its own; it opens the photograph and its masks."""
 
     def __init__(self, name: str, roots: Mapping[str, Path], field_of_view: FieldOfView) -> None:
         self.name, self.roots, self.field_of_view = name, roots, field_of_view
@@ -133,7 +133,7 @@ class _Inspector:
             id=name,
             image=self._mounted(row.image),
             split=row.split,
-            sha256="0" * 64,  # of what is named here; set below
+            sha256="0" * 64,  # placeholder; the hash of the files is set below
             perceptual_hash=perceptual_hash(grey.crop(box)),
             width_px=width_px,
             height_px=height_px,
@@ -157,7 +157,7 @@ class _Inspector:
         return {role: _write_mask(folder / f"{row.id}_{role}", mask) for role, mask in found.items()}
 
     def _mounted(self, path: Path) -> str:
-        """Write an absolute path as the name of the root that holds it and the way from there."""
+        """Return an absolute path as the name of its root followed by the path relative to that root."""
         for name, root in self.roots.items():
             if path.is_relative_to(root):
                 return f"{name}/{path.relative_to(root).as_posix()}"
@@ -165,14 +165,14 @@ class _Inspector:
 
 
 def _placed(landmark: Landmark | None, size_px: tuple[int, int]) -> Point | None:
-    """Bring a landmark to the pixels of the file; None on one of another shape, where nobody knows what was cut off."""
+    """Convert a landmark to pixels of the file; return None if it was marked on another shape: the crop is unknown."""
     if landmark is None or not same_shape(size_px, landmark.size_px):
         return None
     return resized((landmark.x_px, landmark.y_px), landmark.size_px, size_px)
 
 
 def _write_mask(stem: Path, mask: NDArray[np.bool_]) -> Path:
-    """Write one bit a pixel, under a name that holds a hash of the mask."""
+    """Write a mask with one bit per pixel, under a name that contains its hash."""
     packed = hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()
     path = stem.with_name(f"{stem.name}.{packed[:12]}.png")
     if not path.is_file():
@@ -182,7 +182,7 @@ def _write_mask(stem: Path, mask: NDArray[np.bool_]) -> Path:
 
 
 def _area_px(mask: Path, image: Path, size: tuple[int, int]) -> int:
-    """Count the pixels of a mask, having checked it."""
+    """Check a mask and count its foreground pixels."""
     content, mask_size = decode(mask, "mask")
     if mask_size != size:
         raise ValueError(
@@ -204,9 +204,9 @@ def _area_px(mask: Path, image: Path, size: tuple[int, int]) -> int:
 
 
 def _lesion_values(content: Image.Image, mask: Path) -> dict[object, int]:
-    """Count the pixels of each value, or colour, that is not background."""
-    if content.mode in ("1", "L", "P"):  # three times as fast as what follows
+    """Count the pixels of each value or colour other than background."""
+    if content.mode in ("1", "L", "P"):  # three times as fast as np.unique
         return {value: count for value, count in enumerate(content.histogram()) if value and count}
-    levels = mask_levels(content, mask)
+    levels = mask_levels(content, mask)  # (H, W, C)
     values, counts = np.unique(levels[brightest(levels) != 0], axis=0, return_counts=True)
     return dict(zip(map(tuple, values.tolist()), counts.tolist(), strict=True))

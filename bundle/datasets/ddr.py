@@ -1,4 +1,4 @@
-"""Read DDR (a general-purpose data set of diabetic retinopathy) in its official layout, whole or in part."""
+"""Reader of DDR (a general-purpose data set of diabetic retinopathy) in its official layout, complete or partial."""
 
 import os
 import re
@@ -15,24 +15,24 @@ SPLITS = {"train": "train", "valid": "train", "test": "test"}
 """The official splits, and the manifest's split that each goes to."""
 
 UNGRADABLE = 5
-"""What the lists write where a grade should be, if the photograph is too poor to grade."""
+"""Value in place of a grade in the lists, if the photograph is too poor to grade."""
 
 ROW = re.compile(r"(\S+)\.jpg\s+([0-5])", re.IGNORECASE)
 
 
 def read_ddr(root: str | os.PathLike, *, allow_missing: bool = False) -> Reading:
-    """Read the grading and segmentation parts; either part, and any split, may be absent. Images are not opened here.
+    """Read the grading and segmentation parts; either part, and any split, may be absent. Images are not opened.
 
-    A manifest knows ``train`` and ``test``, and deals its folds inside ``train``. So the official ``valid`` goes to
-    ``train``; it stays in the ids. Ungradable photographs are left out and noted. Every outlined photograph has four
-    masks, of which some may be empty. The boxes of ``lesion_detection`` are not read.
+    A manifest has the splits ``train`` and ``test``, and its folds are dealt inside ``train``. So the official
+    ``valid`` split goes to ``train``; the ids keep its name. Ungradable photographs are left out and noted. Every
+    outlined photograph has four masks, some of which may be empty. The boxes of ``lesion_detection`` are not read.
 
     Args:
-        root: the folder ``DDR-dataset``, or the one that holds it.
-        allow_missing: leave out images without a row or a mask, and the reverse, and say so in the notes.
+        root: the folder ``DDR-dataset`` or its parent.
+        allow_missing: leave out images without a row or a mask, and the reverse, and list them in the notes.
 
     Raises:
-        ValueError: if this is no DDR tree, a list is not as published, or something is missing.
+        ValueError: if ``root`` is not a DDR tree, a list is not as published, or something is missing.
 
     Source:
         Li et al., "Diagnostic Assessment of Deep Learning Algorithms for Diabetic Retinopathy Screening",
@@ -54,7 +54,7 @@ def read_ddr(root: str | os.PathLike, *, allow_missing: bool = False) -> Reading
 
 
 def _check_layout(folder: Path, *looked_for: str) -> None:
-    """Refuse a folder that is there, but holds none of what the official archive has in it."""
+    """Refuse a folder that exists but has none of the entries of the official archive."""
     if folder.is_dir() and not any((folder / name).exists() for name in looked_for):
         raise ValueError(
             f"expected {' or '.join(map(repr, looked_for))} in {folder}, as in the official {TOP}, found "
@@ -67,7 +67,7 @@ def _ungradable_notes(ids: Sequence[str]) -> list[str]:
 
 
 def _read_grading(folder: Path, gaps: Gaps) -> Iterator[RawPhotograph]:
-    """Yield every photograph of the lists, the ungradable ones too."""
+    """Yield every photograph of the lists, including ungradable ones."""
     _check_layout(folder, *(f"{split}.txt" for split in SPLITS), *SPLITS)
     for split in SPLITS:
         images, table = files(folder / split, ".jpg"), folder / f"{split}.txt"
@@ -81,7 +81,7 @@ def _read_grading(folder: Path, gaps: Gaps) -> Iterator[RawPhotograph]:
 
 
 def _read_list(table: Path) -> dict[str, int]:
-    """Map photographs to 0-5."""
+    """Read the value of each photograph, 0-5."""
     grades: dict[str, int] = {}
     for number, line in enumerate(table.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
@@ -116,7 +116,7 @@ def _read_segmentation(folder: Path, gaps: Gaps) -> Iterator[RawPhotograph]:
 
 
 def _outline_folder(folder: Path) -> Path:
-    """Find the masks of a split; the official archive calls their folder differently in ``valid``."""
+    """Find the mask folder of a split; in the official archive, it has another name in ``valid``."""
     found = [folder / name for name in OUTLINES if (folder / name).is_dir()]
     if len(found) > 1:
         raise ValueError(f"expected one folder of masks in {folder}, got {' and '.join(map(repr, OUTLINES))}")

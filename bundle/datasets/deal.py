@@ -1,4 +1,4 @@
-"""Group the copies of photographs, take what would leak out of training, deal the folds; join data sets."""
+"""Grouping of copies, exclusion of training photographs that leak, dealing of folds, and joining of data sets."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,18 +21,18 @@ def deal(
     notes: Iterable[str] = (),
     keep_leaks: bool = False,
 ) -> Manifest:
-    """Group the copies by their perceptual hashes, leave out what would leak, deal the folds.
+    """Group copies by perceptual hash, exclude training photographs that leak into the test split, and deal the folds.
 
-    Training photographs that are copies of a test photograph are left out of training; the test stays whole.
+    Training photographs that are copies of a test photograph are left out of training; the test split stays complete.
 
     Args:
-        name: of the manifest.
-        roots: folders that the photographs' paths begin with, by name.
-        photographs: of one data set or several; their groups, folds and reasons to be left out are found anew.
+        name: name of the manifest.
+        roots: folders by name; the photographs' paths begin with one of these names.
+        photographs: rows of one or several data sets; their groups, folds and exclusions are determined again.
         folds: number of cross-validation folds.
-        seed: of the folds.
-        notes: that come before those of what is found here.
-        keep_leaks: leave the copies of test photographs in training, and say so.
+        seed: seed of the folds.
+        notes: earlier notes; the notes of this function are appended.
+        keep_leaks: keep the copies of test photographs in training, and note it.
 
     Raises:
         ValueError: if there is no photograph, two share an id, or there are too few for the folds.
@@ -71,12 +71,12 @@ def deal(
 
 
 def join(name: str, manifests: Sequence[Manifest], folds: int, seed: int, keep_leaks: bool = False) -> Manifest:
-    """Make one manifest of several: copies are looked for across them, and the folds are dealt anew.
+    """Make one manifest from several: copies are searched for across them, and the folds are dealt again.
 
-    No photograph is opened; a manifest holds what the audit needs.
+    No photograph is opened, because a manifest contains everything the audit needs.
 
     Raises:
-        ValueError: if there are fewer than two, two hold the same data set, or as :func:`deal`.
+        ValueError: if there are fewer than two, two contain the same data set, or as in :func:`deal`.
 
     Example:
         >>> manifest = Manifest(name="clinic", roots={"clinic": Path("/data")}, folds=2, seed=0, photographs=())
@@ -91,13 +91,13 @@ def join(name: str, manifests: Sequence[Manifest], folds: int, seed: int, keep_l
     if twice:
         raise ValueError(f"expected different data sets to join, got {sorted(twice)} twice; give one another --name")
     roots = {root: path for one in manifests for root, path in one.roots.items()}
-    kept = ("left out: ", OUTLINES_NOTE)  # what else was noted is found anew
+    kept = ("left out: ", OUTLINES_NOTE)  # all other notes are made again
     notes = [f"{one.name}: {note}" for one in manifests for note in one.notes if any(map(note.__contains__, kept))]
     return deal(name, roots, [row for one in manifests for row in one.photographs], folds, seed, notes, keep_leaks)
 
 
 def _leaks(rows: Sequence[Photograph]) -> dict[str, str]:
-    """Map the id of each training photograph that is a copy of a test photograph to that reason."""
+    """Map the id of each training photograph that is a copy of a test photograph to the reason to exclude it."""
     tests = {row.group: row.id for row in rows if row.split == "test"}
     return {
         row.id: f"copy of the test photograph {tests[row.group]}"
@@ -107,7 +107,7 @@ def _leaks(rows: Sequence[Photograph]) -> dict[str, str]:
 
 
 def _folds(rows: Sequence[Photograph], folds: int, seed: int) -> dict[str, int]:
-    """Deal the photographs that training may see, balancing outlined ones, each lesion, and each grade."""
+    """Deal the photographs that training may use, balancing outlined ones, each lesion, and each grade."""
     kept = [row for row in rows if row.split == "train" and not row.left_out]
     dealt = stratified_folds([row.group for row in kept], [_strata(row) for row in kept], folds, seed)
     return {row.id: fold for row, fold in zip(kept, dealt, strict=True)}

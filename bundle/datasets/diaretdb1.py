@@ -1,4 +1,4 @@
-"""Read DiaRetDB1 v2.1: four experts marked regions, each with a confidence; their consensus becomes the outlines."""
+"""Reader of DiaRetDB1 v2.1: four experts marked regions with a confidence; their consensus becomes the outlines."""
 
 import math
 import os
@@ -20,10 +20,10 @@ from skimage.draw import ellipse, polygon
 TOP, IMAGES, MARKINGS = "ddb1_v02_01", "images", "groundtruth"
 SPLITS = ("train", "test")
 EXPERTS = ("01", "02", "03", "04")
-"""Known from the names of the files alone; the ``creator`` in all of them is one and the same."""
+"""Identified only by the file names; the ``creator`` is the same in all files."""
 
 OLD_FOLDERS = ("ddb1_fundusimages", "ddb1_groundtruth")
-"""Of version 1.1, which has pictures of each lesion and no regions."""
+"""Folders of version 1.1, which has images of each lesion and no regions."""
 
 ROLES = {"Red_small_dots": "MA", "Haemorrhages": "HE", "Hard_exudates": "EX", "Soft_exudates": "SE", "Disc": OPTIC_DISC}
 IGNORED_TYPES = ("IRMA", "Neovascularisation", "Fundus_area")
@@ -38,21 +38,21 @@ Pixels = tuple[NDArray[np.intp], NDArray[np.intp]]  # rows, columns
 
 
 def read_diaretdb1(root: str | os.PathLike, *, consensus: float = 0.75, allow_missing: bool = False) -> Reading:
-    """Read the photographs of both lists, of which one may be absent. Neither images nor markings are opened here.
+    """Read the photographs of both lists, one of which may be absent. Images and markings are not opened.
 
-    Paths in the lists are looked up by their last part alone, in ``images`` and in ``groundtruth``, so that none leads
-    out of the data set. Of each expert's two files that without a document type (``_plain``) is taken where it is
-    there. The outlines are coarse: experts marked areas that hold lesions.
+    Only the last part of each listed path is used, to find the file in ``images`` or ``groundtruth``, so that no path
+    leads out of the data set. Of each expert's two files, the one without a document type (``_plain``) is preferred.
+    The outlines are coarse: experts marked areas that contain lesions.
 
     Args:
-        root: the folder ``ddb1_v02_01``, or the one that holds it.
-        consensus: mean confidence of the four experts from which on a pixel belongs to a lesion.
+        root: the folder ``ddb1_v02_01`` or its parent.
+        consensus: smallest mean confidence of the four experts at which a pixel belongs to a lesion.
         allow_missing: leave out photographs without a row or without the markings of all experts, and the reverse, and
-            say so in the notes.
+            list them in the notes.
 
     Raises:
-        ValueError: if the consensus is not above 0 and at most 1, this is no DiaRetDB1 v2.1 tree, a list is not as
-            published, or something is missing.
+        ValueError: if ``consensus`` is not above 0 and at most 1, ``root`` is not a DiaRetDB1 v2.1 tree, a list is not
+            as published, or something is missing.
 
     Source:
         Kauppi et al., "The DIARETDB1 diabetic retinopathy database and evaluation protocol", BMVC 2007.
@@ -94,7 +94,7 @@ def _photograph(image: Path, split: str, markings: tuple[Path, ...], consensus: 
 
 
 def _find_lists(base: Path) -> dict[str, Path]:
-    """Find the list of each split that is there; the plain one, where there are two."""
+    """Find the list of each available split; of two lists, take the plain one."""
     if not base.is_dir():
         raise ValueError(f"expected the folder of DiaRetDB1, found none at {base}")
     choices = {split: [base / f"{TOP}_{split}{plain}.txt" for plain in ("_plain", "")] for split in SPLITS}
@@ -109,7 +109,7 @@ def _find_lists(base: Path) -> dict[str, Path]:
 
 
 def _read_lists(lists: Mapping[str, Path]) -> tuple[dict[str, str], dict[str, set[str]]]:
-    """Map each image to its split, and to the experts whose files its row names."""
+    """Read the split of each image, and the experts whose files its row lists."""
     split_of: dict[str, str] = {}
     experts_of: dict[str, set[str]] = {}
     for split, table in lists.items():
@@ -138,7 +138,7 @@ def _read_row(line: str, where: str) -> tuple[str, set[str]]:
 
 
 def _files_of_experts(stem: str, listed: Iterable[str], markings: Mapping[str, Path]) -> dict[str, Path]:
-    """Look up the files of those experts that an image's row lists."""
+    """Look up the files of the experts listed in an image's row."""
     names_of = {expert: (f"{stem}_{expert}_plain", f"{stem}_{expert}") for expert in sorted(listed)}
     found = {expert: next((name for name in both if name in markings), None) for expert, both in names_of.items()}
     return {expert: markings[name] for expert, name in found.items() if name}
@@ -146,21 +146,21 @@ def _files_of_experts(stem: str, listed: Iterable[str], markings: Mapping[str, P
 
 @dataclass(frozen=True, slots=True)
 class DrawConsensus:
-    """Draw where ``1/4 * sum over experts e of max over e's regions r at the pixel of confidence(r) >= consensus``.
+    """Masks where ``1/4 * sum over experts e of max over e's regions r at the pixel of confidence(r) >= consensus``.
 
-    An expert without markings of a lesion counts as 0 everywhere. A lesion of which a pixel is marked and none drawn
-    is disputed.
+    An expert without markings of a lesion counts as 0 everywhere. A lesion is disputed if some pixel of it is marked
+    but none is drawn.
 
     Attributes:
         markings: the files of the four experts.
         consensus: smallest mean confidence.
 
     Raises:
-        ValueError: when called, naming the file, if it is no XML, defines entities, or holds a type, confidence,
-            region or number that the data set does not have. Nothing is fetched from a network.
+        ValueError: when called, if a file is not XML, defines entities, or contains a type, confidence, region or
+            number that the data set does not have; the message names the file. Nothing is fetched from a network.
 
     Shape:
-        - output: masks ``(height_px, width_px)`` of each lesion and the optic disc.
+        - output: a mask ``(height_px, width_px)`` for each lesion and the optic disc.
     """
 
     markings: tuple[Path, ...]
@@ -176,10 +176,10 @@ class DrawConsensus:
 
 
 class _Ellipse(NamedTuple):
-    """The pixels whose centre lies inside; integer coordinates are centres, and no axis is thinner than a pixel.
+    """The pixels whose centres are inside an ellipse with axes of at least a pixel; integer coordinates are centres.
 
-    The angle turns anticlockwise as seen on the screen: so more of the data set's representative points lie in their
-    own ellipses than with the other sense.
+    The angle is anticlockwise as seen on the screen: with this direction, more of the data set's representative points
+    lie in their own ellipses than with the opposite one.
     """
 
     x: float
@@ -198,7 +198,7 @@ class _Ellipse(NamedTuple):
 
 
 class _Polygon(NamedTuple):
-    """The pixels whose centre lies inside or on the edge."""
+    """The pixels whose centres are inside a polygon or on its edge."""
 
     vertices_xy: tuple[tuple[float, float], ...]
 
@@ -231,7 +231,7 @@ def _sum_quarters(experts: Iterable[Sequence[_Marking]], role: str, shape: Shape
 
 
 def _pixels(region: _Ellipse | _Polygon, shape: Shape) -> Pixels:
-    """List a region's pixels in the image; one that is smaller than a pixel has that about its centre."""
+    """List a region's pixels in the image; a region smaller than a pixel gets the pixel at its centre."""
     rows, columns = region.pixels(shape)
     if not len(rows):
         column, row = (math.floor(value + 0.5) for value in region.centre_xy)
@@ -255,14 +255,14 @@ def _read_markings(path: Path) -> list[_Marking]:
 
 
 def _parse(path: Path) -> Element:
-    """Parse a file that may name a remote document type, which is not fetched."""
+    """Parse a file; if it names a remote document type, this is not fetched."""
     try:
         return ElementTree.parse(path, forbid_dtd=False).getroot()
     except EntitiesForbidden:
         raise ValueError(
             f"{path}: expected markings, got a file that defines entities; take the published one"
         ) from None
-    # Beside its own error, the parser raises LookupError or ValueError on encodings that it does not know.
+    # As well as its own error, the parser raises LookupError or ValueError for unknown encodings.
     except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
         raise ValueError(f"{path}: expected markings in XML, got a file that cannot be parsed: {error}") from None
 

@@ -1,4 +1,4 @@
-"""Read photographs of your own: a folder of images, with folders of masks, a table of grades, or both."""
+"""Reader of your own photographs: a folder of images, with folders of masks, a table of grades, or both."""
 
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -17,7 +17,7 @@ from PIL import Image
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 MASK_SUFFIXES = (*SUFFIXES, ".bmp", ".gif")
 ROLES = {lesion: lesion for lesion in LESIONS} | {"OD": OPTIC_DISC}
-"""What each code of ``masks`` and ``indices`` stands for."""
+"""Role of each code in ``masks`` and ``indices``."""
 
 
 def read_folder(
@@ -34,30 +34,29 @@ def read_folder(
     split_column: str | None = None,
     allow_missing: bool = False,
 ) -> Reading:
-    """Read one folder of images. Images and masks are not opened here.
+    """Read one folder of images. Images and masks are not opened.
 
-    With masks, every image counts as outlined: somebody looked for each of the listed lesions on it, and a lesion
-    without a file is absent. Photographs that nobody outlined belong in another folder, and a data set of their own.
+    With masks, every image counts as outlined: each of the listed lesions was looked for on it, and a lesion without a
+    file is absent. Photographs without outlines belong in another folder, as a data set of their own.
 
     Args:
-        root: folder that holds all that follows; every folder is named by its way from here.
+        root: base folder; all other folders are given relative to it.
         images: folder of the photographs (jpg, png, tif).
         masks: a folder for each outlined lesion, and ``OD`` for the optic disc, as ``MA=masks/ma,EX=masks/ex``. A mask
-            is called as its image is, or ``<image>_MA``; it holds two values, 0 and another, unless there is a
-            ``mask_min``.
-        indexed_masks: in place of ``masks``, one folder of masks with an index for each lesion; each is called as its
-            image is.
-        indices: which is which, as ``EX=1,HE=2,MA=3,SE=4``; 0 is none of them.
-        mask_min: grey value, 1-255, from which on a pixel of ``masks`` belongs to the lesion.
-        grades: table of ICDRS grades (CSV), below ``root`` or by its absolute path.
-        name_column: of that table.
-        grade_column: of that table.
-        split_column: of that table; says ``train`` or ``test`` for each photograph. Without it all are ``train``.
-        allow_missing: leave out images without a grade or an indexed mask, and the reverse, and say so in the notes.
+            has the name of its image, or ``<image>_MA``, and two values, 0 and another, unless ``mask_min`` is given.
+        indexed_masks: instead of ``masks``, one folder of masks with an index for each lesion; each mask has the name
+            of its image.
+        indices: index of each lesion, as ``EX=1,HE=2,MA=3,SE=4``; 0 is background.
+        mask_min: smallest grey value, 1-255, at which a pixel of ``masks`` belongs to the lesion.
+        grades: table of ICDRS grades (CSV), below ``root`` or as an absolute path.
+        name_column: column of that table with the names of the photographs.
+        grade_column: column of that table with the grades.
+        split_column: column of that table with ``train`` or ``test``. Without it, all photographs are ``train``.
+        allow_missing: leave out images without a grade or an indexed mask, and the reverse, and list them in the notes.
 
     Raises:
-        ValueError: if options contradict each other or lead out of ``root``, a folder or table is not there or not as
-            described, or something is missing.
+        ValueError: if options contradict each other or lead out of ``root``, a folder or table is missing or not as
+            described, or something else is missing.
 
     Example:
         >>> import tempfile
@@ -117,7 +116,7 @@ def _check_options(
 
 
 def _below(root: Path, option: str, text: str) -> Path:
-    """Find a folder that must not lead out of ``root``."""
+    """Return a folder below ``root``; refuse any other."""
     folder = PurePath(text)
     if folder.is_absolute() or ".." in folder.parts:
         raise ValueError(f"expected --{option} to name a folder below {root}, got {text!r}")
@@ -191,7 +190,7 @@ def _masks_in(folder: Path, code: str, images: Collection[str]) -> dict[str, Pat
             )
         masks[image] = path
     if not masks:
-        # Else a folder named by mistake would say that no photograph has the lesion.
+        # Otherwise a wrong folder would mean that no photograph has the lesion.
         raise ValueError(f"expected masks ({', '.join(MASK_SUFFIXES)}) of {code} in {folder}, found none")
     return masks
 
@@ -246,17 +245,17 @@ def _lesions(codes: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DrawGrey:
-    """Draw where a grey mask reaches a value.
+    """Callable that draws the pixels where a grey mask reaches a value.
 
     Attributes:
-        paths: the mask of each lesion, or of the optic disc.
-        mask_min: smallest grey value that belongs to it.
+        paths: mask file of each lesion, or of the optic disc.
+        mask_min: smallest grey value that belongs to the lesion.
 
     Raises:
-        ValueError: when called, naming the file, if it cannot be decoded, is of another size, or is not grey.
+        ValueError: when called, if a file cannot be decoded, has another size, or is not grey; the message names it.
 
     Shape:
-        - output: masks ``(height_px, width_px)`` of each of the paths.
+        - output: a mask ``(height_px, width_px)`` for each path.
 
     Example:
         >>> import tempfile
@@ -276,18 +275,18 @@ class DrawGrey:
 
 @dataclass(frozen=True, slots=True)
 class DrawIndexed:
-    """Draw each lesion where a mask holds its index.
+    """Callable that draws each lesion at the pixels with its index.
 
     Attributes:
-        path: of the mask.
-        index_of: each lesion, or the optic disc, to its index.
+        path: file of the mask.
+        index_of: maps each lesion, or the optic disc, to its index.
 
     Raises:
-        ValueError: when called, naming the file, if it cannot be decoded, is of another size, holds no indices, or one
-            that is neither 0 nor listed.
+        ValueError: when called, if the file cannot be decoded, has another size, does not contain indices, or contains
+            one that is neither 0 nor listed; the message names the file.
 
     Shape:
-        - output: masks ``(height_px, width_px)`` of each of the indices.
+        - output: a mask ``(height_px, width_px)`` for each index.
 
     Example:
         >>> import tempfile
@@ -302,7 +301,7 @@ class DrawIndexed:
     index_of: Mapping[str, int]
 
     def __call__(self, width_px: int, height_px: int) -> Drawn:
-        levels = mask_levels(_open(self.path, width_px, height_px), self.path)
+        levels = mask_levels(_open(self.path, width_px, height_px), self.path)  # (H, W, C)
         if not _is_grey(levels):
             raise ValueError(f"expected a mask of indices (one channel, or equal ones) in {self.path}, got colours")
         stored = levels[..., 0]
@@ -325,7 +324,7 @@ def _open(path: Path, width_px: int, height_px: int) -> Image.Image:
 
 
 def _grey(path: Path, width_px: int, height_px: int) -> NDArray[np.uint8]:
-    """Read 0-255; some data sets store grey as three equal channels, and an opacity beside them."""
+    """Read grey values 0-255; some data sets store grey as three equal channels, plus opacity."""
     mask = _open(path, width_px, height_px)
     levels = mask_levels(mask.convert("L") if mask.mode == "1" else mask, path)
     reasons = {
@@ -343,5 +342,5 @@ def _grey(path: Path, width_px: int, height_px: int) -> NDArray[np.uint8]:
 
 
 def _is_grey(levels: NDArray) -> bool:
-    """Whether all channels are equal, or there is only one."""
+    """Return whether all channels are equal, or there is only one."""
     return bool((levels == levels[..., :1]).all())

@@ -1,4 +1,4 @@
-"""Read grades, splits and places, where there are some, from a CSV file as spreadsheets write them."""
+"""Readers of grades, and of splits and positions if present, from CSV files as written by spreadsheets."""
 
 import csv
 import math
@@ -7,19 +7,19 @@ from pathlib import Path
 from bundle.labels import GRADES
 
 SPLITS = {"train": "train", "val": "train", "valid": "train", "validation": "train", "test": "test"}
-"""What a table may say, and the manifest's split that it means: folds are dealt inside ``train``."""
+"""Names of splits in a table, and the manifest's split for each; folds are dealt inside ``train``."""
 
 
 def read_grades(table: Path, name_column: str, grade_column: str) -> dict[str, int]:
-    """Map photographs to ICDRS grades. Spaces about cells, empty lines and further columns do not matter.
+    """Map photographs to ICDRS grades. Spaces around cells, empty lines and other columns are ignored.
 
     Args:
         table: CSV with a header, in UTF-8.
-        name_column: of the photographs' names, with or without the suffix of an image file.
-        grade_column: of the grades.
+        name_column: column of the photographs' names, with or without the suffix of an image file.
+        grade_column: column of the grades.
 
     Raises:
-        ValueError: if the file is missing, a column is, a grade is none of 0-4, or a photograph stands twice.
+        ValueError: if the file or a column is missing, a grade is not in 0-4, or a photograph is listed twice.
 
     Example:
         >>> import tempfile
@@ -35,15 +35,15 @@ def read_grades(table: Path, name_column: str, grade_column: str) -> dict[str, i
 
 
 def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, str]:
-    """Map photographs to ``train`` or ``test``, in upper or lower case; ``valid`` and its like count as ``train``.
+    """Map photographs to ``train`` or ``test``, in upper or lower case; ``valid`` and similar names count as ``train``.
 
     Args:
-        table: as :func:`read_grades`.
-        name_column: as :func:`read_grades`.
-        split_column: of the splits.
+        table: as in :func:`read_grades`.
+        name_column: as in :func:`read_grades`.
+        split_column: column of the splits.
 
     Raises:
-        ValueError: as :func:`read_grades`, or if a cell names no split.
+        ValueError: as in :func:`read_grades`, or if a cell is not a split.
 
     Example:
         >>> import tempfile
@@ -59,16 +59,16 @@ def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, s
 
 
 def read_points(table: Path, name_column: str, x_column: str, y_column: str) -> dict[str, tuple[float, float]]:
-    """Map photographs to a place on them, column and row.
+    """Map each photograph to a position on it, as column and row.
 
     Args:
-        table: as :func:`read_grades`.
-        name_column: as :func:`read_grades`.
-        x_column: of the columns, counted to the right.
-        y_column: of the rows, counted downwards.
+        table: as in :func:`read_grades`.
+        name_column: as in :func:`read_grades`.
+        x_column: column of the x coordinates, counted to the right.
+        y_column: column of the y coordinates, counted downwards.
 
     Raises:
-        ValueError: as :func:`read_grades`, or if a cell is no number, finite and not negative.
+        ValueError: as in :func:`read_grades`, or if a cell is not a finite, non-negative number.
 
     Example:
         >>> import tempfile

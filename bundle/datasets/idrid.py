@@ -1,4 +1,4 @@
-"""Read the Indian Diabetic Retinopathy Image Dataset (IDRiD) in its official layout, whole or in part."""
+"""Reader of the Indian Diabetic Retinopathy Image Dataset (IDRiD) in its official layout, complete or partial."""
 
 import os
 from collections.abc import Iterator
@@ -32,23 +32,22 @@ DISC_TABLES = {
 }
 LANDMARK_COLUMNS = ("Image No", "X- Coordinate", "Y - Coordinate")
 PUBLISHED_SIZE_PX = (4288, 2848)
-"""Of every photograph of IDRiD; the tables of part C count these pixels, whatever size a copy has."""
+"""Size of every photograph of IDRiD; the tables of part C use these pixels, whatever the size of a copy."""
 
 
 def read_idrid(root: str | os.PathLike, *, allow_missing: bool = False) -> Reading:
-    """Read the segmentation and grading parts, of which one may be absent, and where fovea and disc are in the latter.
+    """Read the segmentation and grading parts, one of which may be absent, and the fovea and disc of the latter.
 
-    Where the folder of a lesion exists, a photograph without a file in it does not have that lesion; where the folder
-    is absent, nobody looked. The photographs of ``C. Localization`` are those of the grading part, under the same
-    numbers, so that only its tables are read; without them, and without a row in them, a place is unknown. Images are
-    not opened here.
+    If the folder of a lesion exists, a photograph without a file in it does not have that lesion; if the folder is
+    missing, the lesion was not looked for. ``C. Localization`` has the photographs of the grading part under the same
+    numbers, so only its tables are read; a landmark is unknown if its table or row is missing. Images are not opened.
 
     Args:
         root: folder that holds ``A. Segmentation`` and/or ``B. Disease Grading``.
-        allow_missing: leave out images without a grade or outline, and the reverse, and say so in the notes.
+        allow_missing: leave out images without a grade or outline, and the reverse, and list them in the notes.
 
     Raises:
-        ValueError: if this is no IDRiD tree, a table is not as published, or something is missing.
+        ValueError: if ``root`` is not an IDRiD tree, a table is not as published, or something is missing.
 
     Source:
         Porwal et al., Data 3(3):25, 2018.
@@ -73,7 +72,7 @@ def read_idrid(root: str | os.PathLike, *, allow_missing: bool = False) -> Readi
 
 
 def _find(root: Path, part: str) -> Path | None:
-    """Find a part of the data set; some unzips double the top folder, be it the data set's or the part's."""
+    """Find a part of the data set; some unzip programs double the top folder of the data set or of the part."""
     for folder in (base / inner for base in (root, root / root.name) for inner in (f"{part}/{part}", part)):
         if any((folder / name).is_dir() for name in (IMAGES, OUTLINES, GRADES_FOLDER)):
             return folder

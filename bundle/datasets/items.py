@@ -1,4 +1,4 @@
-"""Manifest rows as items for MONAI data sets, and what is known of them by id."""
+"""Manifest rows as items for MONAI data sets, and their grades and labels by id."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".nii", ".nii.gz")
 
 
 def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
-    """Name the files of each photograph; what the cache is keyed by.
+    """Return an item for each photograph: its files, and the id and hash that the cache is keyed by.
 
     Example:
         >>> row = Photograph(
@@ -45,18 +45,18 @@ def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]
 def file_items(
     sources: str | Path | Sequence[str | Path] | None, output_dir: str | Path | None = None
 ) -> list[dict[str, Any]]:
-    """Make items of photographs: of a file, of all in a folder by name, or of a list of these.
+    """Make items from a file, from all photographs in a folder, sorted by name, or from a list of these.
 
-    What is hidden (its name begins with a dot), or has another suffix, is no photograph of a folder.
+    Files in a folder are skipped if they are hidden (a name begins with a dot) or have another suffix.
 
     Args:
         sources: files and folders.
-        output_dir: where results go to. It must not lie in a folder of photographs, or results would be read as such,
+        output_dir: folder for results. It must not lie in a folder of photographs, or results would be read as such,
             and photographs must not lie in a folder below it, or they might be replaced.
 
     Raises:
-        ValueError: if nothing is named, there is no such file or folder, or no photograph in it, if two would have
-            the same name, or if ``output_dir`` is not apart.
+        ValueError: if no source is given, a source does not exist or contains no photograph, two photographs would
+            have the same name, or ``output_dir`` is not separate.
 
     Example:
         >>> import tempfile
@@ -109,7 +109,7 @@ def _check_apart(source: Path, output_dir: Path) -> None:
 
 
 def true_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
-    """Map each id to its grade, also where only a copy is graded; -1 where no one graded it.
+    """Map each id to its grade, even if only a copy is graded; -1 if the grade is unknown.
 
     Example:
         >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
@@ -127,7 +127,7 @@ def true_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dic
 
 
 def measured_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
-    """Map each id to the grade that it is measured by: that of its own file, whatever its copies have, else theirs.
+    """Map each id to the grade for scoring: the grade of its own file, or if that has none, of its copies.
 
     Example:
         >>> known = {"split": "test", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
@@ -148,7 +148,7 @@ def measured_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str,
 def initial_labels(
     manifest: Manifest, rows: Iterable[Photograph], labels: Mapping[str, InitialLabel]
 ) -> dict[str, dict[str, Any]]:
-    """Map each id to its initial label as tensors; its true grade, where known, is for scoring alone.
+    """Map each id to its initial label as tensors, and to its true grade, if known, for scoring only.
 
     Raises:
         ValueError: if a photograph has no initial label.
@@ -167,18 +167,18 @@ def taught_labels(
     graded: Sequence[Photograph],
     absent_by_grade: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Map each id to what stage 2 teaches as its grade, and to the lesions that were looked for on it.
+    """Map each id to the grade label that stage 2 trains on, and to the lesions that were looked for on it.
 
-    An outlined photograph has its initial label. A graded one has its true grade as the whole of the label, and as the
-    only feasible grade. Nobody outlined lesions on it; those that its grade rules out (:func:`lesions_ruled_out`) are
-    known to be absent all the same, and so count as looked for.
+    An outlined photograph has its initial label. A graded one has its true grade with probability 1, as the only
+    feasible grade. Its lesions were not outlined, but the lesions that its grade rules out (:func:`lesions_ruled_out`)
+    are known to be absent, and so count as looked for.
 
     Args:
-        manifest: that both come from.
-        outlined: photographs of which each has an initial label.
+        manifest: source of both kinds of photographs.
+        outlined: photographs with an initial label each.
         labels: initial labels by id.
         graded: photographs of known grade.
-        absent_by_grade: False: no lesion was looked for on a graded photograph, whatever its grade.
+        absent_by_grade: if False, no lesion counts as looked for on a graded photograph, whatever its grade.
 
     Raises:
         ValueError: if an outlined photograph has no initial label.
@@ -215,7 +215,7 @@ def taught_labels(
 
 
 def taught_grades(table: Mapping[str, Mapping[str, Any]]) -> list[int]:
-    """List the grades that some label may have: the feasible ones of every photograph that is taught a grade at all.
+    """List the grades that are feasible for at least one photograph whose label has a positive weight.
 
     Example:
         >>> may = torch.tensor([False, False, True, True, True])
@@ -240,7 +240,7 @@ def _tensors(label: InitialLabel) -> dict[str, torch.Tensor]:
 
 
 class AttachById(Transform):
-    """Add what a table knows of an item's id."""
+    """Transform that adds a table's entries for an item's id."""
 
     def __init__(self, table: Mapping[str, Mapping[str, Any]]) -> None:
         self.table = table
@@ -255,7 +255,7 @@ def paths(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def ids(rows: Iterable[Photograph]) -> list[str]:
-    """Name the photographs."""
+    """List the ids of the photographs."""
     return [row.id for row in rows]
 
 
@@ -265,7 +265,7 @@ def grades(rows: Iterable[Photograph]) -> list[int]:
 
 
 def union(*groups: Iterable[Photograph]) -> list[Photograph]:
-    """Join groups of photographs; one that is in several stands once.
+    """Join groups of photographs; a photograph in several groups is listed once.
 
     Example:
         >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}

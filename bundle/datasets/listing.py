@@ -1,4 +1,4 @@
-"""List the files of a data set, and keep account of what is missing in it."""
+"""Lists of the files of a data set, and a record of missing ones."""
 
 import os
 from collections.abc import Iterable
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def files(folder: Path, *suffixes: str) -> dict[str, Path]:
-    """Map stem to path, by name, without the companion files (``._name``) that some systems leave in archives.
+    """Map stems to paths, sorted by name, without companion files (``._name``) that some systems leave in archives.
 
     Raises:
-        ValueError: if a name is not UTF-8, for no manifest could name it, or two files differ in their suffix alone.
+        ValueError: if a name is not UTF-8, which no manifest can store, or two files differ only in their suffix.
 
     Example:
         >>> import tempfile
@@ -50,11 +50,11 @@ def names(found: Iterable[str], count: int = 3) -> str:
 
 
 class Gaps:
-    """What a copy of a data set lacks: refused, or left out and noted.
+    """Record of the gaps in a copy of a data set, which are either refused, or left out and noted.
 
     Args:
-        dataset: its name, for the message.
-        root: its folder.
+        dataset: name of the data set, for the message.
+        root: folder of the data set.
 
     Example:
         >>> gaps = Gaps("IDRiD", Path("/data"))
@@ -72,7 +72,7 @@ class Gaps:
         self.dataset, self.root, self.found = dataset, root, list[str]()
 
     def add(self, what: str, missing: Iterable[str]) -> None:
-        """Count and name what is missing, if anything is."""
+        """Record the number of missing entries and their names, if there are any."""
         missing = sorted(missing)
         if missing:
             self.found.append(f"{len(missing)} {what} ({names(missing)})")
@@ -81,7 +81,7 @@ class Gaps:
         """Return one sentence for each gap.
 
         Raises:
-            ValueError: naming all gaps, unless they are allowed.
+            ValueError: if there are gaps and they are not allowed; the message names all of them.
         """
         if self.found and not allow_missing:
             raise ValueError(

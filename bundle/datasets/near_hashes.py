@@ -1,4 +1,4 @@
-"""Find all pairs of hashes that differ in few bits, in a time that grows little faster than their number."""
+"""Search for all pairs of hashes that differ in few bits, in a time that grows little faster than their number."""
 
 import itertools
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ DISTANCE_MAX = CHUNKS * (REACH + 1) - 1
 a second photograph of the same eye in 48, and other eyes in at least 54."""
 
 BLOCK = 2048
-"""Hashes that are looked up at once; their probes then fit the processor's cache."""
+"""Number of hashes that are looked up at once; their probes then fit into the processor's cache."""
 
 Keys = NDArray[np.uint32]
 
@@ -31,11 +31,11 @@ class Pairs(NamedTuple):
 
 
 def near_pairs(hashes: NDArray[np.uint8], distance_max: int = DISTANCE_MAX) -> Pairs:
-    """Find every pair of hashes that differ in at most so many bits; none is missed.
+    """Find every pair of hashes that differ in at most ``distance_max`` bits, without exception.
 
-    Of two near hashes one chunk of 28 or 29 bits differs in at most 3. So every hash is put into a table under the
-    chunk's value and all values one bit away, and looked up under the chunk's value and all values two bits away; what
-    meets is compared in full. Of equal hashes the first stands for all: each of the others is paired with it alone.
+    In two near hashes, some chunk of 28 or 29 bits differs in at most 3. So every hash is put into a table under the
+    chunk's value and all values one bit away, and looked up under the chunk's value and all values two bits away;
+    matches are compared in full. The first of equal hashes represents them: the others are paired with it alone.
 
     Args:
         hashes: ``(N, 32)`` bytes.
@@ -61,20 +61,20 @@ def near_pairs(hashes: NDArray[np.uint8], distance_max: int = DISTANCE_MAX) -> P
     ends = np.sort(first_of[near[:, :2]], axis=1)
     second = np.flatnonzero(first_of[which] != np.arange(len(hashes)))
     equal = np.stack([first_of[which][second], second, np.zeros_like(second)], axis=1)
-    every = np.concatenate([np.column_stack([ends, near[:, 2]]), equal])
+    every = np.concatenate([np.column_stack([ends, near[:, 2]]), equal])  # (pairs, 3): first, second, distance
     return Pairs(*every[np.lexsort((every[:, 1], every[:, 0]))].T)
 
 
 def _near_distinct(hashes: NDArray[np.uint8], distance_max: int) -> Iterator[NDArray[np.int64]]:
-    """Yield rows of two indices and a distance; a pair may come more than once, and in one order only."""
-    words = np.ascontiguousarray(hashes).view(np.uint64)
-    bits = np.unpackbits(hashes, axis=1)
+    """Yield rows of two indices and a distance; a pair may occur several times, but only in one order."""
+    words = np.ascontiguousarray(hashes).view(np.uint64)  # (N, 4)
+    bits = np.unpackbits(hashes, axis=1)  # (N, 256)
     yield np.zeros((0, 3), np.int64)
     for chunk in range(CHUNKS):
-        # Every ninth bit: neighbours of a perceptual hash are alike, and a chunk should tell hashes apart.
-        part = bits[:, chunk::CHUNKS]
+        # Every ninth bit: neighbouring bits of a perceptual hash are alike, and a chunk should distinguish hashes.
+        part = bits[:, chunk::CHUNKS]  # (N, 28 or 29)
         single = np.uint32(1) << np.arange(part.shape[1], dtype=np.uint32)
-        keys = (part * single).sum(axis=1, dtype=np.uint32)
+        keys = (part * single).sum(axis=1, dtype=np.uint32)  # (N,)
         table = _Table(keys, single)
         double = np.array([0, *(a ^ b for a, b in itertools.combinations(single, 2))], np.uint32)
         for start in range(0, len(keys), BLOCK):
@@ -88,25 +88,25 @@ def _near_distinct(hashes: NDArray[np.uint8], distance_max: int) -> Iterator[NDA
 
 
 class _Table:
-    """Who stands under a key or one bit away from it.
+    """Table of hashes by their key, and by every key one bit away from it.
 
     Args:
-        keys: ``(N,)`` of the owners.
-        single: every value of one bit.
+        keys: ``(N,)`` key of each hash; the hash is the owner of its key.
+        single: every value with a single bit set.
     """
 
     def __init__(self, keys: Keys, single: Keys) -> None:
-        near = np.column_stack([keys, keys[:, None] ^ single])
+        near = np.column_stack([keys, keys[:, None] ^ single])  # (N, 1 + bits)
         order = np.argsort(near, axis=None)
         self.keys, self.owners = near.ravel()[order], order // near.shape[1]
-        # One bit a possible key: most of what is looked up is not there, and this tells so in one step.
+        # A bitmap with one bit per possible key: most probes are not in the table, and it rejects them in one step.
         byte, bit = self.keys >> np.uint32(3), np.uint32(1) << (self.keys & np.uint32(7))
         starts = np.flatnonzero(np.diff(byte, prepend=byte[:1] + np.uint32(1)))
         self.known = np.zeros(1 << (len(single) - 3), np.uint8)
         self.known[byte[starts]] = np.bitwise_or.reduceat(bit.astype(np.uint8), starts)
 
     def find(self, probes: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return, for each meeting, the place of the probe and the owner."""
+        """Return, for each match, the index of the probe and the owner."""
         shifted = self.known[probes >> np.uint32(3)] >> (probes & np.uint32(7)).astype(np.uint8)
         hit = np.flatnonzero(shifted & np.uint8(1))
         first, after = (np.searchsorted(self.keys, probes[hit], side) for side in ("left", "right"))

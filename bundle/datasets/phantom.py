@@ -1,4 +1,4 @@
-"""Write a synthetic data set in IDRiD's official tree, so that everything runs and is tested without a download."""
+"""Synthetic data set in IDRiD's official layout, so that all code can run and be tested without a download."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin
 from tqdm import tqdm
 
 GRADE_SHARES = (0.26, 0.14, 0.26, 0.16, 0.18)
-"""Of grades 0 to 4 in every part: whoever always says one grade is right for a quarter."""
+"""Shares of grades 0 to 4 in every part: always predicting one grade is right for a quarter."""
 
 SEGMENTATION, GRADING = Path("A. Segmentation"), Path("B. Disease Grading")
 SPLIT_FOLDERS = {"train": "a. Training Set", "test": "b. Testing Set"}
@@ -32,7 +32,7 @@ TABLES = {
 """File name of each grading table, and the empty columns that end its lines."""
 
 QUALITY, QUALITY_OF_COPIES = 92, 80
-"""Of the JPEG files, and of those that are encoded a second time."""
+"""Quality of the JPEG files, and of copies that are encoded a second time."""
 
 NOTE = "Synthetic photographs in the layout of IDRiD; they show no patient. Seed {seed}, {width_px}x{height_px} px.\n"
 
@@ -58,23 +58,23 @@ def write_phantom(
 ) -> None:
     """Write a synthetic IDRiD: outlined photographs (part A) and graded ones (part B), each with both official splits.
 
-    As in IDRiD, the outlined photographs stand in the grading part too, under other numbers: half of them byte
-    for byte, half encoded again; and one outlined *training* photograph stands in the grading *test* set.
-    Grades come in the fixed ``GRADE_SHARES``. The same arguments give the same bytes, and a photograph stays
-    the same when another part grows. ``root`` appears only when all is written.
+    As in IDRiD, the outlined photographs are also in the grading part, under other numbers: half of them byte
+    for byte, half encoded again; and one outlined *training* photograph is in the grading *test* set.
+    Grades have the fixed shares ``GRADE_SHARES``. The same arguments give the same bytes, and a photograph stays
+    the same when another part grows. ``root`` appears only when everything is written.
 
     Args:
-        root: a folder that does not exist, or is empty.
+        root: folder that does not exist or is empty.
         num_lesion_train: outlined training photographs.
         num_lesion_test: outlined test photographs.
-        num_graded_train: graded training photographs, besides the copies of outlined ones.
-        num_graded_test: graded test photographs, besides the copies of outlined ones.
-        width_px: of every photograph; see ``draw_photograph`` for what can be drawn.
-        height_px: of every photograph.
-        seed: of all that is drawn.
+        num_graded_train: graded training photographs, not counting the copies of outlined ones.
+        num_graded_test: graded test photographs, not counting the copies of outlined ones.
+        width_px: width of every photograph; see ``draw_photograph`` for the limits.
+        height_px: height of every photograph.
+        seed: seed of everything that is drawn.
 
     Raises:
-        ValueError: if ``root`` holds something, a part would be empty, or the size cannot be drawn.
+        ValueError: if ``root`` is not empty, a part would be empty, or the size cannot be drawn.
     """
     root = Path(root).absolute()
     outlined_counts = {"train": num_lesion_train, "test": num_lesion_test}
@@ -110,7 +110,7 @@ def _make_folders(tree: Path) -> None:
 def _write_parts(
     tree: Path, outlined_counts: dict[str, int], graded_counts: dict[str, int], size_px: tuple[int, int], seed: int
 ) -> None:
-    """Draw each part from a seed of its own, then mix the copies of outlined photographs into the grading part."""
+    """Draw each part from its own seed, then mix the copies of outlined photographs into the grading part."""
     *part_seeds, order_seed = np.random.SeedSequence(seed).spawn(5)
     seeds = iter(part_seeds)
     number = iter(range(1, sum(outlined_counts.values()) + 1))
@@ -137,7 +137,7 @@ def _draw(count: int, seed: np.random.SeedSequence, size_px: tuple[int, int], pr
 
 
 def grades_of_part(count: int, rng: np.random.Generator) -> list[int]:
-    """Share ``count`` photographs among the grades by ``GRADE_SHARES`` (largest remainders), in random order.
+    """Divide ``count`` photographs among the grades by ``GRADE_SHARES`` (largest remainders), in random order.
 
     Example:
         >>> sorted(grades_of_part(10, np.random.default_rng(0)))
@@ -178,7 +178,7 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def _write_outlined(tree: Path, split: str, number: int, drawing: Drawing) -> _Graded:
-    """Write the photograph and a mask for each lesion that is there; an absent lesion has no file."""
+    """Write the photograph and a mask for each present lesion; an absent lesion has no file."""
     stem, photograph = f"IDRiD_{number:02d}", _graded(drawing)
     part, folder = tree / SEGMENTATION, SPLIT_FOLDERS[split]
     (part / "1. Original Images" / folder / f"{stem}.jpg").write_bytes(photograph.jpeg)
@@ -190,9 +190,9 @@ def _write_outlined(tree: Path, split: str, number: int, drawing: Drawing) -> _G
 
 
 def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
-    """Write a 1-bit palette TIFF, black and red, as IDRiD's are; Pillow itself writes palettes with 8 bits only."""
+    """Write a 1-bit palette TIFF, black and red, as in IDRiD; Pillow itself writes only 8-bit palettes."""
     height_px, width_px = mask.shape
-    rows = np.packbits(mask, axis=1).tobytes()
+    rows = np.packbits(mask, axis=1).tobytes()  # each row padded to whole bytes
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[TiffImagePlugin.IMAGEWIDTH] = width_px
     tags[TiffImagePlugin.IMAGELENGTH] = height_px
@@ -202,7 +202,7 @@ def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     tags[TiffImagePlugin.SAMPLESPERPIXEL] = 1
     tags[TiffImagePlugin.ROWSPERSTRIP] = height_px
     tags[TiffImagePlugin.STRIPBYTECOUNTS] = len(rows)
-    tags[TiffImagePlugin.STRIPOFFSETS] = 0  # `save` adds where the tags end
+    tags[TiffImagePlugin.STRIPOFFSETS] = 0  # from the end of the tags; `save` adds where that is
     tags[TiffImagePlugin.COLORMAP] = (0, 65535, 0, 0, 0, 0)
     with path.open("wb") as file:
         tags.save(file)

@@ -1,4 +1,4 @@
-"""Draw one synthetic fundus photograph, its lesions and their outlines, for a given grade."""
+"""Drawing of a synthetic fundus photograph, its lesions and their outlines, for a given grade."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,32 +15,32 @@ Points = NDArray[np.floating]
 Plane = NDArray[np.floating]
 
 SUPERSAMPLING = 2
-"""Canvases are drawn this many times finer, so that a vessel of one pixel has a smooth edge."""
+"""Canvases are drawn finer by this factor, so that a vessel of one pixel has a smooth edge."""
 
 SEVERE_PER_QUADRANT = 20
-"""ICDRS grade 3: *more* intraretinal haemorrhages than this in each of the four quadrants about the fovea."""
+"""ICDRS grade 3: *more* intraretinal haemorrhages than this in each of the four quadrants around the fovea."""
 
 SMALLEST_HEIGHT_PX = 160
 
 WIDTH_OVER_HEIGHT = 1.35
-"""At least; so that the field of view is clipped above and below only, as in IDRiD."""
+"""Smallest ratio, so that the field of view is clipped only above and below, as in IDRiD."""
 
-BLOOD_DENSITY = np.array([0.33, 0.74, 0.45], np.float32)[:, None, None]
-"""Optical density of the largest vein by R, G, B: green is taken most, so it shows blood best."""
+BLOOD_DENSITY = np.array([0.33, 0.74, 0.45], np.float32)[:, None, None]  # (3, 1, 1)
+"""Optical density of the largest vein in R, G, B: green is absorbed most, so it shows blood best."""
 
 BLOOD_OF_LESION = 1.2
-"""How much blood light passes through in the darkest red lesion, over the largest vein."""
+"""Amount of blood that light passes through in the darkest red lesion, relative to the largest vein."""
 
 COLOUR = {"EX": (250, 218, 95), "SE": (250, 206, 138), "disc": (250, 172, 82), "cup": (255, 222, 142)}
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """A photograph and the truth about it.
+    """A photograph and its ground truth.
 
     Attributes:
         image: uint8 RGB, (H, W, 3).
-        masks: lesion to its annotated extent, bool (H, W); every lesion has an entry, absent ones are all False.
+        masks: maps every lesion to its annotated extent, bool (H, W); absent ones are all False.
         optic_disc: bool (H, W).
         fovea_px: (x, y); the quadrants of grade 3 meet here.
         grade: ICDRS grade, 0-4.
@@ -54,7 +54,7 @@ class Drawing:
 
 
 class Eye(NamedTuple):
-    """Where the landmarks lie; pixels, (x, y). ``temporal`` is +1 where the temple is on the right, else -1."""
+    """Positions of the landmarks, (x, y) in pixels. ``temporal`` is +1 if the temple is on the right, else -1."""
 
     width_px: int
     height_px: int
@@ -72,23 +72,23 @@ class Eye(NamedTuple):
         return self.disc + self.disc_radius_px * (points @ np.stack([ahead, up]))
 
     def distance_px(self, centre: Points) -> Plane:
-        """Distance of every pixel from a point, (H, W)."""
+        """Return the distance of every pixel from a point, (H, W)."""
         x = np.arange(self.width_px, dtype=np.float32) - np.float32(centre[0])
         y = np.arange(self.height_px, dtype=np.float32) - np.float32(centre[1])
         return np.sqrt(x**2 + y[:, None] ** 2)
 
 
 def draw_photograph(grade: int, rng: np.random.Generator, width_px: int, height_px: int) -> Drawing:
-    """Draw a photograph whose lesions mean this grade.
+    """Draw a photograph with the lesions of a grade.
 
-    0 nothing; 1 microaneurysms only; 2 haemorrhages and mostly exudates too; 3 more than
-    ``SEVERE_PER_QUADRANT`` haemorrhages in each quadrant about the fovea; 4 as 2, with new vessels, a
-    preretinal haemorrhage or both, which are in no mask: new vessels are no class of IDRiD's.
+    0: none; 1: microaneurysms only; 2: haemorrhages and usually also exudates; 3: more than
+    ``SEVERE_PER_QUADRANT`` haemorrhages in each quadrant around the fovea; 4: as 2, with new vessels, a
+    preretinal haemorrhage or both, which are not in any mask, because IDRiD has no class for new vessels.
     (Wilkinson et al., Ophthalmology 110(9), 2003, table 2.)
 
     Args:
         grade: ICDRS grade, 0-4.
-        rng: every random number comes from here.
+        rng: source of all random numbers.
         width_px: at least ``WIDTH_OVER_HEIGHT`` times the height.
         height_px: at least ``SMALLEST_HEIGHT_PX``.
 
@@ -138,7 +138,7 @@ def _eye(rng: np.random.Generator, width_px: int, height_px: int) -> Eye:
 ARCADES = 8
 
 HUB = np.array([-0.2, 0.0])
-"""Where the vessels leave the disc: nasal of its centre."""
+"""Point where the vessels leave the disc, nasal of its centre."""
 
 
 class Vessel(NamedTuple):
@@ -155,15 +155,15 @@ def _curve(
 ) -> Points:  # fmt: skip
     """Walk from ``start``: the heading (radians) turns by ``turn`` within about ``settle`` and wobbles all the way."""
     step = 0.12
-    s = np.arange(0, length, step)
+    s = np.arange(0, length, step)  # arc length, (N,)
     waves = sum(np.sin(s / rng.uniform(0.25, 0.8) + rng.uniform(0, 2 * np.pi)) for _ in range(2))
     headings = heading + turn * (1 - np.exp(-s / settle)) + wobble * waves
     steps = step * np.stack([np.cos(headings), np.sin(headings)], axis=1)
-    return np.cumsum(np.vstack([start, steps]), axis=0)
+    return np.cumsum(np.vstack([start, steps]), axis=0)  # (N + 1, 2)
 
 
 def _trunks(rng: np.random.Generator) -> Iterator[Vessel]:
-    """The ``ARCADES`` first: above and below, artery and vein, temporal and nasal; then the disc's small vessels."""
+    """Yield the ``ARCADES`` (above and below, artery and vein, temporal and nasal), then the disc's small vessels."""
     for up in (1, -1):
         for darkness, calibre, shift in ((0.5, 0.11, 0.14), (0.95, 0.16, -0.12)):
             aside = shift + rng.uniform(-0.1, 0.1)
@@ -179,7 +179,7 @@ def _trunks(rng: np.random.Generator) -> Iterator[Vessel]:
 
 
 def _branches(parent: Vessel, rng: np.random.Generator, depth: int = 2) -> Iterator[Vessel]:
-    """Side vessels, thinner and shorter than their parent, and the side vessels of those."""
+    """Yield side vessels, thinner and shorter than their parent, and then their own side vessels."""
     side = rng.choice([-1, 1])
     at = 8 + rng.integers(4)
     while depth and at < len(parent.points) - 3:
@@ -197,7 +197,7 @@ def _branches(parent: Vessel, rng: np.random.Generator, depth: int = 2) -> Itera
 
 
 def _vascular_tree(eye: Eye, trunks: Sequence[Vessel], rng: np.random.Generator) -> Plane:
-    """Blood in the vessels, (H, W) in 0-1; veins lie over arteries and trunks over branches."""
+    """Draw the blood in the vessels, (H, W) in 0-1; veins lie over arteries and trunks over branches."""
     canvas = _Canvas(eye)
     branches = (branch for trunk in trunks for branch in _branches(trunk, rng))
     for vessel in (*sorted(branches, key=lambda branch: branch.darkness), *trunks):
@@ -215,7 +215,7 @@ def _off_the_fovea(points: Points) -> Points:
 
 
 class _Canvas:
-    """A grey plane to draw on in pixels of the photograph, antialiased."""
+    """An antialiased grey plane, drawn on in pixels of the photograph."""
 
     def __init__(self, eye: Eye) -> None:
         self.eye = eye
@@ -226,7 +226,7 @@ class _Canvas:
         self.pen.polygon((points * SUPERSAMPLING).ravel().tolist(), fill=int(255 * strength))
 
     def vessel(self, vessel: Vessel) -> None:
-        """Draw in pieces of one calibre each; below a pixel, a vessel fades instead of thinning further."""
+        """Draw a vessel in pieces of constant calibre; below one pixel, it fades instead of thinning further."""
         points = self.eye.to_px(vessel.points) * SUPERSAMPLING
         calibre_px = vessel.calibre * self.eye.disc_radius_px
         for first in range(0, len(points) - 1, 6):
@@ -237,7 +237,7 @@ class _Canvas:
             self.pen.line(points[piece].ravel().tolist(), fill, max(1, round(SUPERSAMPLING * wide)), joint)
 
     def plane(self) -> Plane:
-        """(H, W) in 0-1."""
+        """Return the plane at the resolution of the photograph, (H, W) in 0-1."""
         return np.asarray(self.image.reduce(SUPERSAMPLING), np.float32) / 255
 
 
@@ -250,7 +250,7 @@ def _blob(
     angle: float = 0.0,
     rough: float = 0.2,
 ) -> Points:
-    """A wobbly ellipse of this half length and of length over width ``stretch``, at least 2 px thick; (N, 2)."""
+    """Return a wobbly ellipse, (N, 2), by its half length and length over width ``stretch``; at least 2 px thick."""
     radius_px = max(radius_px, 1.0)
     stretch = min(stretch, radius_px)
     theta = np.linspace(0, 2 * np.pi, 28, endpoint=False)
@@ -265,19 +265,19 @@ def _blob(
 
 
 class _Lesions:
-    """The lesions of one photograph, no two on the same ground."""
+    """The lesions of one photograph, which do not overlap."""
 
     def __init__(self, eye: Eye, rng: np.random.Generator, vessels: Plane) -> None:
         self.eye, self.rng = eye, rng
         self.canvas = {lesion: _Canvas(eye) for lesion in LESIONS}
         self.unannotated = _Canvas(eye)
-        self.percent_px = 2 * eye.field_radius_px / 100  # of the field's diameter: what lesions are measured in
+        self.percent_px = 2 * eye.field_radius_px / 100  # of the field's diameter: the unit of lesion sizes
         self.vessels = vessels
         self.free = eye.distance_px(eye.field) < 0.95 * eye.field_radius_px
         self.free &= eye.distance_px(eye.disc) > 1.2 * eye.disc_radius_px
 
     def draw(self, grade: int, trunks: Sequence[Vessel]) -> None:
-        """Place what the grade means; large lesions first, for they need the most room and may cross vessels."""
+        """Draw the lesions of a grade; large ones first, because they need the most room and may cross vessels."""
         rng = self.rng
         if grade == 4:
             self._proliferate(trunks)
@@ -293,7 +293,7 @@ class _Lesions:
             self._microaneurysms(int(rng.integers(5, 20) if grade == 1 else rng.integers(12, 45)))
 
     def _take(self, centre: Points, radius_px: float) -> bool:
-        """Claim the ground around a point; False where it is taken already or is no retina."""
+        """Claim the area around a point; return False if it is already taken or not retina."""
         window = self._ground(centre, radius_px)
         if not window.all():
             return False
@@ -301,7 +301,7 @@ class _Lesions:
         return True
 
     def _ground(self, centre: Points, radius_px: float) -> NDArray[np.bool_]:
-        """The part of ``free`` around a point, a view; one taken pixel where it reaches beyond the photograph."""
+        """Return a view of ``free`` around a point, or one taken pixel if the area reaches beyond the photograph."""
         half = int(np.ceil(radius_px)) + 1
         x, y = round(centre[0]), round(centre[1])
         if not (half <= x < self.eye.width_px - half and half <= y < self.eye.height_px - half):
@@ -309,7 +309,7 @@ class _Lesions:
         return self.free[y - half : y + half + 1, x - half : x + half + 1]
 
     def _find(self, propose: Callable[[], Points], radius_px: float) -> tuple[Points, float]:
-        """Propose points until one has free ground; where there is little room, make the lesion smaller."""
+        """Propose points until the area around one is free; make the lesion smaller if there is too little room."""
         for smaller_px in radius_px * 0.8 ** np.arange(12):
             for _ in range(200):
                 centre = propose()
@@ -324,7 +324,7 @@ class _Lesions:
         return self.eye.fovea + np.array(corner) * self.rng.uniform(radius_px + 2, self.eye.field_radius_px, 2)
 
     def _haemorrhages(self, per_quadrant: NDArray[np.int64]) -> None:
-        """Blots, and flames that lie along the nerve fibres, which run towards the disc."""
+        """Draw blots, and flames along the nerve fibres, which run towards the disc."""
         rng = self.rng
         for corner, count in zip(((-1, -1), (1, -1), (-1, 1), (1, 1)), per_quadrant, strict=True):
             for _ in range(count):
@@ -343,7 +343,7 @@ class _Lesions:
             self.canvas["MA"].polygon(dot, self.rng.uniform(0.65, 1.0))
 
     def _cotton_wool(self, count: int, trunks: Sequence[Vessel]) -> None:
-        """Pale patches beside the arcades."""
+        """Draw pale patches next to the arcades."""
         rng = self.rng
         for _ in range(count):
             centre, radius = self._find(partial(self._beside, trunks), self.percent_px * rng.uniform(1.4, 3.0))
@@ -355,7 +355,7 @@ class _Lesions:
         return self.eye.to_px(trunk[self.rng.integers(15, 70)] + self.rng.normal(0, 0.6, 2))
 
     def _exudates(self, clusters: int) -> None:
-        """Clusters of specks about the macula; some form a ring (circinate), some run together to plaques."""
+        """Draw clusters of specks around the macula; some form a ring (circinate), some merge into plaques."""
         rng = self.rng
         for _ in range(clusters):
             middle = self.eye.fovea + self.eye.field_radius_px * rng.normal(0, 0.33, 2)
@@ -367,7 +367,7 @@ class _Lesions:
         self.free &= self.canvas["EX"].plane() == 0
 
     def _speck(self, centre: Points) -> None:
-        """One hard exudate, unless other lesions are there; it claims no ground, so that specks run together."""
+        """Draw one hard exudate, unless other lesions are in the way; it claims no area, so that specks can merge."""
         rng = self.rng
         radius = self.percent_px * (0.3 + min(rng.gamma(1.2, 0.33), 2.2))
         if self._ground(centre, radius).all():
@@ -375,7 +375,7 @@ class _Lesions:
             self.canvas["EX"].polygon(speck, rng.uniform(0.6, 1.0))
 
     def _proliferate(self, trunks: Sequence[Vessel]) -> None:
-        """New vessels on the disc or elsewhere, a preretinal haemorrhage, or both."""
+        """Draw new vessels on the disc or elsewhere, a preretinal haemorrhage, or both."""
         rng = self.rng
         kind = rng.integers(3)
         if kind != 0:
@@ -385,7 +385,7 @@ class _Lesions:
             self._preretinal_haemorrhage()
 
     def _new_vessels(self, middle: Points) -> None:
-        """A tuft of fine vessels that wind and loop."""
+        """Draw a tuft of fine vessels that wind and loop."""
         rng = self.rng
         for _ in range(34):
             start, heading = middle + rng.normal(0, 0.35, 2), rng.uniform(0, 2 * np.pi)
@@ -393,7 +393,7 @@ class _Lesions:
             self.unannotated.vessel(Vessel(points, np.full(len(points), 0.035), 1.0))
 
     def _preretinal_haemorrhage(self) -> None:
-        """Blood before the retina sinks until its top is level, like a boat; it hides what is behind it."""
+        """Draw blood in front of the retina: it sinks until its top is level, like a boat, and hides the retina."""
         rng = self.rng
         length = self.percent_px * rng.uniform(4.0, 8.0)
         centre = self.eye.field + self.eye.field_radius_px * rng.uniform(-0.45, 0.45, 2)
@@ -407,14 +407,14 @@ class _Lesions:
 
 
 def _cover(reflectance: Plane, share: Plane, colour: tuple[int, int, int]) -> None:
-    """Lay a colour over ``reflectance``, (3, H, W), which changes; ``share``, (H, W), says how densely."""
+    """Blend a colour into ``reflectance``, (3, H, W), in place, with the opacity ``share``, (H, W)."""
     if share.any():
         for channel, value in zip(reflectance, colour, strict=True):
             channel += share * (value - channel)
 
 
 def _noise(rng: np.random.Generator, eye: Eye, grain_px: float) -> Plane:
-    """Smooth noise of about unit variance whose grains have this size, (H, W)."""
+    """Return smooth noise of about unit variance with grains of size ``grain_px``, (H, W)."""
     size = int(eye.height_px / grain_px) + 4, int(eye.width_px / grain_px) + 4
     coarse = Image.fromarray(rng.standard_normal(size, dtype=np.float32))
     return np.asarray(coarse.resize((eye.width_px, eye.height_px), Image.Resampling.BICUBIC)) * 1.3
@@ -423,7 +423,7 @@ def _noise(rng: np.random.Generator, eye: Eye, grain_px: float) -> Plane:
 def _reflectance(
     eye: Eye, rng: np.random.Generator, vessels: Plane, lesions: dict[str, Plane], unannotated: Plane
 ) -> Plane:
-    """Retina, bright lesions and blood, (3, H, W) in 0-255."""
+    """Compute the retina with bright lesions and blood, (3, H, W) in 0-255."""
     reflectance = _fundus(eye, rng)
     _cover(reflectance, 0.9 * ndimage.gaussian_filter(lesions["SE"], 0.007 * eye.field_radius_px), COLOUR["SE"])
     _cover(reflectance, lesions["EX"], COLOUR["EX"])
@@ -433,7 +433,7 @@ def _reflectance(
 
 
 def _fundus(eye: Eye, rng: np.random.Generator) -> Plane:
-    """The retina without vessels: pigment, choroid, macula and disc, (3, H, W) in 0-255."""
+    """Compute the retina without vessels: pigment, choroid, macula and disc, (3, H, W) in 0-255."""
     radius = eye.field_radius_px
     pigment = rng.uniform((178, 82, 8), (206, 110, 42)).astype(np.float32)[:, None, None]
     choroid = np.exp(-((_noise(rng, eye, 0.09 * radius) / 0.2) ** 2)) - 0.3
@@ -450,7 +450,7 @@ def _fundus(eye: Eye, rng: np.random.Generator) -> Plane:
 
 
 def _expose(reflectance: Plane, eye: Eye, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Uneven light, the round field, the lens' blur and the sensor's noise, (H, W, 3)."""
+    """Add uneven light, the round field, the lens' blur and the sensor's noise; return (H, W, 3)."""
     radius = eye.field_radius_px
     glow = eye.field + radius * rng.uniform(-0.35, 0.35, 2)
     light = rng.uniform(0.88, 1.08) * (1.05 - rng.uniform(0.12, 0.3) * (eye.distance_px(glow) / radius) ** 2)

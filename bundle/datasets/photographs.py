@@ -1,4 +1,4 @@
-"""Photographs that nobody has looked at before: one that cannot be read becomes a reason, and the others go on."""
+"""Input of inference: an unreadable photograph becomes an error row and the run continues."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ from monai.data import Dataset
 from torch import Tensor
 
 LISTED = ("id", "error", "detail")
-"""What a batch holds as lists: details differ in size."""
+"""Keys that a batch stores as lists; details differ in size."""
 
 
 class PhotographDataset(Dataset):
-    """Items through transforms; where these refuse an item with ValueError, its reason stands under ``error``.
+    """Transformed items; if the transform raises ValueError for an item, the message is stored under ``error``.
 
-    Such an item has a black image in its place, so that batches stay whole; what the network says of that is nobody's
-    result. ``error`` is empty for all others.
+    Such an item gets a black image, so that batches stay complete; the network's output for it is not a result.
+    ``error`` is empty for all others.
 
     Args:
         data: items of :func:`bundle.datasets.items.file_items`.
@@ -45,9 +45,9 @@ class PhotographDataset(Dataset):
 
 
 def reason_of(error: BaseException) -> str | None:
-    """Return what a ValueError among an error and its causes says, the outermost first; None where there is none.
+    """Return the message of the outermost ValueError among an error and its causes, or None.
 
-    MONAI's Compose and its configs raise RuntimeError from the error of a part.
+    MONAI's Compose and its configs raise RuntimeError from the error of a component.
 
     Example:
         >>> try:
@@ -78,7 +78,7 @@ def _nothing_to_see(image_size: int) -> dict[str, Tensor]:
 
 
 def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make a batch of the tensors that all its items have, stacked, and of names, reasons and details, listed.
+    """Make a batch: stack the tensors that all items have; list ids, errors and details.
 
     Example:
         >>> collate([{"id": "a", "grade": torch.tensor(2), "eye": "left"}, {"id": "b", "grade": torch.tensor(0)}])

@@ -1,4 +1,4 @@
-"""Photographs as the networks need them, made once and kept on disk."""
+"""Photographs as the networks need them, prepared once and cached on disk."""
 
 import fcntl
 import hashlib
@@ -21,7 +21,7 @@ from tqdm import tqdm
 Item = Mapping[str, Any]
 
 SPARSE, SPARSE_SHARE_MAX = ".sparse", 0.12
-"""A tensor with fewer non-zero elements is stored as a list of them, which takes eight bytes each."""
+"""A tensor with at most this share of non-zero elements is stored as a list of them, eight bytes each."""
 
 
 class Prepare(Protocol):
@@ -29,23 +29,24 @@ class Prepare(Protocol):
 
     @property
     def settings(self) -> str:
-        """Names what the result depends on besides the item; part of a folder's name."""
+        """Name of the settings that the result depends on, apart from the item; part of a folder's name."""
 
     def __call__(self, data: Item) -> dict[str, Any]:
         """Return the item with its tensors."""
 
 
 class PreparedDataset(Dataset):
-    """Photographs prepared once, read back ever after; what is random or depends on labels comes afterwards.
+    """Photographs prepared once and then read from disk; steps that are random or depend on labels come afterwards.
 
-    An entry is a file ``<cache_dir>/<settings>/<xx>/<sha256>.npz``. Its name comes from the content of the photograph's
-    files and from its id, and it notes their sizes and times of change, so what was made from another file, mask or
-    setting is never served. A file that changed since the manifest was made is an error. Entries are written beside
-    and renamed, so several processes may share a cache. Memory does not grow with the photographs.
+    An entry is a file ``<cache_dir>/<settings>/<xx>/<sha256>.npz``. Its name is derived from the content of the
+    photograph's files and from its id, and it stores their sizes and modification times, so an entry made from another
+    file, mask or setting is never returned. A file that changed since the manifest was made is an error. Entries are
+    written to a temporary file and renamed, so several processes may share a cache. Memory use does not grow with the
+    number of photographs.
 
     Args:
         data: items of :func:`bundle.datasets.items.items`.
-        prepare: what is kept.
+        prepare: makes the cached tensors.
         cache_dir: folder of the cache; several data sets may share it.
         transform: applied to the item and its prepared tensors, at every access.
 
@@ -80,7 +81,7 @@ class PreparedDataset(Dataset):
         return item if self.transform is None else self.transform(item)
 
     def prepared(self, item: Item) -> dict[str, Tensor]:
-        """Return the prepared tensors of an item, making them if they are not there.
+        """Return the prepared tensors of an item; make them if they are not cached.
 
         Raises:
             ValueError: if a file is missing or broken, or changed since the manifest was made.
@@ -99,16 +100,16 @@ class PreparedDataset(Dataset):
 
     def path(self, item: Item) -> Path:
         """Return the file that holds an item's tensors."""
-        # Copies of one file have an entry each, for each has its own time of change.
+        # Copies of one file have one entry each, because each has its own modification time.
         key = hashlib.sha256(f"{item['sha256']} {item['id']}".encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.npz"
 
     def fill(self, num_workers: int = 0) -> None:
-        """Prepare what is not there yet, showing progress. A second process waits, and makes what is left.
+        """Prepare all items not cached yet, with a progress bar. A second process waits, then prepares the rest.
 
         Raises:
-            ValueError: as :meth:`prepared`.
-            OSError: as :meth:`prepared`.
+            ValueError: as in :meth:`prepared`.
+            OSError: as in :meth:`prepared`.
         """
         with _locked(self.folder):
             missing = [item for item in self.data if not self.path(item).is_file()]
@@ -118,7 +119,7 @@ class PreparedDataset(Dataset):
 
 
 class _Filling(torch.utils.data.Dataset):
-    """Prepare an item wherever a loader's worker asks for it; nothing is handed back."""
+    """Data set that prepares items in the loader's workers; their tensors are not returned."""
 
     def __init__(self, prepared: PreparedDataset, items: Sequence[Item]) -> None:
         self.prepared, self.items = prepared, items
@@ -133,7 +134,7 @@ class _Filling(torch.utils.data.Dataset):
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder until the end; the system lets go of it when the process dies."""
+    """Lock a folder until the end of the block; the system releases it when the process dies."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -141,7 +142,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _stamp(item: Item) -> list[list[int]]:
-    """Return size and time of change of each file: cheap to compare, and another where a file was touched."""
+    """Return size and modification time of each file: cheap to compare, and different after a file was touched."""
     try:
         found = [os.stat(path) for _, path in sorted(item["files"].items())]
     except OSError as error:
@@ -162,7 +163,7 @@ def _check_unchanged(item: Item) -> None:
 
 
 def _read(path: Path) -> dict[str, NDArray] | None:
-    """Read an entry; None if there is none, or none that is whole."""
+    """Read an entry; return None if it is missing or incomplete."""
     try:
         with np.load(path) as file:
             stored = dict(file)
@@ -183,12 +184,12 @@ def _write(path: Path, arrays: Mapping[str, NDArray]) -> None:
 
 
 def _sparse(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """Store what is nearly empty as one list: its three sides, then ``place * 256 + value``."""
+    """Store a nearly empty array as one list: its three sizes, then ``place * 256 + value``."""
     stored: dict[str, NDArray] = {}
     for name, array in arrays.items():
         bytes_ = array.dtype == np.uint8 and array.ndim == 3
         if bytes_ and np.count_nonzero(array) <= SPARSE_SHARE_MAX * array.size:
-            at = np.flatnonzero(array != 0)
+            at = np.flatnonzero(array != 0)  # places in the flat array
             stored[name + SPARSE] = np.concatenate([array.shape, at * 256 + array.reshape(-1)[at]])
         else:
             stored[name] = array

@@ -1,4 +1,4 @@
-"""What a reader says of a photograph before anybody has opened it."""
+"""Types that readers return: photographs as their data set describes them, before any file is opened."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 OPTIC_DISC = "optic_disc"
 
 OUTLINES_NOTE = "outlines: "
-"""How a note on the making of the outlines begins: it stays where manifests are joined."""
+"""Prefix of notes on how the outlines were made; these notes are kept when manifests are joined."""
 
 
 class Drawn(NamedTuple):
-    """Masks ``(height, width)``, each under its lesion or ``optic_disc``, and the lesions that experts disagree on.
+    """Masks ``(height, width)`` by lesion or ``optic_disc``, and the lesions that experts disagree on.
 
-    Disputed is what some expert marked without a pixel in the mask: it is neither there nor surely absent.
+    A lesion is disputed if some expert marked it but its mask is empty: it is neither present nor certainly absent.
     """
 
     masks: Mapping[str, NDArray[np.bool_]]
@@ -25,11 +25,11 @@ class Drawn(NamedTuple):
 
 
 Draw = Callable[[int, int], Drawn]
-"""Width and height in pixels to what is drawn at this size."""
+"""Function of width and height in pixels that returns the masks at this size."""
 
 
 class Landmark(NamedTuple):
-    """A place as a table gives it: column and row, on the picture of the size on which it was marked."""
+    """A position as given in a table: column and row, and the size of the image on which it was marked."""
 
     x_px: float
     y_px: float
@@ -48,9 +48,9 @@ class RawPhotograph:
         annotated: lesions that the annotators looked for.
         masks: lesion to mask path; an annotated lesion without a path is absent.
         optic_disc: mask path of the optic disc, or None.
-        fovea: where the middle of the fovea was marked, or None.
-        disc: the same of the optic disc.
-        draw: draws the masks where the data set has no file of two values for each; it may raise ValueError.
+        fovea: marked centre of the fovea, or None.
+        disc: the same for the optic disc.
+        draw: draws the masks if the data set does not have them as binary files; it may raise ValueError.
         drawn_from: the files that ``draw`` reads.
     """
 
@@ -68,7 +68,7 @@ class RawPhotograph:
 
 
 class Reading(NamedTuple):
-    """The photographs that a reader found, and one sentence for everything it left out."""
+    """The photographs that a reader found, and one sentence for each group that it left out."""
 
     photographs: list[RawPhotograph]
     notes: list[str]

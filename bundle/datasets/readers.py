@@ -1,4 +1,4 @@
-"""The data sets that can be read, and the options that each has."""
+"""The data sets that can be read, and the options of each."""
 
 import importlib
 import inspect
@@ -22,15 +22,15 @@ READERS: Mapping[str, Callable[..., Reading]] = {
 
 
 def read(dataset: str, root: str | os.PathLike, **options: Any) -> Reading:  # noqa: ANN401  (of each reader)
-    """Read a data set with the options that were given; None stands for one that was not.
+    """Read a data set with the given options; an option that is None counts as not given.
 
     Args:
         dataset: one of ``READERS``, or the dotted name of any other reader, such as ``my_clinic.read_clinic``.
-        root: its folder.
-        options: of the reader.
+        root: folder of the data set.
+        options: options of the reader.
 
     Raises:
-        ValueError: if the data set is unknown, an option is none of its reader's, or as the reader.
+        ValueError: if the data set is unknown, its reader does not have an option, or as in the reader.
 
     Example:
         >>> read("idrid", "/data", masks="MA=masks")
@@ -50,7 +50,7 @@ def read(dataset: str, root: str | os.PathLike, **options: Any) -> Reading:  # n
 
 
 def _imported(dataset: str) -> Callable[..., Reading]:
-    """Find a reader by its dotted name, as configs find their components."""
+    """Import a reader by its dotted name, as configs import their components."""
     module, _, name = dataset.rpartition(".")
     if not module:
         raise ValueError(f"expected --dataset out of {', '.join(READERS)}, joined, got {dataset!r}")

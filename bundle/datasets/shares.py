@@ -1,4 +1,4 @@
-"""Which photographs an epoch of stage 2 shows: all that are outlined, and a share that is graded."""
+"""Photographs of an epoch of stage 2: all outlined ones, and a share of graded ones."""
 
 from collections.abc import Iterator, Sized
 
@@ -7,19 +7,19 @@ from torch.utils.data import DistributedSampler
 
 
 class OutlinedAndGraded(DistributedSampler):
-    """Show every outlined photograph once an epoch, and so many graded ones that they make up a share of it.
+    """Sampler that draws every outlined photograph once per epoch, and enough graded ones to make up a share of it.
 
-    Of ``n`` outlined photographs and a share ``s``, ``round(n s / (1 - s))`` graded ones are drawn anew in each epoch,
-    none twice before all were drawn. Without a share, all photographs are shown once. An epoch's order depends on the
-    seed and its number alone, so that several processes part the same one, and a run that goes on repeats it.
+    For ``n`` outlined photographs and a share ``s``, each epoch draws ``round(n s / (1 - s))`` graded ones at random,
+    none twice before all were drawn. If the share is 0, all photographs are drawn once. An epoch's order depends only
+    on the seed and its number, so that several processes divide the same order, and a resumed run repeats it.
 
     Args:
         dataset: the outlined photographs, then the graded ones.
-        num_outlined: how many are outlined.
-        share: of the epoch that is graded, in [0, 1).
-        seed: of the order.
-        num_replicas: processes that part an epoch.
-        rank: which of them this one is.
+        num_outlined: number of outlined photographs.
+        share: fraction of the epoch that is graded, in [0, 1).
+        seed: seed of the order.
+        num_replicas: number of processes that divide an epoch.
+        rank: index of this process.
 
     Raises:
         ValueError: if the share is not in [0, 1), or there are no graded photographs for it.
@@ -51,5 +51,5 @@ class OutlinedAndGraded(DistributedSampler):
         drawn = torch.cat(graded)[: self.num_drawn] + self.num_outlined if graded else torch.zeros(0, dtype=torch.long)
         shown = torch.cat([torch.arange(self.num_outlined), drawn])
         order = shown[torch.randperm(len(shown), generator=generator)].tolist()
-        missing = self.num_samples * self.num_replicas - len(order)  # so that every process has as many
+        missing = self.num_samples * self.num_replicas - len(order)  # so that all processes draw the same number
         return iter((order + order[:missing])[self.rank :: self.num_replicas])

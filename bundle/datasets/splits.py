@@ -1,4 +1,4 @@
-"""Part a data set into folds, and select what each stage may see."""
+"""Division of a data set into folds, and selection of the photographs that each stage may use."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Sequence
@@ -9,22 +9,22 @@ from bundle.manifest import Manifest, Photograph
 
 TASKS = ("lesions", "grade")
 SPLITS_SCORED = ("test", "fold", "train", "all")
-"""What evaluation can be asked for."""
+"""Subsets that evaluation accepts."""
 
 
 def stratified_folds(
     groups: Sequence[Hashable], strata: Sequence[Collection[Hashable]], folds: int, seed: int
 ) -> list[int]:
-    """Deal photographs into folds of like composition, never parting a group.
+    """Deal photographs into folds of similar composition without splitting a group.
 
-    Groups are dealt one by one, those of the rarest stratum first, each to the fold that so far has the smallest
-    share ``sum_s n_s / N_s`` of the group's strata, then to the fold with the fewest photographs.
+    Groups are dealt one by one, rarest stratum first. Each goes to the fold that so far has the smallest share
+    ``sum_s n_s / N_s`` of the group's strata; ties go to the fold with the fewest photographs.
 
     Args:
-        groups: one per photograph; copies of one photograph share theirs.
-        strata: what to balance, any number for a photograph, such as its grade and each of its lesions.
+        groups: group of each photograph; copies of one photograph share a group.
+        strata: properties to balance, any number per photograph, such as its grade and each of its lesions.
         folds: number of folds.
-        seed: of the order in which groups of equally rare strata are dealt.
+        seed: seed of the order in which groups of equally rare strata are dealt.
 
     Returns:
         The fold of each photograph, in ``0..folds-1``.
@@ -68,7 +68,7 @@ def lesion_training(manifest: Manifest, fold: int | None = None) -> list[Photogr
     """Select the outlined training photographs outside ``fold``; None holds nothing out.
 
     Raises:
-        ValueError: as all selections here, if there is no such fold, or nothing to select.
+        ValueError: as in all selections of this module, if the fold does not exist or nothing is selected.
 
     Example:
         >>> from pathlib import Path
@@ -86,7 +86,7 @@ def lesion_training(manifest: Manifest, fold: int | None = None) -> list[Photogr
 
 
 def lesion_validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
-    """Select the outlined training photographs of ``fold``; none where nothing is held out.
+    """Select the outlined training photographs of ``fold``; none if no fold is held out.
 
     Example:
         >>> manifest = Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=())
@@ -101,9 +101,9 @@ def lesion_validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
 
 
 def graded_training(manifest: Manifest, fold: int | None = None) -> list[Photograph]:
-    """Select the graded training photographs outside ``fold`` of which no copy is outlined.
+    """Select the graded training photographs outside ``fold`` that have no outlined copy.
 
-    A grader that had seen a copy would remember its grade, and the pseudo-label would be a memory.
+    A grader trained on a copy would remember its grade, and the pseudo-label would only repeat that grade.
 
     Example:
         >>> from pathlib import Path
@@ -123,12 +123,12 @@ def graded_training(manifest: Manifest, fold: int | None = None) -> list[Photogr
 
 
 def graded_validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
-    """Select the graded training photographs of ``fold`` of which no copy is outlined."""
+    """Select the graded training photographs of ``fold`` that have no outlined copy."""
     return _inside(manifest, _graded(manifest), fold, "graded photographs to validate on, without an outlined copy")
 
 
 def graded_where(manifest: Manifest, fold: int | None, wanted: bool) -> list[Photograph]:
-    """As :func:`graded_training` where a training asks for graded photographs, else none.
+    """Return :func:`graded_training` if a training needs graded photographs, else an empty list.
 
     Example:
         >>> graded_where(Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=()), fold=None, wanted=False)
@@ -138,28 +138,28 @@ def graded_where(manifest: Manifest, fold: int | None, wanted: bool) -> list[Pho
 
 
 def graded_copies(manifest: Manifest) -> list[Photograph]:
-    """Select the graded photographs of the training split that no grader sees: a copy of each is outlined somewhere."""
+    """Select the graded photographs of the training split that no grader is trained on: each has an outlined copy."""
     outlined = {row.group for row in manifest.photographs if row.outlined}
     train = (row for row in manifest.photographs if row.split == "train")
     return [row for row in train if row.grade is not None and row.group in outlined]
 
 
 def lesion_labelling(manifest: Manifest) -> list[Photograph]:
-    """Select the photographs that get a pseudo-label: all outlined ones that training may see."""
+    """Select the photographs that get a pseudo-label: all outlined ones that training may use."""
     return lesion_training(manifest, fold=None)
 
 
 def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "grade"]) -> tuple[str, list[Photograph]]:
-    """Select what a task is measured on: the official test split, else the held-out fold.
+    """Select the photographs that a task is measured on: the official test split, else the held-out fold.
 
-    For grading, the test is every photograph whose own file the data set grades there: what others report on. Copies
-    change nothing in it. In a fold it is one photograph of each group, and the grade of any copy counts.
+    For grading, the test split contributes every photograph whose own file is graded, as in published results; copies
+    do not change it. A fold contributes one photograph of each group, and the grade of any copy counts.
 
     Returns:
         Name of the subset (``test`` or ``fold K``) and its photographs.
 
     Raises:
-        ValueError: if the task is unknown, or neither subset has such a photograph.
+        ValueError: if the task is unknown, or neither subset has a photograph for it.
 
     Example:
         >>> from pathlib import Path
@@ -187,19 +187,19 @@ def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "g
 
 
 def scored(manifest: Manifest, fold: int | None, split: str | None = None) -> dict[str, tuple[str, list[Photograph]]]:
-    """Select what ``lesions``, ``grade`` and ``grade_with_copies`` are measured on; a task that lacks any gets none.
+    """Select the photographs that ``lesions``, ``grade`` and ``grade_with_copies`` are measured on, possibly none.
 
     Args:
-        manifest: any.
-        fold: held out of the training, where that was on this manifest.
-        split: ``test``, ``fold``, ``train`` or ``all``. None takes for each task the test split, where that has
-            photographs for it, else the fold, and without a fold all. In ``train`` and ``all`` there is no copy.
+        manifest: any manifest.
+        fold: fold that was held out of the training, if that used this manifest.
+        split: ``test``, ``fold``, ``train`` or ``all``. None takes, for each task, the test split if it has photographs
+            for it, else the fold, or all photographs without a fold. ``train`` and ``all`` contain no copies.
 
     Returns:
-        Of each task the name of the subset, ``none`` where there is nothing, and its photographs.
+        For each task, the name of the subset, ``none`` if it is empty, and its photographs.
 
     Raises:
-        ValueError: if the split or the fold is none, or there is nothing to measure either task on.
+        ValueError: if the split or the fold does not exist, or there are no photographs for either task.
 
     Example:
         >>> from pathlib import Path
@@ -239,7 +239,7 @@ def _scored(manifest: Manifest, fold: int | None, task: str, split: str | None) 
 
 
 def _subsets(manifest: Manifest, fold: int | None, task: str) -> dict[str, list[Photograph]]:
-    """Part what a task can be measured on."""
+    """Map each subset to the photographs that a task can be measured on."""
     if task == "lesions":
         own = able = [row for row in manifest.photographs if row.outlined]
     else:
@@ -254,7 +254,7 @@ def _subsets(manifest: Manifest, fold: int | None, task: str) -> dict[str, list[
 
 
 def training_grades(manifest: Manifest, fold: int | None, was_trained_on: bool) -> list[int]:
-    """List the grades that a training on this manifest knew; none where the weights were trained on another.
+    """List the grades that a training on this manifest used; none if the weights were trained on another one.
 
     Example:
         >>> training_grades(Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=()), None, True)
@@ -265,7 +265,7 @@ def training_grades(manifest: Manifest, fold: int | None, was_trained_on: bool) 
 
 
 def counts(outlined: Iterable[Photograph], graded: Iterable[Photograph]) -> dict[str, dict[str, int]]:
-    """Count the photographs of a training by data set: what its weights file says of it.
+    """Count the photographs of a training by data set, as recorded in its weights file.
 
     Example:
         >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
@@ -280,13 +280,13 @@ def counts(outlined: Iterable[Photograph], graded: Iterable[Photograph]) -> dict
 
 
 def evaluation_with_copies(manifest: Manifest) -> tuple[str, list[Photograph]]:
-    """Select the graded test photographs, and those of the test split of which only a copy elsewhere is graded.
+    """Select the graded test photographs, and the test photographs of which only a copy in another split is graded.
 
-    More photographs than the official test, and others: not for comparison with what others report. Of a group without
-    an official grade the first photograph stands for all.
+    This set is larger than the official test split and differs from it, so it is not comparable with published results.
+    A group without an official grade is represented by its first photograph.
 
     Returns:
-        Name of the subset, and its photographs; none where the copies add none.
+        Name of the subset, and its photographs; none if the copies add none.
 
     Example:
         >>> from pathlib import Path
@@ -310,7 +310,7 @@ def evaluation_with_copies(manifest: Manifest) -> tuple[str, list[Photograph]]:
 
 
 def fold_is_lesion_test(manifest: Manifest, fold: int | None) -> bool:
-    """Whether lesions are measured on the held-out fold itself, for want of a test split: nothing may be fitted on it.
+    """Return whether lesions are measured on the held-out fold, for lack of a test split: nothing may be fitted on it.
 
     Example:
         >>> from pathlib import Path
@@ -331,7 +331,7 @@ def _outlined(manifest: Manifest) -> list[Photograph]:
 
 
 def _graded(manifest: Manifest) -> list[Photograph]:
-    """Select graded photographs without an outlined copy; where copies are graded differently, no grade is known."""
+    """Select graded photographs without an outlined copy; if copies are graded differently, their grade is unknown."""
     outlined = {row.group for row in manifest.photographs if row.outlined}
     known = set(manifest.known_grades()) - outlined
     return [row for row in _trainable(manifest) if row.grade is not None and row.group in known]
@@ -342,7 +342,7 @@ def _trainable(manifest: Manifest) -> Iterable[Photograph]:
 
 
 def _one_per_group(manifest: Manifest) -> list[Photograph]:
-    """Keep, by split, the first photograph of each group whose grade is known."""
+    """Select, in each split, the first photograph of each group whose grade is known."""
     known = manifest.known_grades()
     first = {(row.split, row.group): row for row in reversed(manifest.photographs) if row.group in known}
     return [row for row in manifest.photographs if first.get((row.split, row.group)) is row]

@@ -1,1 +1,1 @@
-"""Who runs the tasks of a sweep: this machine, or a Ray cluster."""
+"""Executors of a sweep's tasks: this machine, or a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Run a sweep's tasks on a Ray cluster, or on a Ray of this machine."""
+"""Executor of a sweep's tasks on a Ray cluster, or on a Ray started on this machine."""
 
 import os
 import re
@@ -16,20 +16,21 @@ HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[^/]+):(?P<port>\d+)")
 
 
 def run_ray(tasks: Sequence[Task], gpus_per_task: float = 0.0, address: str | None = None) -> None:
-    """Run the tasks as functions of Ray, which places them on its machines.
+    """Run the tasks as Ray functions; Ray places them on its machines.
 
-    A task whose worker or machine is lost is run again, up to three times, and goes on where it was cut off. A task
-    that fails by itself is not, and does not stop the others. The manifest, the photographs and the output folder must
-    lie under the same paths on a file system that all machines see, and this package must be installed on all. On
-    several machines set ``MLFLOW_TRACKING_URI`` to a server: SQLite does not bear many machines.
+    A task whose worker or machine is lost is run again, up to three times, and continues where it was interrupted. A
+    task that fails by itself is not run again, and does not stop the others. The manifest, the photographs and the
+    output folder must have the same paths on a file system shared by all machines, and this package must be installed
+    on all of them. With several machines, set ``MLFLOW_TRACKING_URI`` to a server, because SQLite cannot serve them.
 
     Args:
-        tasks: each after those that it needs.
-        gpus_per_task: GPUs that a task has to itself, or a share of one; with 0 it sees none.
-        address: of a cluster, such as ``auto`` or ``ray://head:10001``; None takes ``RAY_ADDRESS``, or starts a Ray.
+        tasks: the tasks, each after the tasks that it needs.
+        gpus_per_task: GPUs that a task has to itself, or a share of one; with 0 it gets none.
+        address: address of a cluster, such as ``auto`` or ``ray://head:10001``; None uses ``RAY_ADDRESS``, or starts
+            Ray on this machine.
 
     Raises:
-        ValueError: if Ray is not installed, cannot be reached, or has too few GPUs here.
+        ValueError: if Ray is not installed, cannot be reached, or this machine has too few GPUs.
         StageFailed: at the end, if tasks failed.
     """
     if gpus_per_task < 0:
@@ -59,7 +60,7 @@ def _outcome(ray: ModuleType, reference: object, task: Task, outcomes: dict[str,
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
-        # A lost task takes those that need it with it; ray.wait tells the lost one first.
+        # When a task is lost, the tasks that need it fail too; ray.wait returns the lost one first.
         lost = [name for name in task.needs if name in outcomes and not outcomes[name].is_good]
         if lost:
             return Outcome(task=task.name, status="not run", message=f"needs {', '.join(lost)}")
@@ -67,7 +68,7 @@ def _outcome(ray: ModuleType, reference: object, task: Task, outcomes: dict[str,
 
 
 def _import_ray() -> ModuleType:
-    # Ray would take the first lines of two tasks for the same one, and leave the second out. It reads this here.
+    # Ray would treat the first lines of two tasks as duplicates and drop the second. It reads this when imported.
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     try:
         import ray
@@ -80,13 +81,13 @@ def _import_ray() -> ModuleType:
 
 @contextmanager
 def _connected(ray: ModuleType, address: str | None, gpus_per_task: float) -> Iterator[None]:
-    """Connect to a cluster or start a local one, and let go of it, unless the program is connected already."""
+    """Connect to a cluster or start a local one, then disconnect; keep a connection that the program already has."""
     _check_reached(address)
     if ray.is_initialized():
         _check_connected_to(address, ray.get_runtime_context().gcs_address)
         yield
         return
-    # The workers of a cluster do not have this process's environment.
+    # The workers of a cluster do not inherit this process's environment.
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     try:
         ray.init(address=address or "local", logging_level="error", runtime_env={"env_vars": variables})
@@ -94,7 +95,7 @@ def _connected(ray: ModuleType, address: str | None, gpus_per_task: float) -> It
         raise ValueError(f"expected a Ray cluster at {address or 'this machine'}, could not connect: {error}") from None
     try:
         there = ray.cluster_resources().get("GPU", 0)
-        if address is None and gpus_per_task > there:  # a cluster may grow, this machine does not
+        if address is None and gpus_per_task > there:  # a cluster may grow, this machine cannot
             raise ValueError(f"expected at least {gpus_per_task:g} GPUs for --gpus_per_task, found {there:g} here")
         yield
     finally:
@@ -107,7 +108,7 @@ def _check_connected_to(address: str | None, connected: str) -> None:
 
 
 def _check_reached(address: str | None) -> None:
-    """Refuse a machine that does not answer: Ray itself would go on trying for many minutes."""
+    """Refuse a machine that does not answer: Ray itself would retry for many minutes."""
     named = HOST_AND_PORT.fullmatch(address or "")
     if named is None:
         return

@@ -1,4 +1,4 @@
-"""Run a sweep's tasks on this machine."""
+"""Executor of a sweep's tasks on this machine."""
 
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -8,16 +8,16 @@ from bundle.sweep import Task
 
 
 def run_local(tasks: Sequence[Task], processes: int = 1) -> None:
-    """Run the tasks, several at a time, the first of those whose needs are met first.
+    """Run the tasks, several at a time, in the given order as soon as their needs are met.
 
-    A task that fails does not stop the others. Whatever cut a sweep off, the same call goes on from there.
+    A task that fails does not stop the others. After any interruption, the same call continues the sweep.
 
     Args:
-        tasks: each after those that it needs.
+        tasks: the tasks, each after the tasks that it needs.
         processes: how many stages may run at a time; they share the machine's GPUs.
 
     Raises:
-        ValueError: if no task may run at a time.
+        ValueError: if ``processes`` is below 1.
         StageFailed: at the end, if tasks failed.
     """
     if processes < 1:
@@ -25,7 +25,7 @@ def run_local(tasks: Sequence[Task], processes: int = 1) -> None:
     outcomes: dict[str, Outcome] = {}
     waiting = list(tasks)
     running: set[Future[Outcome]] = set()
-    # Threads: each only looks after its stage's process.
+    # Threads are enough: each only follows the process of its stage.
     with ThreadPoolExecutor(processes) as pool:
         while waiting or running:
             for task in _ready(waiting, outcomes)[: processes - len(running)]:

@@ -1,4 +1,4 @@
-"""What became of each task, for whoever runs it."""
+"""The outcome of a task, shared by both executors."""
 
 import sys
 import time
@@ -9,18 +9,19 @@ from bundle.pipeline import StageFailed, run_stages
 from bundle.sweep import Task
 
 LOCK_WAIT_S = 600
-"""A worker that is killed leaves its stage's process behind, at work. It holds the folder until it has finished or has
-noticed, at its next line of progress, that nobody reads it. The task's next try waits for that, then goes on."""
+"""How long a task waits for its folder. When a worker is killed, the process of its stage keeps running. It holds the
+folder until it finishes, or notices at its next line of progress that its output is no longer read. The next try of the
+task waits for that, then continues."""
 
 GOOD = ("done", "finished before")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a task.
+    """The outcome of a task.
 
     Attributes:
-        task: its name.
+        task: name of the task.
         status: ``done``, ``finished before``, ``failed`` or ``not run``.
         message: how long it took, or what went wrong.
 
@@ -37,12 +38,12 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether the task's files are there for those that need it."""
+        """Whether the task's files are available to the tasks that need them."""
         return self.status in GOOD
 
 
 def run_task(task: Task, *needed: Outcome) -> Outcome:
-    """Run what is not finished of a task, unless what it needs is not there.
+    """Run the unfinished stages of a task, unless a task that it needs failed or did not run.
 
     Example:
         >>> from pathlib import Path
@@ -65,7 +66,7 @@ def run_task(task: Task, *needed: Outcome) -> Outcome:
 
 
 def failure(task: Task, message: str) -> Outcome:
-    """Say where a task's logs are, unless the message does.
+    """Return the outcome of a failed task; add the place of its logs unless the message has it.
 
     Example:
         >>> from pathlib import Path
@@ -77,7 +78,7 @@ def failure(task: Task, message: str) -> Outcome:
 
 
 def report(outcome: Outcome, remaining: int) -> None:
-    """Say in one line what became of a task, and how many are left.
+    """Print one line with the outcome of a task and the number of tasks left.
 
     Example:
         >>> report(Outcome(task="unet/fold0_seed0", status="done", message="in 5 s"), remaining=3)
@@ -87,7 +88,7 @@ def report(outcome: Outcome, remaining: int) -> None:
 
 
 def check(outcomes: Mapping[str, Outcome]) -> None:
-    """Raise if some task did not come to its end.
+    """Raise if any task failed.
 
     Raises:
         StageFailed: naming the tasks that failed, with their logs, and those that could not run without them.
@@ -109,10 +110,10 @@ def check(outcomes: Mapping[str, Outcome]) -> None:
 
 
 def say(text: str) -> None:
-    """Show a line at once."""
+    """Print a line and flush the output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def _hush(text: str) -> None:
-    """Leave the stages' own lines out: many tasks share a screen."""
+    """Drop the stages' own lines, because many tasks share a screen."""

@@ -1,1 +1,1 @@
-"""Ignite handlers: what happens around the training and evaluation steps."""
+"""Ignite handlers that run around the training and evaluation steps."""

@@ -1,4 +1,4 @@
-"""The mean of a network's weights over its last training steps, which is kept in place of the last ones."""
+"""A moving average of a network's weights over training steps, saved in place of the last weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,17 +9,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class AverageWeights:
-    """Keep an exponential moving average of the weights, and of the statistics of batch norm, over training steps.
+    """Handler that keeps an exponential moving average of weights and batch norm statistics over training steps.
 
-    ``mean_t = decay mean_{t-1} + (1 - decay) theta_t``, from ``mean_1 = theta_1`` on. Training itself goes on with
-    ``theta``; validation, what is fitted on it and the weights file are those of :attr:`kept`.
+    ``mean_t = decay mean_{t-1} + (1 - decay) theta_t``, starting at ``mean_1 = theta_1``. Training itself continues
+    with ``theta``. Validation, the values fitted on it and the weights file use :attr:`kept`.
 
     Args:
-        tasks: the network that trains.
-        decay: in (0, 1), of some ``1 / (1 - decay)`` steps; None keeps no average, and the last weights.
+        tasks: the network in training.
+        decay: in (0, 1); the average covers about ``1 / (1 - decay)`` steps. None keeps the last weights, not averaged.
 
     Attributes:
-        kept: the network whose weights are kept: the average, or ``tasks`` itself.
+        kept: the network whose weights are saved: the average, or ``tasks`` itself.
 
     Raises:
         ValueError: if the decay is not in (0, 1).
@@ -50,16 +50,16 @@ class AverageWeights:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
 
     def update(self) -> None:
-        """Take in the weights as they are."""
+        """Add the current weights to the average."""
         if self._mean is not None:
             self._mean.update_parameters(self.tasks)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run that goes on must know."""
+        """Return the state that a resumed run needs."""
         return {} if self._mean is None else self._mean.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore the state from :meth:`state_dict`."""
         if self._mean is not None:
             self._mean.load_state_dict(dict(state))
 

@@ -1,4 +1,4 @@
-"""What a grader's training ends with: its temperature, which its weights file knows, and pictures of it."""
+"""The end of a grader's training: its temperature, which is stored in its weights file, and plots of its grades."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,19 +18,19 @@ Reliability = Callable[[Path, np.ndarray, np.ndarray, float, Sequence[float]], N
 
 
 class FitTemperature:
-    """Fit one temperature on the validation fold when training has finished (Guo et al., ICML 2017).
+    """Handler that fits one temperature on the validation fold when training has finished (Guo et al., ICML 2017).
 
-    The fold is neither trained on nor tested on. It is evaluated once more if the last validation was of other weights
-    than the last epoch's. Where nothing is held out, the temperature stays 1 and ``calibration`` None.
+    The fold is used neither for training nor for testing. It is evaluated again if the last validation did not use the
+    weights of the last epoch. Without a held-out fold, the temperature stays 1 and ``calibration`` None.
 
     Args:
-        validator: evaluates the fold.
-        scorer: attached to it.
-        class_weights: of the loss, five; their logarithm is taken out of the logits, as stage 1 does it
-            (:func:`bundle.networks.graders.prior_shift`). None where classes weighed alike.
+        validator: engine that evaluates the fold.
+        scorer: attached to the validator.
+        class_weights: the five class weights of the loss; their logarithm is subtracted from the logits, as in stage 1
+            (:func:`bundle.networks.graders.prior_shift`). None if all classes had the same weight.
 
     Raises:
-        ValueError: if the class weights are none.
+        ValueError: if there are not five class weights, or one is negative or not finite.
 
     Example:
         >>> fitted = FitTemperature(Engine(lambda engine, batch: None), ScoreGrades(ids=[]))
@@ -61,32 +61,32 @@ class FitTemperature:
         return 1.0 if self.calibration is None else self.calibration.temperature
 
     def facts(self) -> dict[str, float | None]:
-        """Return what a weights file says of it and of the fold; ``calibration_images`` is 0 without a fold.
+        """Return temperature and scores of the fold for the weights file; ``calibration_images`` is 0 without a fold.
 
-        ``validation_*`` scores the network as it stands, ``calibration_*`` what stage 1 hears: class weights taken out.
-        ``calibration_ece_scaled`` and ``calibration_nll_scaled`` are out of sample
-        (:class:`bundle.metrics.calibration.Calibration`), and None where the fold is too small for that.
+        ``validation_*`` scores the network's own output, ``calibration_*`` the output that stage 1 uses, without the
+        class weights. ``calibration_ece_scaled`` and ``calibration_nll_scaled`` are out of sample
+        (:class:`bundle.metrics.calibration.Calibration`), and None if the fold is too small.
         """
         found = {"images": 0} if self.calibration is None else self.calibration._asdict()
         rest = {f"calibration_{name}": value for name, value in found.items() if name != "temperature"}
         return {"temperature": self.temperature, **rest, **self._scores()}
 
     def _scores(self) -> dict[str, float]:
-        """Return how the last weights grade the fold, beside its most frequent grade."""
+        """Return the scores of the last weights on the fold, with the accuracy of its most frequent grade."""
         scores = {} if self.calibration is None else grading_scores(*self.scorer.arrays())
         return {f"validation_{name}": scores[f"grade/{name}"] for name in SCORES if scores}
 
 
 class DrawGrades:
-    """Draw how the validation fold is graded by the last weights; attach it after what fits the temperature.
+    """Handler that plots the last weights' grades of the validation fold; attach it after :class:`FitTemperature`.
 
-    It leaves ``confusion.png`` and ``reliability.png``, or nothing where no fold is held out.
+    It writes ``confusion.png`` and ``reliability.png``, or nothing if no fold is held out.
 
     Args:
-        fitted: the temperature, and the scorer of the fold.
-        output_dir: where to.
-        confusion: draws probabilities and true grades into a file.
-        reliability: draws them, and what the temperature does once the class weights are taken out.
+        fitted: provides the temperature and the scorer of the fold.
+        output_dir: folder of the plots.
+        confusion: plots probabilities and true grades to a file.
+        reliability: plots the same, and the effect of the temperature after the class weights are removed.
     """
 
     def __init__(self, fitted: FitTemperature, output_dir: str, confusion: Confusion, reliability: Reliability) -> None:

@@ -1,4 +1,4 @@
-"""Whether the two tasks pull the shared encoder the same way: the paper's motive, as a curve."""
+"""Curves that show whether the two tasks pull the shared encoder the same way, which is the paper's motive."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -17,19 +17,20 @@ from torch.nn.functional import cosine_similarity
 
 
 class GradientBalance:
-    """After each epoch, compare the gradients of both tasks on what they share, on the batch that came last.
+    """Handler that compares both tasks' gradients on the shared parameters after each epoch, on its last batch.
 
-    With ``g_S = grad L_S`` and ``g_C = grad L_C`` by the shared parameters, ``balance/cosine`` is
-    ``<g_S, g_C> / (|g_S| |g_C|)``, below 0 where the tasks pull against each other, ``balance/norm_ratio`` is
-    ``weight |g_C| / |g_S|`` and ``balance/weight`` the weight of the grading loss, which is told of the ratio. The
-    grading loss is against the initial labels, so that the curves are the same thing with and without updates of the
-    labels. In float32; the network and its gradients are left as they are. Several processes average their gradients.
+    With ``g_S = grad L_S`` and ``g_C = grad L_C`` with respect to the shared parameters, ``balance/cosine`` is
+    ``<g_S, g_C> / (|g_S| |g_C|)``, below 0 where the tasks pull against each other. ``balance/norm_ratio`` is
+    ``weight |g_C| / |g_S|``. ``balance/weight`` is the weight of the grading loss, which is updated with the ratio of
+    the norms. The grading loss uses the initial labels, so that the curves are comparable with and without label
+    updates. Everything is in float32; the network and its gradients are left unchanged. Several processes average their
+    gradients.
 
     Args:
         tasks: the multi-task network, bare.
         lesion_loss: ``L_S``.
         grade_loss: ``L_C``.
-        weight: of the grading loss.
+        weight: weight of the grading loss.
 
     Reference:
         Du et al., "Adapting Auxiliary Losses Using Gradient Similarity", 2018, for the cosine; Chen et al., "GradNorm",
@@ -46,9 +47,9 @@ class GradientBalance:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Put the numbers into ``engine.state.metrics``.
+        """Write the numbers to ``engine.state.metrics``.
 
-        There are none where the grade is not taught, or the last batch has no outlines.
+        Nothing is written if the grade is not taught, or the last batch has no outlines.
         """
         if self.weight.beta == 0:
             return
@@ -82,7 +83,7 @@ class GradientBalance:
         return self.grade_loss(logits, batch["initial"], batch["weight"])
 
     def facts(self) -> dict[str, float]:
-        """Return what a weights file says of it: ratio and cosine as medians over the epochs, and the last weight."""
+        """Return facts for the weights file: medians of ratio and cosine over the epochs, and the last weight."""
         if not self._history:
             return {}
         names = ("balance/norm_ratio", "balance/cosine")
@@ -90,10 +91,10 @@ class GradientBalance:
         return {**medians, "balance_weight": self._history[-1]["balance/weight"]}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run that goes on must know."""
+        """Return the state that a resumed run needs."""
         return {"history": [dict(one) for one in self._history], "weight": self.weight.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore the state from :meth:`state_dict`."""
         self._history = [dict(one) for one in state["history"]]
         self.weight.load_state_dict(state["weight"])

@@ -1,4 +1,4 @@
-"""Score how predicted grades and predicted lesions go together, where the true grade of a photograph is known."""
+"""Scores of the agreement between predicted grades and predicted lesions, on photographs of known true grade."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,16 +15,16 @@ from ignite.engine import Engine
 
 
 class ScoreJoint(Scorer):
-    """Score grades against the lesions of the same prediction at native size (see :func:`joint_scores`).
+    """Scorer of grades against the lesions of the same prediction, at native size (see :func:`joint_scores`).
 
-    As in inference, a lesion is present if one component of it is large enough, and all four were looked for.
+    As in inference, a lesion is present if one of its components is large enough, and all four count as looked for.
 
     Args:
         ids: the photographs that count; the same as those on which grades are scored.
-        fuse: the network has one class for all lesions, which allows no grade to be told: none counts.
-        thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        fuse: the network has one class for all lesions. It cannot restrict the grades: no photograph counts.
+        thresholds: thresholds of the lesions (:func:`lesion_decision`); None: the most probable class decides.
         min_area_ppm: smallest component that makes a lesion present, in millionths of the field of view's native
-            area, which a batch has as ``field_px``; at least a pixel. One number, or one a lesion.
+            area (``field_px`` of a batch); at least a pixel. One number, or one per lesion.
 
     Example:
         >>> batch = {"id": ["7"], "grade": torch.tensor([0]), "field_px": torch.tensor([16])}
@@ -63,7 +63,7 @@ class ScoreJoint(Scorer):
                 self.grades.append(grade)
 
     def compute(self, engine: Engine) -> None:
-        """Put the scores into ``engine.state.metrics``."""
+        """Write the scores to ``engine.state.metrics``."""
         if self.grades:
             engine.state.metrics.update(joint_scores(np.array(self.probabilities), self.feasible, self.grades))
 
@@ -81,12 +81,12 @@ class ScoreJoint(Scorer):
 def largest_found_px(
     lesions: torch.Tensor, thresholds: Sequence[float] | None, geometry: torch.Tensor
 ) -> dict[str, int]:
-    """Return the native pixels of the largest component of each lesion that is predicted on a photograph.
+    """Return the area, in native pixels, of the largest predicted component of each lesion on a photograph.
 
     Args:
         lesions: probabilities ``(5, S, S)``.
-        thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
-        geometry: of the square (:class:`bundle.transforms.PrepareFundusd`).
+        thresholds: thresholds of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        geometry: geometry of the square (:class:`bundle.transforms.PrepareFundusd`).
 
     Example:
         >>> lesions = torch.zeros(5, 4, 4)

@@ -1,27 +1,27 @@
-"""A run whose labels have collapsed ends as a failure."""
+"""A handler that ends a run as a failure if its labels have collapsed."""
 
 from bundle.handlers.label_table import LabelTable, entropy
 from ignite.engine import Engine, Events
 
 ENTROPY_MIN = 0.05
-"""Mean over the labels that can move, in nats, below which they have become certain: 0.99 against 0.01."""
+"""Mean entropy of the labels that can move, in nats; below it they count as certain. About 0.99 against 0.01."""
 
 SPREAD_MIN = 1e-4
-"""Standard deviation between photographs, the largest of the grades, below which all have the same label."""
+"""Standard deviation over photographs, maximum over grades; below it all labels count as the same."""
 
 
 class FailOnLabelCollapse:
-    """Raise when the labels that can move have become certain, or the same for all photographs, and were not at first.
+    """Handler that raises when movable labels become certain, or the same for all photographs, and were not at first.
 
-    An objective that follows its own labels ends there, and so does a rate that is too high. Curves of such a run look
-    like a result, and it must end as a failure, so that it is never compared with others. Attach it after
+    This happens with an objective that follows its own labels, and with too high a learning rate. The curves of such a
+    run look like a result, so it must end as a failure and is never compared with others. Attach this handler after
     :class:`bundle.handlers.label_update.LabelUpdateHandler`.
 
     Args:
-        table: the labels that are taught.
+        table: table of the taught labels.
 
     Raises:
-        RuntimeError: after an epoch, naming what became of the labels.
+        RuntimeError: after an epoch, naming the kind of collapse.
     """
 
     def __init__(self, table: LabelTable) -> None:

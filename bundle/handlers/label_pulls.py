@@ -1,4 +1,4 @@
-"""What the meta gradient says of each label, on a scale of 1 and averaged over the passes."""
+"""The meta gradient of each label, on a scale of 1 and averaged over the passes."""
 
 # flake8: noqa: N803
 
@@ -11,25 +11,25 @@ from bundle.distributed import joined_over_ranks
 from torch import Tensor
 
 KEPT = 0.9
-"""Share of the earlier mean in the moving means."""
+"""Weight of the earlier mean in the moving means."""
 
 
 class LabelPulls:
-    """Average the meta gradient of each photograph's label over passes, after bringing it to a root mean square of 1.
+    """Averages over passes of the meta gradient of each photograph's label, scaled to a root mean square of 1.
 
-    The gradient ``g_nc`` falls by orders of magnitude while a network learns, and that of one photograph changes with
-    the batch it stands in. With ``g`` centred over the kept grades (only differences move a label) and ``v`` the
-    moving mean of ``g_nc^2`` over the labels that can move,
+    The gradient ``g_nc`` falls by orders of magnitude while a network learns, and that of one photograph depends on the
+    rest of its batch. With ``g`` centred over the kept grades (only differences move a label) and ``v`` the moving mean
+    of ``g_nc^2`` over the labels that can move,
 
-        pull_n <- kept pull_n + (1 - kept) g_n / sqrt(v),    divided by 1 - kept^k at the k-th time
+        pull_n <- kept pull_n + (1 - kept) g_n / sqrt(v),    divided by 1 - kept^k at the k-th update
 
-    so that a pull which is the same in every pass is about 1, and one that is noise dies away. What is common to all
-    photographs is taken out: with ``m_c`` the mean of ``pull_nc`` over the photographs that keep grade ``c``, a label
-    is moved by ``pull_nc - m_c``, centred again. The common part says which grade serves the meta loss, whatever the
-    photograph shows; it would teach another prior, and correct no label. Labels step along ``-pull``.
+    so that a pull that is the same in every pass is about 1, and noise averages out. The part common to all photographs
+    is removed: with ``m_c`` the mean of ``pull_nc`` over the photographs that keep grade ``c``, a label is moved by
+    ``pull_nc - m_c``, centred again. The common part shows which grade lowers the meta loss regardless of the
+    photograph; it would teach a different prior and correct no label. Labels step along ``-pull``.
 
     Args:
-        keep_common: leave that part in, as MAXL and the paper do.
+        keep_common: keep the common part, as MAXL and the paper do.
 
     Example:
         >>> pulls = LabelPulls()
@@ -47,11 +47,11 @@ class LabelPulls:
         self._times: dict[str, int] = {}
 
     def update(self, ids: Sequence[str], gradients_NC: Tensor, kept_NC: Tensor) -> Tensor:
-        """Take note of a batch's gradients and return the pulls of its photographs, ``(N, C)``, zero where not kept.
+        """Add a batch's gradients and return the pulls of its photographs, ``(N, C)``, zero where not kept.
 
-        ``kept_NC`` is the mask of the label update network, over which its labels share their mass.
+        ``kept_NC`` is the mask of the label update network; its labels have mass only inside this mask.
 
-        A photograph whose gradient is zero (weight 0, or one grade that is kept) has a pull of zero and counts nowhere.
+        A photograph with zero gradient (weight 0, or a single kept grade) has a pull of zero and enters no mean.
         """
         centred = _centred(gradients_NC, kept_NC)
         named = list(zip(ids, centred.detach().cpu(), kept_NC.cpu(), strict=True))
@@ -81,30 +81,30 @@ class LabelPulls:
         return self._pulls[name] / (1 - KEPT ** self._times[name])
 
     def _own(self, pulls_NC: Tensor, kept_NC: Tensor) -> Tensor:
-        """Take out what is common to all photographs that were seen; those without a pull stay without."""
+        """Subtract the part common to all photographs seen so far; a pull of zero stays zero."""
         if self.keep_common or not self._pulls:
             return pulls_NC
-        everywhere = torch.stack([self._pull(name) for name in self._pulls])
-        kept = torch.stack([self._kept[name] for name in self._pulls])
+        everywhere = torch.stack([self._pull(name) for name in self._pulls])  # (P, C) for P photographs seen so far
+        kept = torch.stack([self._kept[name] for name in self._pulls])  # (P, C)
         common_C = (everywhere.sum(dim=0) / kept.sum(dim=0).clamp(min=1)).to(pulls_NC)
-        moved = pulls_NC.ne(0).any(dim=1, keepdim=True)
+        moved = pulls_NC.ne(0).any(dim=1, keepdim=True)  # (N, 1)
         return torch.where(moved, _centred(pulls_NC - common_C, kept_NC), 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run that goes on must know."""
+        """Return the state that a resumed run needs."""
         return {
             "mean_square": self._mean_square, "updates": self._updates, "pulls": dict(self._pulls),
             "kept": dict(self._kept), "times": dict(self._times),
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Restore the state from :meth:`state_dict`."""
         self._mean_square, self._updates = state["mean_square"], state["updates"]
         self._pulls, self._kept, self._times = dict(state["pulls"]), dict(state["kept"]), dict(state["times"])
 
 
 def _centred(gradients_NC: Tensor, kept_NC: Tensor) -> Tensor:
-    """Subtract the mean over the kept grades; labels sum to 1, so that it could move none of them."""
+    """Subtract the mean over the kept grades; labels sum to 1, so the mean could not move them."""
     kept = gradients_NC.masked_fill(~kept_NC, 0)
-    mean = kept.sum(dim=1, keepdim=True) / kept_NC.sum(dim=1, keepdim=True)
+    mean = kept.sum(dim=1, keepdim=True) / kept_NC.sum(dim=1, keepdim=True)  # (N, 1)
     return (kept - mean).masked_fill(~kept_NC, 0)

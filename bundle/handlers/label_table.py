@@ -1,4 +1,4 @@
-"""The label that each photograph is taught: training reads it, curves and tables show it, updates replace it."""
+"""The label taught for each photograph: training reads it, curves and tables show it, updates replace it."""
 
 # flake8: noqa: N803
 
@@ -16,12 +16,12 @@ from torch import Tensor
 
 
 class LabelTable:
-    """One soft label for each photograph, the same for every look at it until it is replaced.
+    """Table of one soft label per photograph, which stays the same until it is replaced.
 
-    What is shown is what is taught: there is no other copy of the labels.
+    Training, curves and tables all use this one copy of the labels.
 
     Args:
-        table: id to ``initial`` and ``feasible`` ``(5,)``, ``weight`` ``()`` and ``grade``, -1 where it is not known;
+        table: maps each id to ``initial`` and ``feasible`` ``(5,)``, ``weight`` ``()`` and ``grade``, -1 if unknown;
             from :func:`bundle.datasets.items.taught_labels`.
 
     Example:
@@ -43,27 +43,27 @@ class LabelTable:
         self._place = {name: place for place, name in enumerate(self.ids)}
 
     def of(self, ids: Sequence[str]) -> Tensor:
-        """Return the labels of some photographs, ``(N, 5)``."""
+        """Return the labels of the given photographs, ``(N, 5)``."""
         return self.current_M5[self.places(ids)]
 
     def places(self, ids: Sequence[str]) -> list[int]:
-        """Return where photographs stand in the table."""
+        """Return the row numbers of the given photographs in the table."""
         return [self._place[name] for name in ids]
 
     def replace(self, labels_M5: Tensor) -> None:
-        """Teach other labels from now on."""
+        """Replace the taught labels."""
         self.current_M5 = labels_M5.detach().cpu().to(self.initial_M5.dtype)
 
     @property
     def free_M(self) -> Tensor:
-        """Which labels can move: those that are taught, and of which more than one grade is feasible."""
+        """Mask ``(M,)`` of the labels that can move: taught labels with more than one feasible grade."""
         return (self.feasible_M5.sum(dim=1) > 1) & (self.weight_M > 0)
 
     def curves(self) -> dict[str, float]:
-        """Describe the labels that are taught now, for MLflow.
+        """Return statistics of the current labels, for MLflow.
 
         Movement is the total variation from the initial label, entropy is in nats, both averaged over the photographs.
-        Accuracy is over those of known grade, and left out where none is known.
+        Accuracy is over photographs of known grade, and left out if there are none.
 
         Example:
             >>> one, may = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]), torch.ones(5, dtype=torch.bool)
@@ -87,11 +87,11 @@ class LabelTable:
         return {name: float(value) for name, value in found.items() if value == value}
 
     def movement(self, other_M5: Tensor) -> Tensor:
-        """Return the total variation between the labels and others, ``(M,)`` in [0, 1]."""
+        """Return the total variation between the current and the given labels, ``(M,)`` in [0, 1]."""
         return (self.current_M5 - other_M5.cpu()).abs().sum(dim=1) / 2
 
     def rows(self) -> list[dict[str, Any]]:
-        """Lay out every label: its initial shares, those that are taught, and the true grade where it is known."""
+        """Return a row for every label: its initial shares, its taught shares, and the true grade if it is known."""
         return [
             {"id": name, "true_grade": None if grade == UNKNOWN_GRADE else grade, "weight": weight}
             | {f"initial_{c}": value for c, value in zip(GRADES, initial, strict=True)}
@@ -107,14 +107,14 @@ class LabelTable:
         write_csv_whole(Path(path), self.rows())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run that goes on must know."""
+        """Return the state that a resumed run needs."""
         return {"ids": self.ids, "current": self.current_M5}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`.
+        """Restore the state from :meth:`state_dict`.
 
         Raises:
-            ValueError: if it is of other photographs.
+            ValueError: if the state belongs to other photographs.
         """
         if list(state["ids"]) != self.ids:
             raise ValueError(
@@ -125,11 +125,11 @@ class LabelTable:
 
 
 class WriteLabels:
-    """Write the labels that were taught last, beside the initial and the true ones, when training has finished.
+    """Handler that writes the last taught labels, with the initial and true ones, when training has finished.
 
     Args:
         path: the CSV file.
-        table: of the labels.
+        table: table of the labels.
     """
 
     def __init__(self, path: str, table: LabelTable) -> None:
@@ -143,7 +143,7 @@ class WriteLabels:
             self.table.write(self.path)
 
     def facts(self) -> dict[str, float]:
-        """Return what a weights file says of the labels: their curves at the end."""
+        """Return the final values of the label curves, for the weights file."""
         return {name.replace("/", "_"): value for name, value in self.table.curves().items()}
 
 

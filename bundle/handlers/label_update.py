@@ -1,4 +1,4 @@
-"""Stage 2's second network in turn with the first: when meta steps are taken, on what, and what they change."""
+"""Alternation of the two networks of stage 2: when meta steps are taken, on which batches, and what they change."""
 
 from collections.abc import Iterable, Iterator
 
@@ -15,36 +15,36 @@ from torch.utils.data import DistributedSampler
 
 ALTERNATIONS = ("epoch", "step")
 SMALLEST_SHARE = 1 / 256
-"""Of a pass of meta steps, before none of it is kept."""
+"""Smallest share of a pass of meta steps that is kept; if labels still move too far, the whole pass is undone."""
 
 
 class LabelUpdateHandler:
-    """Take meta steps while the multi-task network trains, and after each pass of them teach the labels that came out.
+    """Handler that takes meta steps while the multi-task network trains, and teaches the new labels after each pass.
 
     - ``epoch``: after each epoch of training, one pass of meta steps over the photographs (Algorithm 1, lines 13-18).
-    - ``step``: in every training step, between backward pass and optimiser; the gradient of the batch that training has
-      just computed is the virtual step's, so that there is no second pass for it.
+    - ``step``: in every training step, between backward pass and optimiser. The virtual step uses the gradient that
+      training has just computed for the batch, which saves a second pass.
 
-    After a pass, the label of every photograph is computed once, of the photograph as it is, without augmentation, and
-    put into the table that training reads: within an epoch labels stay as they are, and curves show those that the next
-    training step uses. If the label of some photograph moved by more than ``movement_max`` (total variation) in a pass,
-    the parameters go back towards those before it, by halves, until none does. A shared encoder goes on learning with
-    the multi-task network, and labels follow it; that part of their movement is not bounded.
+    After a pass, the label of every photograph is computed once, without augmentation, and put into the table that
+    training reads. Labels stay the same within an epoch, and curves show the labels that the next training step uses.
+    If a pass moved the label of any photograph by more than ``movement_max`` (total variation), the parameter change of
+    the pass is halved until no label moves that far. A shared encoder continues to learn with the multi-task network,
+    and the labels follow it; that part of their movement is not bounded.
 
     Args:
         step: one meta step.
-        table: the labels that are taught.
-        photographs: batches of every photograph of the table that has outlines, not augmented; other labels are not
+        table: table of the taught labels.
+        photographs: batches of all photographs of the table that have outlines, not augmented; other labels are not
             updated.
         loader: the batches of a pass, for ``epoch``.
         alternation: ``epoch`` or ``step``.
         every: epochs of training per pass of meta steps, or training steps per meta step.
-        graded: batches of photographs with true grades, drawn without end; for the objective ``graded``.
-        movement_max: total variation by which the label of a photograph may move in a pass.
+        graded: batches of photographs with true grades, repeated without end; for the objective ``graded``.
+        movement_max: largest total variation by which the label of a photograph may move in a pass.
 
     Raises:
-        ValueError: if ``alternation`` is another word, ``every`` is below 1, ``movement_max`` is not in (0, 1], or
-            graded photographs are missing or not asked for.
+        ValueError: if ``alternation`` is unknown, ``every`` is below 1, ``movement_max`` is not in (0, 1], or graded
+            photographs are missing for the objective ``graded`` or given for another one.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class LabelUpdateHandler:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish_pass)
 
     def start(self, engine: Engine) -> None:
-        """Teach what the label update network says before it has learned; a run that goes on has its labels already."""
+        """Teach the labels of the untrained label update network; a resumed run already has its labels."""
         if engine.state.epoch == 0:
             self.table.replace(self.labels(engine))
 
@@ -91,27 +91,27 @@ class LabelUpdateHandler:
         """Run one pass of meta steps over the loader."""
         self.start_pass(engine)
         sampler = getattr(self.loader, "sampler", None)
-        if isinstance(sampler, DistributedSampler):  # as MONAI does for the training's
+        if isinstance(sampler, DistributedSampler):  # as MONAI does for the sampler of training
             sampler.set_epoch(engine.state.epoch)
         for batch in self.loader:
             self._take(engine, batch, gradients=None)
         self.finish_pass(engine)
 
     def run_step(self, engine: Engine) -> None:
-        """Take one meta step with the gradients that the training step has just left."""
+        """Take one meta step with the gradients that the training step has just computed."""
         if engine.state.iteration % self.every == 0:
             parameters = self.step.tasks.named_parameters()
             gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters}
             self._take(engine, engine.state.batch, gradients)
 
     def start_pass(self, engine: Engine) -> None:
-        """Begin to draw graded photographs again, so that a pass draws the same ones after a cut as without it."""
+        """Restart the draw of graded photographs, so that a resumed run draws the same ones in each pass."""
         self._meta_losses = []
         self._before = [p.detach().clone() for p in self._parameters()]
         self._draws = _endless(self.graded) if self.graded is not None else None
 
     def finish_pass(self, engine: Engine) -> None:
-        """Teach the labels that came out, and put their curves into ``engine.state.metrics``."""
+        """Teach the new labels, and write their curves to ``engine.state.metrics``."""
         self.table.replace(self._bounded_labels(engine))
         if self._meta_losses:
             (mean,) = mean_over_ranks([torch.stack(self._meta_losses).mean()])
@@ -119,7 +119,7 @@ class LabelUpdateHandler:
         engine.state.metrics.update(self.table.curves())
 
     def _bounded_labels(self, engine: Engine) -> Tensor:
-        """Return the labels after the pass, having gone back as far as the bound on their movement asks for."""
+        """Return the labels after the pass; undo as much of the pass as the bound on their movement requires."""
         after, share = [p.detach().clone() for p in self._parameters()], 1.0
         labels = self.labels(engine)
         while share > 0 and self.table.movement(labels).max() > self.movement_max:
@@ -131,13 +131,14 @@ class LabelUpdateHandler:
         return labels
 
     def labels(self, engine: Engine) -> Tensor:
-        """Return the label of every photograph of the table as the label update network gives it now, ``(M, 5)``."""
+        """Return the labels of the table's photographs from the current label update network, ``(M, 5)``."""
         labels_M5 = self.table.initial_M5.clone()
         for batch in self.photographs:
             moved = to_device(batch, engine.state.device)
             with torch.no_grad():
                 labels_M5[self.table.places(batch["id"])] = self.step.labels(moved).to(labels_M5)
-        (mean,) = mean_over_ranks([labels_M5.to(engine.state.device)])  # kernels round: every process has the same
+        # Kernels round, so processes may differ; the mean gives all of them the same labels.
+        (mean,) = mean_over_ranks([labels_M5.to(engine.state.device)])
         return mean.cpu()
 
     def _parameters(self) -> list[torch.nn.Parameter]:

@@ -1,4 +1,4 @@
-"""The mean over an epoch of what each iteration put out."""
+"""Means of the step outputs over an epoch."""
 
 from collections.abc import Mapping
 from operator import itemgetter
@@ -8,10 +8,10 @@ from ignite.metrics import Average
 
 
 class MeanOutputs:
-    """Average named outputs of the engine's steps into its metrics.
+    """Handler that averages named outputs of the engine's steps into its metrics.
 
     Args:
-        names: key of the step's output to name of the metric.
+        names: maps each key of the step's output to the name of its metric.
 
     Example:
         >>> engine = Engine(lambda engine, batch: {"loss": batch})

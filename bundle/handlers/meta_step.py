@@ -1,4 +1,4 @@
-"""One meta step: move the label update network on one batch, by the exact gradient."""
+"""One meta step: an update of the label update network on one batch, by the exact gradient."""
 
 # flake8: noqa: N815
 
@@ -19,14 +19,14 @@ OBJECTIVES = ("segmentation", "initial", "segmentation+initial", "graded", "lite
 
 
 CHECKED_STEPS = 8
-"""Meta steps that are checked: in one alone, a rare draw might not show."""
+"""Number of meta steps that are checked; a single one might miss a rare random draw."""
 
 SAME_TWICE = 1e-3
-"""How far two passes of the same network may lie apart, relative to the largest: kernels of a GPU round at random."""
+"""Largest allowed difference between two passes, relative to the largest loss; GPU kernels round at random."""
 
 
 class LabelGradients(NamedTuple):
-    """What one virtual step says of the labels of a batch.
+    """Result of one virtual step for the labels of a batch.
 
     Attributes:
         labels_NC: ``dL_meta(theta+)/du``, exact.
@@ -38,45 +38,45 @@ class LabelGradients(NamedTuple):
 
 
 class MetaStep:
-    """Ask how the soft labels should change so that, after one virtual gradient step, the meta loss falls.
+    """Step that changes the soft labels so that the meta loss falls after one virtual gradient step.
 
-    The virtual step is ``theta+ = theta - eps * grad (L_S + beta L_C(u))``, see :mod:`bundle.hypergradient`. Its exact
-    gradient by each label is brought to a scale of 1 and averaged over passes (:class:`LabelPulls`), and the label
-    update network takes one step of its optimiser down
+    The virtual step is ``theta+ = theta - eps * grad (L_S + beta L_C(u))``, see :mod:`bundle.hypergradient`. The
+    exact gradient of the meta loss by each label is scaled to 1 and averaged over passes (:class:`LabelPulls`). The
+    label update network then takes one step of its optimiser to lower
 
         mean_n sum_c u_nc pull_nc + kl_weight * mean_n KL(initial label_n || u_n)
 
-    so that ``kl_weight`` weighs the same at the beginning of a training, where gradients are large, and at its end. The
-    meta loss is, by ``objective``,
+    so that ``kl_weight`` has the same effect at the start of training, when gradients are large, and at its end. The
+    meta loss depends on ``objective``:
 
-    - ``segmentation``: ``L_S``, which has true labels (what MAXL does);
+    - ``segmentation``: ``L_S``, which has true labels (as in MAXL);
     - ``initial``: ``beta L_C`` against the initial labels; ``segmentation+initial``: both;
     - ``graded``: ``beta L_C`` of a batch of photographs with true grades;
-    - ``literal``: ``beta L_C`` against the network's own labels, Algorithm 1 of the paper as it is printed: here ``u``
-      is also the target, so its gradient has a direct term, ``beta w_n l_nc(theta+) / (N C)``.
+    - ``literal``: ``beta L_C`` against the network's own labels, Algorithm 1 of the paper as printed. ``u`` is also the
+      target, so its gradient has a direct term, ``beta w_n l_nc(theta+) / (N C)``.
 
-    All of it is in float32, also where training is in bfloat16: the gradient by a label is a small difference, and
-    rounded to eight bits it is wrong by as much as its own size. The multi-task network, its buffers, gradients and
-    optimiser are left as they are.
+    Everything is in float32, even if training uses bfloat16: the gradient by a label is a small difference, and its
+    error after rounding to eight bits is as large as itself. The multi-task network, its buffers, gradients and
+    optimiser are left unchanged.
 
     Args:
         tasks: the multi-task network, bare (not wrapped for DDP).
-        label_update: the network that learns; with several processes wrapped for DDP, which averages its gradients.
-        optimizer: of ``label_update``.
+        label_update: the network that learns; with several processes, wrapped for DDP, which averages its gradients.
+        optimizer: optimiser of ``label_update``.
         lesion_loss: ``L_S``; may be any loss of outlines.
         grade_loss: ``L_C``; linear in the soft label.
         beta: weight of the grading loss.
-        virtual_lr: ``eps``; None takes the learning rate that ``training_optimizer`` has at the time for its first
-            group, the encoder.
-        objective: what the meta loss is.
-        kl_weight: pull towards the initial label, against pulls of 1.
-        training_optimizer: of the multi-task network; only its learning rate is read.
-        pulls: what earlier passes found.
+        virtual_lr: ``eps``; None uses the current learning rate of the first group of ``training_optimizer``, the
+            encoder.
+        objective: which meta loss to use, see above.
+        kl_weight: strength of the pull towards the initial label, relative to label pulls of 1.
+        training_optimizer: optimiser of the multi-task network; only its learning rate is read.
+        pulls: averages of earlier passes.
 
     Raises:
-        ValueError: if the objective is another word or a number is out of its range; when first called, if the grade
-            losses of one batch differ from pass to pass (dropout, stochastic depth), or the grade reads a parameter
-            outside of ``shared_modules`` and ``grade_head``: the gradient would be wrong.
+        ValueError: if the objective is unknown or a number is out of range; in the first ``CHECKED_STEPS`` calls, if
+            the grade losses of one batch differ between passes (dropout, stochastic depth), or the grade depends on a
+            parameter outside ``shared_modules`` and ``grade_head``: the gradient would be wrong.
         RuntimeError: when called, if the loss is not finite.
 
     Reference:
@@ -118,12 +118,12 @@ class MetaStep:
         return float(self.training_optimizer.param_groups[0]["lr"])
 
     def __call__(self, batch: Batch, graded: Batch | None = None, gradients: Parameters | None = None) -> Tensor:
-        """Update the label update network on one batch and return the meta loss before it, ``()``.
+        """Update the label update network on one batch and return the meta loss before the update, ``()``.
 
         Args:
-            batch: on the device.
+            batch: batch on the device.
             graded: photographs with true grades, for the objective ``graded``.
-            gradients: of the training loss of this very batch by parameter name, where training has them already.
+            gradients: gradients of the training loss of the same batch, by parameter name, if already computed.
         """
         if self._unchecked:
             self._check(batch["image"])
@@ -143,14 +143,14 @@ class MetaStep:
         return found.meta_loss
 
     def labels(self, batch: Batch) -> Tensor:
-        """Return the labels that the label update network gives for a batch now, ``(N, 5)``."""
+        """Return the labels of a batch from the current label update network, ``(N, 5)``."""
         with mixed_precision(batch["image"].device, amp=False):
             return self.label_update(batch["image"], batch["initial"], batch["feasible"])
 
     def label_gradients(
         self, batch: Batch, graded: Batch | None = None, gradients: Parameters | None = None
     ) -> LabelGradients:
-        """Return ``dL_meta(theta+)/du`` for the labels that the label update network gives now."""
+        """Return ``dL_meta(theta+)/du`` at the labels of the current label update network."""
         parameters = dict(self.tasks.named_parameters())
         with torch.no_grad():
             labels = self.labels(batch)
@@ -172,7 +172,7 @@ class MetaStep:
         return class_terms(self.grade_loss, called_with(self.grade_task, primal, image, amp=False))
 
     def _check(self, image: Tensor) -> None:
-        """Refuse a network whose gradient would be wrong, whatever the reason."""
+        """Refuse a network whose gradient would be wrong."""
         parameters = dict(self.grade_task.named_parameters())
         with train_mode(self.tasks), torch.enable_grad():
             first, second = (self._class_losses(parameters, image) for _ in range(2))
@@ -192,7 +192,7 @@ class MetaStep:
         self._unchecked -= 1
 
     def _read_besides(self, losses_NC: Tensor, parameters: Parameters) -> list[str]:
-        """Name the parameters that the grade reads, and that are not among those it is differentiated by."""
+        """Return the names of the parameters that the grade depends on but is not differentiated by."""
         own = self.grade_task.label_parameters()
         others = {name: p for name, p in parameters.items() if name not in own and p.requires_grad}
         if not others:
@@ -228,18 +228,18 @@ class MetaStep:
         if graded is None:
             raise ValueError("expected a batch of graded photographs for meta_objective 'graded', got none")
         logits = called_with(self.grade_task, stepped, graded["image"], amp=False)
-        true = F.one_hot(graded["grade"], logits.shape[1]).to(logits.dtype)
+        true = F.one_hot(graded["grade"], logits.shape[1]).to(logits.dtype)  # (N, C)
         return float(self.beta) * self.grade_loss(logits, true)
 
     def _literal_loss(self, stepped: Parameters, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = called_with(self.grade_task, stepped, batch["image"], amp=False)
-        terms = class_terms(self.grade_loss, logits.to(labels.dtype))
-        direct = float(self.beta) * batch["weight"].unsqueeze(1) * terms
+        terms = class_terms(self.grade_loss, logits.to(labels.dtype))  # (N, C)
+        direct = float(self.beta) * batch["weight"].unsqueeze(1) * terms  # (N, C)
         return (labels * direct).mean(), direct / direct.numel()
 
 
 def divergence(initial: Tensor, labels: Tensor) -> Tensor:
-    """Mean ``KL(initial || labels)`` over the images; grades without initial mass do not count.
+    """Return the mean ``KL(initial || labels)`` over the images; grades without initial mass do not count.
 
     Example:
         >>> divergence(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]]))  # log 2

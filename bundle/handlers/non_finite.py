@@ -1,17 +1,17 @@
-"""A run that diverged ends as a failure."""
+"""A handler that ends a diverged run as a failure."""
 
 import torch
 from ignite.engine import Engine, Events
 
 
 class FailOnNonFinite:
-    """Raise as soon as a named output of the engine is NaN or infinite.
+    """Handler that raises as soon as a named output of the engine is NaN or infinite.
 
     Ignite's own ``TerminateOnNan`` ends the run as if it had finished; a run that diverged must end as a failure,
     so that it is never compared with the others.
 
     Args:
-        key: of the engine's output.
+        key: key of the engine's output.
 
     Raises:
         RuntimeError: when called on a non-finite output.

@@ -1,4 +1,4 @@
-"""Inference: what the network says of each photograph, in the photograph's own frame, handed to writers."""
+"""Inference: predictions of the network for each photograph, at native size, passed to writers."""
 
 # flake8: noqa: N806, N815
 
@@ -24,26 +24,26 @@ from bundle.transforms import Crop, largest_px, lesion_areas_px, native_labels, 
 from ignite.engine import Engine, Events
 
 HEAT_LONG_SIDE_PX = 1024
-"""Of a heat map; it comes from a feature map 32 times coarser than the network's input."""
+"""Longest side of a heat map; heat maps come from a feature map 32 times coarser than the network's input."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One photograph and everything that was predicted for it.
+    """A photograph and all its predictions.
 
     Attributes:
         name: path below the input folder.
-        path: of the photograph.
+        path: path of the photograph.
         lesions_HW: uint8 label map at native size.
         heat_hw: Grad-CAM of the predicted grade over the whole photograph, at most 1024 pixels long, in [0, 1].
-        probabilities: of the five grades.
-        field_px: pixels of the field of view.
-        counts: connected components of each lesion.
-        areas_px: pixels of each lesion.
+        probabilities: probabilities of the five grades.
+        field_px: number of pixels of the field of view.
+        counts: number of connected components of each lesion.
+        areas_px: number of pixels of each lesion.
         feasible: grades that the predicted lesions allow.
-        abstained: whether the grade is less confident than was asked for.
+        abstained: whether the confidence of the grade is below the requested minimum.
     """
 
     name: str
@@ -74,39 +74,39 @@ class Prediction:
 
 
 class Writer(Protocol):
-    """Takes each prediction as it comes, and is told when there are no more."""
+    """Interface of a writer of predictions: takes them one by one, then finishes."""
 
     def start(self) -> None:
-        """Make ready, before the network has run; refuse here what cannot be written."""
+        """Prepare before the network runs; refuse output that cannot be written."""
 
     def draw(self, prediction: Prediction) -> None:
-        """Write the files of one photograph; called from several threads, each with another photograph."""
+        """Write the files of one photograph; called from several threads, each with a different photograph."""
 
     def note(self, row: Row, path: str) -> None:
-        """Take the numbers of one photograph, or why it could not be read, in the order of the input."""
+        """Add the row of one photograph, or its error row if it is unreadable; called in the order of the input."""
 
     def finish(self) -> None:
-        """Write what belongs to all of them."""
+        """Write the files about all photographs."""
 
 
 class PredictionHandler:
-    """Make a :class:`Prediction` of every image of an evaluation and hand it to each writer.
+    """Handler that makes a :class:`Prediction` of every image of an evaluation and passes it to each writer.
 
-    This goes on in threads while the network is at the next photographs. No more than two photographs a thread wait to
-    be written; then the network waits. An error of a writer is raised in the engine, at the latest when it completes.
+    Threads do this while the network processes the next photographs. The network waits while more than two photographs
+    per thread are pending. An error in a writer is raised in the engine, at the latest when the engine completes.
 
     Args:
-        paths: photograph by item id.
-        writers: given each prediction, then told to finish.
+        paths: path of each photograph, by item id.
+        writers: receive each prediction, then finish.
         min_area_ppm: smallest component that makes a lesion present, in millionths of the field of view's native area;
-            at least a pixel. Smaller ones are drawn and counted all the same.
-        lesion_thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
-        abstain_below: confidence under which a grade is marked as abstained; None never does.
-        threads: that draw.
+            at least a pixel. Smaller components are still drawn and counted.
+        lesion_thresholds: thresholds of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        abstain_below: confidence below which a grade is marked as abstained; None never abstains.
+        threads: number of threads that draw.
 
     Raises:
-        ValueError: if ``abstain_below`` is no probability, there is not one threshold in (0, 1] per lesion, or there
-            is no thread.
+        ValueError: if ``abstain_below`` is not a probability, there is not one threshold in (0, 1] per lesion, or
+            ``threads`` is below 1.
 
     Example:
         >>> PredictionHandler(paths={}, writers=[], abstain_below=60)
@@ -141,7 +141,7 @@ class PredictionHandler:
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self) -> None:
-        """Let the writers make ready."""
+        """Start the writers and the threads."""
         for writer in self.writers:
             writer.start()
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="predictions")
@@ -156,14 +156,14 @@ class PredictionHandler:
         self._note(waiting=2 * self.threads)
 
     def finish(self) -> None:
-        """Wait for what is being drawn, and let the writers finish."""
+        """Wait for the pending photographs, then finish the writers."""
         self._note(waiting=0)
         self.pool.shutdown()
         for writer in self.writers:
             writer.finish()
 
     def _note(self, waiting: int) -> None:
-        """Hand on the oldest rows, in order, until no more than so many are waited for."""
+        """Pass on the oldest rows, in order, until at most ``waiting`` are pending."""
         while len(self.drawing) > waiting:
             row, path = self.drawing.popleft().result()
             for writer in self.writers:
@@ -194,15 +194,15 @@ def predicted(
     lesion_thresholds: Sequence[float] | None = None,
     abstain_below: float | None = None,
 ) -> Prediction:
-    """Bring what the network says of one photograph into the photograph's own frame.
+    """Convert the network's output for one photograph to a prediction at native size.
 
     Args:
         output: probabilities ``lesions (5, S, S)`` and ``grade (5,)``, and ``maps (5, S, S)`` in [0, 1], on the CPU.
-        geometry: of the square (:class:`bundle.transforms.PrepareFundusd`).
-        field_px: native pixels of the field of view.
-        name: of the photograph.
-        path: of the photograph.
-        min_area_ppm: as of :class:`PredictionHandler`, like all that follow.
+        geometry: geometry of the square (:class:`bundle.transforms.PrepareFundusd`).
+        field_px: number of native pixels of the field of view.
+        name: name of the photograph.
+        path: path of the photograph.
+        min_area_ppm: as in :class:`PredictionHandler`.
         lesion_thresholds: likewise.
         abstain_below: likewise.
 
@@ -232,13 +232,14 @@ def predicted(
 
 
 def _heat(map_hw: torch.Tensor, geometry: torch.Tensor) -> np.ndarray:
-    """Lay a map of the square, of any size, over the photograph."""
+    """Map a heat map of the square, of any size, back to the photograph."""
     seen = Crop.of(geometry).within(HEAT_LONG_SIDE_PX)
+    # to_native: (2, s, s) -> (2, height, width); outside of the square, channel 1 is 0.
     return to_native(torch.stack([1 - map_hw, map_hw]), seen)[1].clamp_(0, 1).numpy()
 
 
 def prediction_row(prediction: Prediction) -> Row:
-    """Lay out the numbers of one prediction, flat, for a table.
+    """Return the numbers of one prediction as a flat table row.
 
     Example:
         >>> none = dict.fromkeys(LESIONS, 0)
@@ -277,11 +278,11 @@ COLUMNS = (
     *(f"{lesion}_{what}" for lesion in LESIONS for what in ("count", "area_px", "area_percent")),
     "error",
 )  # fmt: skip
-"""Of every row, read or not."""
+"""Columns of every row, including error rows."""
 
 
 def unread_row(name: str, reason: str) -> Row:
-    """Lay out a photograph that could not be read: no numbers, and why.
+    """Return the error row of an unreadable photograph: the reason and no numbers.
 
     Example:
         >>> {name: value for name, value in unread_row("7.jpg", "cut off").items() if value is not None}

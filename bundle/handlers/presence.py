@@ -1,4 +1,4 @@
-"""How large a lesion must be to count as present, fitted on graded photographs that were held out."""
+"""The smallest area at which a lesion counts as present, fitted on held-out graded photographs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,23 +12,23 @@ from bundle.metrics.presence import areas_that_count_ppm
 from ignite.engine import Engine
 
 FITTED_ON = ("fold", "train")
-"""First words of the subsets that something may be fitted on: what is fitted on a test is no test any more."""
+"""First words of the subsets that may be used for fitting; a test set used for fitting is no longer a test set."""
 
 
 class FitPresence(Scorer):
-    """Fit for each lesion the smallest area that makes it present (:func:`areas_that_count_ppm`).
+    """Scorer that fits the smallest area at which each lesion is present (:func:`areas_that_count_ppm`).
 
-    A network that was taught on outlined photographs alone has seen no healthy eye, and finds something on each. What
-    it finds there is small; the grades of held-out photographs, which are cheap, say how small.
+    A network trained only on outlined photographs has seen no healthy eye, and finds lesions on each one. These
+    findings are small; the grades of held-out photographs, which are cheap, show how small.
 
     Args:
         ids: graded photographs that count.
-        subset: their name, as :func:`bundle.datasets.splits.scored` says it.
-        thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
-        least_ppm: under which nothing counts, in millionths of the field of view.
+        subset: name of their subset, as returned by :func:`bundle.datasets.splits.scored`.
+        thresholds: thresholds of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        least_ppm: area below which nothing counts, in millionths of the field of view.
 
     Raises:
-        ValueError: if the subset is a test or holds one; at the end of the evaluation, if no photograph was graded.
+        ValueError: if the subset is or contains a test set; at the end of the evaluation, if no photograph was graded.
 
     Example:
         >>> FitPresence(["7"], subset="test")
@@ -64,17 +64,17 @@ class FitPresence(Scorer):
                 self.grades.append(grade)
 
     def compute(self, engine: Engine) -> None:
-        """Fit, and put the areas into ``engine.state.metrics``."""
+        """Fit the areas and write them to ``engine.state.metrics``."""
         if not self.grades:
             raise ValueError(f"expected graded photographs in {self.subset} to fit areas on, found none")
         self.areas_ppm = areas_that_count_ppm(np.array(self.largest_ppm), self.grades, least_ppm=self.least_ppm)
         engine.state.metrics.update({f"presence/min_area_ppm_{lesion}": a for lesion, a in self.areas_ppm.items()})
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return none: these are settings, not scores."""
+        """Return no intervals: the areas are settings, not scores."""
         return {}
 
     def facts(self) -> dict[str, Any]:
-        """Return what a weights file says of it; a lesion that no grade there rules out keeps the least area."""
+        """Return the areas for the weights file; a lesion that no grade in the subset rules out keeps ``least_ppm``."""
         areas_ppm = {lesion: self.areas_ppm.get(lesion, self.least_ppm) for lesion in LESIONS}
         return {"min_area_ppm": areas_ppm, "min_area_fitted_on": f"{len(self.grades)} photographs of {self.subset}"}

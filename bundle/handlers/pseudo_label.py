@@ -1,4 +1,4 @@
-"""Stage 1's last step: turn what the graders say of each lesion image into an initial label, with its audit."""
+"""The last step of stage 1: an initial label and its audit row for each lesion image, from the graders' output."""
 
 # flake8: noqa: N803, N806
 
@@ -32,23 +32,23 @@ Page = Callable[[Path, Rows, Mapping[str, Any], Mapping[str, str], Mapping[str, 
 
 
 class PseudoLabelHandler:
-    """Decide the initial label of every image that an evaluator shows the graders (Liu & Huang 2023, section 3.1).
+    """Handler that decides the initial label of every image of an evaluation (Liu & Huang 2023, section 3.1).
 
     Attach it to an evaluator whose step is :class:`bundle.engines.ProposalStep`. It writes ``pseudo_labels.json``
     (the hand-over to stage 2), ``pseudo_labels.csv`` (the same rows), ``summary.json`` (scores wherever the true
-    grade is known), one picture per image, and ``decisions.html``, a page of all decisions. A run that was cut off
-    leaves no half of a file and starts anew: the same graders and photographs give the same labels.
+    grade is known), one picture per image, and ``decisions.html``, a page of all decisions. An interrupted run leaves
+    no partial file and starts from the beginning: the same graders and photographs give the same labels.
 
     Args:
-        output_dir: where to.
-        manifest: whose photographs are labelled; its hash goes into the hand-over.
-        settings: where the labels came from, such as the graders' hashes.
-        thresholds: of the decision.
+        output_dir: folder of the files.
+        manifest: manifest of the photographs to label; its hash goes into the hand-over.
+        settings: origin of the labels, such as the graders' hashes.
+        thresholds: thresholds of the decision.
         mode: how graders are combined: ``max_confidence`` (the paper) or ``log_mean``.
         picture: draws one image's panel into a file, or None.
-        page: writes the page of rows, summary, panel by id, and facts into a file, or None.
+        page: writes rows, summary, panel by id and facts as a page into a file, or None.
         min_area_ppm: smallest component of a lesion that counts, in millionths of the field of view. It is measured on
-            the native masks, for each speck keeps a pixel when masks are made smaller.
+            the native masks, because every speck keeps a pixel when masks are downscaled.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PseudoLabelHandler:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
 
     def fail(self, engine: Engine, error: BaseException) -> None:
-        """Let an error go on; where a grader gave NaN, say which one, and for which images.
+        """Raise the error again; if a grader gave NaN, name the grader and the images.
 
         Raises:
             ValueError: naming grader and images.
@@ -89,7 +89,7 @@ class PseudoLabelHandler:
         ) from error
 
     def _name_grader(self, engine: Engine, grader: object) -> str:
-        """Name the file and the architecture, as far as they are known."""
+        """Return the file and the architecture of a grader, as far as they are known."""
         listed = [one is grader for one in getattr(engine, "network", [])]
         files = self.settings.get("graders", [])
         name = getattr(grader, "architecture", type(grader).__name__)
@@ -99,7 +99,7 @@ class PseudoLabelHandler:
         return f"{file['path']} ({name})" if isinstance(file, Mapping) else f"{file} ({name})"
 
     def update(self, engine: Engine) -> None:
-        """Decide for each image of the batch.
+        """Decide the label of each image of the batch.
 
         Raises:
             ValueError: if a grader's heat maps are on too coarse a grid (:func:`bundle.pseudo_labels.check_grid`).
@@ -109,6 +109,7 @@ class PseudoLabelHandler:
             check_grid(grid_hw, batch["image"].shape[-1], self.thresholds)
         for index, name in enumerate(batch["id"]):
             arrays = {key: batch[key][index].cpu().numpy() for key in ("image", "lesions", "optic_disc", "field_px")}
+            # (G, 5) and (G, 5, H, W)
             proposals = output["probabilities"][index].numpy(), output["maps"][index].numpy()
             self._decide(name, arrays, *proposals, grids=output["grids"])
 
@@ -121,13 +122,13 @@ class PseudoLabelHandler:
         grids: Sequence[tuple[int, int]],
     ) -> None:
         probabilities, winner = combine(graders_GC, self.mode)
-        heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]
+        heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]  # maps: (G, 5, H, W)
         heard = grids if winner is None else [grids[winner]]
         lesions_HW, photograph = arrays["lesions"][0], self.photographs[name]
         largest_px, field_px = largest_components_px(self.manifest, photograph), float(arrays["field_px"])
         present = lesions_large_enough(largest_px, field_px, self.min_area_ppm)
         quadrants = haemorrhages_by_quadrant(self.manifest, photograph, smallest_area_px(field_px, self.min_area_ppm))
-        field = field_mask(arrays["image"].max(axis=0))
+        field = field_mask(arrays["image"].max(axis=0))  # (H, W), bool
         in_doubt = haemorrhages_in_doubt(lesions_HW, field, self.thresholds)
         feasible = feasible_grades(
             present, photograph.annotated, in_doubt=in_doubt, name_atypical=self.thresholds.name_atypical,
@@ -145,7 +146,7 @@ class PseudoLabelHandler:
             self.picture(self.output_dir / _panel(name), arrays["image"], lesions_HW, heat_5HW, row)
 
     def write(self, engine: Engine) -> None:
-        """Write everything; the hand-over last, for its presence says that the stage is done."""
+        """Write all files; the hand-over comes last, because its presence marks the stage as done."""
         truth = self._true_grades()
         summary = summarise(self.rows, truth)
         engine.state.metrics.update({f"labels/{key.replace('/', '_')}": v for key, v in summary.items()})
@@ -180,8 +181,8 @@ def largest_components_px(manifest: Manifest, photograph: Photograph) -> dict[st
 def haemorrhages_by_quadrant(manifest: Manifest, photograph: Photograph, min_area_px: float) -> list[int] | None:
     """Count the outlined haemorrhages in each quadrant (:func:`bundle.transforms.components_by_quadrant`).
 
-    The quadrants are those about the fovea, in the middle of a photograph of the macula; those about the disc, at its
-    edge, where nobody marked the fovea. None where neither is known, or no haemorrhage is outlined.
+    The quadrants are centred on the fovea, in the middle of a photograph of the macula. If the fovea is not marked,
+    they are centred on the disc, at the photograph's edge. None if neither is known, or no haemorrhage is outlined.
 
     Raises:
         ValueError: as :func:`bundle.transforms.load_runs`.
@@ -194,7 +195,7 @@ def haemorrhages_by_quadrant(manifest: Manifest, photograph: Photograph, min_are
 
 
 def centre_of_quadrants(manifest: Manifest, photograph: Photograph) -> Point | None:
-    """Return the fovea, or else the middle of the outlined disc, or else where the disc was marked, or None."""
+    """Return the fovea, else the middle of the outlined disc, else the marked point of the disc, else None."""
     fovea_px = manifest.landmark(photograph, "fovea_px")
     if fovea_px is not None or photograph.optic_disc is None:
         return fovea_px or manifest.landmark(photograph, "disc_px")
@@ -202,5 +203,5 @@ def centre_of_quadrants(manifest: Manifest, photograph: Photograph) -> Point | N
 
 
 def _panel(name: str) -> str:
-    """Name the picture of a photograph, below the output's folder."""
+    """Return the path of a photograph's picture below the output folder."""
     return f"panels/{name.replace('/', '_')}.jpg"

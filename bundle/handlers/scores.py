@@ -1,4 +1,4 @@
-"""Score an evaluation at the photographs' own size and leave the numbers in the engine's metrics."""
+"""Scores of an evaluation at native size, written to the engine's metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Scorer(ABC):
-    """Collects what an evaluation predicts, batch by batch, and puts scores into the engine's metrics at its end."""
+    """Base class that collects predictions batch by batch and writes scores to the engine's metrics at the end."""
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.reset)
@@ -35,7 +35,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def compute(self, engine: Engine) -> None:
-        """Put the scores into ``engine.state.metrics``."""
+        """Write the scores to ``engine.state.metrics``."""
 
     @abstractmethod
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -43,15 +43,15 @@ class Scorer(ABC):
 
 
 class ScoreLesions(Scorer):
-    """Score lesion probabilities against the outlines at native size (see :class:`LesionScores`).
+    """Scorer of lesion probabilities against the outlines, at native size (see :class:`LesionScores`).
 
     Args:
-        manifest: where the outlines are.
-        rows: the photographs that count; others in the same evaluation are passed over.
-        fuse: the network has one class for all lesions. The truth is the plain union of the outlines; a photograph
-            on which a lesion was not annotated has none, and is passed over too.
-        shapes: also score components, candidates and borders, which takes about half a second a native photograph.
-        thresholds: of the lesions, which then decide; None: the most probable class decides.
+        manifest: manifest with the outlines.
+        rows: the photographs that count; others in the same evaluation are ignored.
+        fuse: the network has one class for all lesions. The ground truth is the plain union of the outlines; a
+            photograph on which a lesion was not annotated has none, and is ignored too.
+        shapes: also score components, candidates and borders, which takes about half a second per native photograph.
+        thresholds: thresholds by which lesions are decided; None: the most probable class decides.
 
     Raises:
         ValueError: if there is not one threshold in (0, 1] per class.
@@ -88,7 +88,7 @@ class ScoreLesions(Scorer):
                     self.scores.update(native, outlines, row.annotated)
 
     def compute(self, engine: Engine) -> None:
-        """Put the scores into ``engine.state.metrics``."""
+        """Write the scores to ``engine.state.metrics``."""
         if self.rows:
             engine.state.metrics.update(self.scores.compute())
 
@@ -98,13 +98,13 @@ class ScoreLesions(Scorer):
 
 
 class ScoreGrades(Scorer):
-    """Score grade probabilities wherever the true grade of a photograph is known.
+    """Scorer of grade probabilities on photographs of known true grade.
 
     Args:
         ids: the photographs that count.
-        training_grades: whose most frequent grade is a trivial prediction.
-        task: first part of the keys; of two sets of photographs each needs its own.
-        taught_grades: that some training label may have; None where that is not known.
+        training_grades: grades of the training photographs; the most frequent one is a trivial prediction.
+        task: first part of the keys; two sets of photographs need different ones.
+        taught_grades: grades that at least one training label may have; None if unknown.
 
     Example:
         >>> import torch
@@ -139,7 +139,7 @@ class ScoreGrades(Scorer):
                 self.grades.append(grade)
 
     def compute(self, engine: Engine) -> None:
-        """Put the scores into ``engine.state.metrics``."""
+        """Write the scores to ``engine.state.metrics``."""
         if self.grades:
             found = grading_scores(*self.arrays(), self.training_grades, self.taught_grades)
             engine.state.metrics.update(self._named(found))
@@ -157,12 +157,12 @@ class ScoreGrades(Scorer):
 
 
 class WriteScores:
-    """Write scores, intervals and what they were computed on to one JSON file when the evaluation has finished.
+    """Handler that writes scores, intervals and their origin to one JSON file when the evaluation has finished.
 
     Args:
         path: the file.
-        facts: what a reader must know: subsets, counts, manifest, weights.
-        scorers: whose intervals are written.
+        facts: origin of the scores: subsets, counts, manifest, weights.
+        scorers: scorers whose intervals are written.
 
     Example:
         >>> import tempfile

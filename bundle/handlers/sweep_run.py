@@ -1,4 +1,4 @@
-"""The MLflow run that the runs of a sweep hang below."""
+"""The MLflow run that is the parent of a sweep's runs."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,15 +17,15 @@ STAGE = "sweep"
 
 @contextmanager
 def sweep_run(output_dir: Path, tags: Mapping[str, str], tracking_uri: str | None = None) -> Iterator[str]:
-    """Keep the run of a sweep open, and yield its id; the same folder and suite always have the same run.
+    """Keep the run of a sweep open and yield its id; the same folder and suite always get the same run.
 
-    It is finished when the block ends, and failed when the block raises. The tags ``command`` and ``commit`` are those
-    of the last time.
+    The run is marked finished when the block ends, and failed when the block raises. The tags ``command`` and
+    ``commit`` are those of the latest call.
 
     Args:
-        output_dir: of the sweep; becomes the tag ``sweep``. It also holds the default store.
-        tags: of the run; ``suite`` is one of them.
-        tracking_uri: of the store; None takes ``MLFLOW_TRACKING_URI`` or the default.
+        output_dir: folder of the sweep; becomes the tag ``sweep``. It also holds the default store.
+        tags: tags of the run, including ``suite``.
+        tracking_uri: URI of the store; None uses ``MLFLOW_TRACKING_URI`` or the default.
     """
     client = open_store(tracking_uri, output_dir)
     own = {"stage": STAGE, "sweep": str(output_dir.resolve()), "commit": commit(), "command": " ".join(sys.argv)}
@@ -41,7 +41,7 @@ def sweep_run(output_dir: Path, tags: Mapping[str, str], tracking_uri: str | Non
 def _opened(client: "MlflowClient", tags: Mapping[str, str]) -> str:
     experiment_id = find_experiment(client)
     for run in client.search_runs([experiment_id], f"tags.stage = '{STAGE}'"):
-        # Compared here, for a filter of MLflow's cannot name a folder with an apostrophe.
+        # Compared here because an MLflow filter cannot contain a folder name with an apostrophe.
         if all(run.data.tags.get(name) == tags[name] for name in ("sweep", "suite")):
             for name, value in tags.items():
                 client.set_tag(run.info.run_id, name, value)

@@ -1,4 +1,4 @@
-"""What the training of a multi-task network ends with: a threshold for each lesion, which its weights file knows."""
+"""The end of multi-task training: a threshold for each lesion, which is stored in the weights file."""
 
 from typing import Any
 
@@ -7,21 +7,21 @@ from bundle.handlers.training_state import validate_last_weights
 from ignite.engine import Engine, Events
 
 UNFITTED = 0.5
-"""Threshold of a lesion that the held-out fold does not have, where others were fitted."""
+"""Threshold of a lesion that is missing from the held-out fold, if others were fitted."""
 
 
 class FitThresholds:
-    """Choose for each lesion the threshold with the best pooled Dice on the validation fold, when training has ended.
+    """Handler that fits each lesion's threshold for the best pooled Dice on the validation fold after training.
 
-    Dice is taken at the photographs' own size (:meth:`LesionScores.best_thresholds`). The fold is evaluated once more
-    if the last validation was of other weights than the last epoch's. A lesion that the fold does not have keeps 0.5,
-    and is named. Nothing is fitted where no fold is held out, or where the fold is the test as well: ``thresholds`` is
-    None then, and the most probable class decides.
+    Dice is computed at native size (:meth:`LesionScores.best_thresholds`). The fold is evaluated again if the last
+    validation did not use the weights of the last epoch. A lesion that is missing from the fold keeps 0.5, and is named
+    in the log. Nothing is fitted if no fold is held out, or if the fold is also the test set: ``thresholds`` is then
+    None, and the most probable class decides.
 
     Args:
-        validator: evaluates the fold.
-        scorer: attached to it.
-        fold_is_test: the fold is what the network will be tested on, for want of a test split.
+        validator: engine that evaluates the fold.
+        scorer: attached to the validator.
+        fold_is_test: whether the network will be tested on the fold because there is no test split.
 
     Example:
         >>> from bundle.manifest import Manifest
@@ -52,5 +52,5 @@ class FitThresholds:
             engine.logger.info(f"the fold has no {', '.join(unfitted)}: not fitted, the threshold stays {UNFITTED}")
 
     def facts(self) -> dict[str, Any]:
-        """Return what a weights file says: the thresholds, and on how many photographs with the lesion each rests."""
+        """Return facts for the weights file: the thresholds, and the number of photographs with each lesion."""
         return {"lesion_thresholds": self.thresholds, "lesion_threshold_images": self.images}

@@ -1,4 +1,4 @@
-"""Every run in MLflow: settings, curves, files, and how it ended."""
+"""The MLflow record of every run: settings, curves, files, and final status."""
 
 import fcntl
 import json
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "fundus_dr_multitask"
 METRICS_MAX = 1000
-"""Of one message to MLflow."""
+"""Largest number of metrics in one message to MLflow."""
 
 
 class RunTracker:
-    """Record one engine's run as one MLflow run of its own.
+    """Handler that records one engine's run as its own MLflow run.
 
-    The run starts and ends with the engine, is marked failed when the engine raises, and never continues inside an
-    older one. A run of the same output folder that is still open when this one starts was killed, and is marked so.
+    The run starts and ends with the engine, is marked failed when the engine raises, and never continues an older run.
+    A run of the same output folder that is still open when this one starts was killed, and is marked as killed.
     Metrics are named ``<split>/<task>/<metric>``. MLflow is imported when the engine starts, not before.
 
-    Attach it after what writes files: what other handlers write at the end is then there to be logged.
+    Attach it after the handlers that write files, so that the files they write at the end can be logged.
 
-    A store that cannot be reached when the run starts is an error. One that is lost on the way stops no training: the
-    curves are held back, which is said once, and sent at the end, together with the rest. A store that is still lost
-    then is an error; the files of the run are whole before.
+    If the store cannot be reached when the run starts, that is an error. If it is lost later, training continues: the
+    curves are held back, with one warning, and sent at the end together with the rest. If the store is still lost then,
+    that is an error, but the files of the run are already complete.
 
     Args:
         stage: ``pretrain``, ``pseudo_label``, ``train``, ``evaluate`` or ``inference``.
-        output_dir: of the run; also the folder whose parent holds the default store, ``mlflow.db``.
-        settings: the resolved config; a nested value is logged in the file ``config.json`` alone.
-        split: of the engine's own metrics, or the split of each task.
-        validators: engines that run inside this one, by the split that their metrics are logged under.
-        artifacts: files and folders below ``output_dir`` to log at the end, where they exist.
-        tracking_uri: of the store; None takes ``MLFLOW_TRACKING_URI`` or the default.
-        facts: where the run's input came from, such as the manifest's hash; logged as ``facts.<name>``.
-        tags: of the run, besides its stage, folder, commit and command; a sweep says here which row it is.
+        output_dir: folder of the run; its parent holds the default store, ``mlflow.db``.
+        settings: the resolved config; nested values are logged only in the file ``config.json``.
+        split: split of the engine's own metrics, or the split of each task.
+        validators: engines that run inside this one, by the split under which their metrics are logged.
+        artifacts: files and folders below ``output_dir`` to log at the end, if they exist.
+        tracking_uri: URI of the store; None uses ``MLFLOW_TRACKING_URI`` or the default.
+        facts: origin of the run's input, such as the manifest's hash; logged as ``facts.<name>``.
+        tags: further tags of the run, in addition to stage, folder, commit and command, such as the row of a sweep.
 
     Raises:
         ValueError: when the engine starts, if the store cannot be reached or written.
-        ConnectionError: when the engine has finished, then.
+        ConnectionError: the same, when the engine has finished.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RunTracker:
             validator.add_event_handler(Events.EPOCH_COMPLETED, self.log_metrics, split)
 
     def start(self, engine: Engine) -> None:
-        """Open the run and log what is known before the first step."""
+        """Open the run and log its settings and facts before the first step."""
         try:
             self._open(engine)
         except _failures() as error:
@@ -108,9 +108,9 @@ class RunTracker:
         self._log_config()
 
     def log_metrics(self, engine: Engine, split: str | Mapping[str, str]) -> None:
-        """Log every finite number that is new among an engine's metrics, at the epoch of the run's own engine.
+        """Log the finite numbers that are new in an engine's metrics, at the epoch of the run's own engine.
 
-        An engine keeps a metric that is not computed in every epoch until it is computed again; it is logged once.
+        A metric that is not computed in every epoch stays in the engine until it is computed again; it is logged once.
         """
         from mlflow.entities import Metric
 
@@ -119,7 +119,7 @@ class RunTracker:
         found = self._new(named) if engine is self.engine else named
         numbers = {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
         self.held += [Metric(name, value, now_ms, step) for name, value in numbers.items()]
-        if self.is_lost:  # MLflow would try for minutes, at every epoch
+        if self.is_lost:  # MLflow would retry for minutes at every epoch
             return
         try:
             self._send()
@@ -130,7 +130,7 @@ class RunTracker:
             )
 
     def _new(self, metrics: Mapping[str, object]) -> dict[str, object]:
-        """Leave out what stands there from an earlier epoch: what was computed again is another object."""
+        """Return the metrics without those left from an earlier epoch; a metric computed again is a new object."""
         found = {name: value for name, value in metrics.items() if self.seen.get(name) is not value}
         self.seen.update(found)
         return found
@@ -141,7 +141,7 @@ class RunTracker:
             del self.held[:METRICS_MAX]
 
     def finish(self, engine: Engine) -> None:
-        """Log what the last handlers found, and the files, and close the run."""
+        """Log the metrics of the last handlers and the files, and close the run."""
         self.log_metrics(engine, self.split)
         try:
             self._close()
@@ -164,7 +164,7 @@ class RunTracker:
         self.client.set_terminated(self.run_id, status="FINISHED")
 
     def fail(self, engine: Engine, error: BaseException) -> None:
-        """Mark the run failed, say why, and let the error go on."""
+        """Mark the run as failed, record the error, and raise it again."""
         if self.run_id and not self.is_lost:
             try:
                 self.client.set_tag(self.run_id, "error", f"{type(error).__name__}: {error}"[:5000])
@@ -185,7 +185,7 @@ class RunTracker:
     def _close_killed(self, experiment_id: str) -> None:
         mine = self.stage, str(self.output_dir)
         for run in self.client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-            # Compared here, for a filter of MLflow's cannot name a folder with an apostrophe.
+            # Compared here because an MLflow filter cannot contain a folder name with an apostrophe.
             if (run.data.tags.get("stage"), run.data.tags.get("output_dir")) == mine:
                 self.client.set_terminated(run.info.run_id, status="KILLED")
 
@@ -201,7 +201,7 @@ def _split_of(metric: str, split: str | Mapping[str, str]) -> str:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return what a store raises that cannot be reached, or written."""
+    """Return the exceptions of a store that cannot be reached or written."""
     from mlflow.exceptions import MlflowException
 
     return MlflowException, OSError
@@ -213,16 +213,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def default_uri(folder: Path) -> str:
-    """Return the SQLite store of a folder of runs."""
+    """Return the URI of the SQLite store of a folder of runs."""
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
 def open_store(tracking_uri: str | None, folder: Path) -> "MlflowClient":
-    """Return a client of the store: the one asked for, the one that the program or environment chose, or a folder's."""
+    """Return a client of the requested store, else of the one set by program or environment, else of the folder's."""
     import mlflow
 
     folder.mkdir(parents=True, exist_ok=True)
-    # is_tracking_uri_set: MLFLOW_TRACKING_URI or a store that the caller's program chose before.
+    # is_tracking_uri_set: MLFLOW_TRACKING_URI, or a store that the calling program has set before.
     chosen = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else default_uri(folder)
     _, local, path = (tracking_uri or chosen).partition("sqlite:///")
     if local:
@@ -231,7 +231,7 @@ def open_store(tracking_uri: str | None, folder: Path) -> "MlflowClient":
 
 
 def _make_store(path: Path) -> None:
-    """Make a SQLite store whole or not at all: MLflow refuses one whose tables a kill left half made."""
+    """Create a SQLite store completely or not at all: MLflow refuses one with tables left incomplete by a kill."""
     import mlflow
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,9 +243,9 @@ def _make_store(path: Path) -> None:
 
 
 def find_experiment(client: "MlflowClient") -> str:
-    """Return the id of this bundle's experiment, made if need be.
+    """Return the id of this bundle's experiment, and create it if it is missing.
 
-    The files of a local store lie beside it; a server decides for itself.
+    The files of a local store are next to it; a server chooses its own place.
     """
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:

@@ -1,4 +1,4 @@
-"""A training that was cut off continues at its last whole epoch, with the same result."""
+"""Resumption of an interrupted training after its last complete epoch, with the same result."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from monai.transforms import Randomizable
 
 
 class SeedEpochs:
-    """Seed torch and the data set's random transforms from the run's seed and the epoch's number.
+    """Handler that seeds torch and the data set's random transforms from the run's seed and the epoch number.
 
-    An epoch then draws the same numbers whether the epochs before it ran in this process or in one that was killed.
+    An epoch then draws the same numbers whether earlier epochs ran in this process or in one that was killed.
 
     Args:
-        seed: of the run.
-        dataset: whose transforms draw at random.
+        seed: seed of the run.
+        dataset: data set with the random transforms.
 
     Example:
         >>> engine = Engine(lambda engine, batch: torch.rand(1).item())
@@ -43,18 +43,18 @@ class SeedEpochs:
 
 
 class TrainingState:
-    """Keep the state of every epoch but the last in one file, and go on from it.
+    """Handler that saves the state after every epoch but the last to one file, and resumes from it.
 
-    The state of the last epoch is the weights file itself; :class:`DropState` removes the state when all is written.
+    The state of the last epoch is the weights file itself; :class:`DropState` removes the state file at the end.
 
     Args:
         path: the state file.
-        parts: what has ``state_dict`` and ``load_state_dict``, by name; None for a part that is switched off.
-        settings: what must be the same when going on, such as the manifest's hash.
-        resume: go on from the file if there is one.
+        parts: objects with ``state_dict`` and ``load_state_dict``, by name; None for a part that is switched off.
+        settings: settings that must be the same on resuming, such as the manifest's hash.
+        resume: resume from the file if it exists.
 
     Raises:
-        ValueError: on attaching, if the file was written with other settings or parts, or has all epochs already.
+        ValueError: on attaching, if the file was written with other settings or parts, or already has all epochs.
 
     Example:
         >>> import tempfile
@@ -103,7 +103,7 @@ class TrainingState:
                 f"{self.path} was written with other settings ({', '.join(changed)}); start anew with "
                 f"`--resume False`, or give the same settings"
             )
-        # Ignite would take such a run for a finished one, and train its weights once more from the first epoch.
+        # Ignite would treat such a run as finished, and train its weights again from the first epoch.
         if content["progress"]["epoch"] >= max_epochs:
             raise ValueError(
                 f"expected max_epochs above the {content['progress']['epoch']} that {self.path} has, got {max_epochs}; "
@@ -112,7 +112,7 @@ class TrainingState:
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Name the settings that differ, the nested ones too."""
+    """Return the names of the settings that differ, including nested ones."""
     names = []
     for key in sorted({*old, *new}):
         if isinstance(old.get(key), Mapping) and isinstance(new.get(key), Mapping):
@@ -123,7 +123,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def validate_last_weights(validator: Engine, trainer: Engine) -> None:
-    """Run a validator once more if its last validation was of other weights than the trainer has now.
+    """Run a validator again if its last validation did not use the trainer's current weights.
 
     Example:
         >>> trainer, validator = (Engine(lambda engine, batch: None) for _ in range(2))
@@ -136,25 +136,25 @@ def validate_last_weights(validator: Engine, trainer: Engine) -> None:
 
 
 class Fitted(Protocol):
-    """What is fitted to the trained network before its weights are saved."""
+    """Interface of values that are fitted to the trained network before its weights are saved."""
 
     def attach(self, engine: Engine) -> None:
-        """Fit when this engine, which trains, has finished."""
+        """Fit when the given training engine has finished."""
 
     def facts(self) -> Mapping[str, Any]:
-        """Return what the weights file says of it."""
+        """Return the facts for the weights file."""
 
 
 class SaveWeights:
-    """Write the weights file when training has finished.
+    """Handler that writes the weights file when training has finished.
 
-    The weights are those of the last epoch: nothing is selected on a validation or test score.
+    The weights are those of the last epoch, or their moving average: nothing is selected on a validation or test score.
 
     Args:
         path: the weights file.
-        network: what is saved.
-        facts: what a reader must know to build the network again.
-        fitted: what is fitted first when training has finished, and whose facts stand in the file too.
+        network: the network to save.
+        facts: facts needed to build the network again.
+        fitted: values fitted first when training has finished; their facts go into the file too.
 
     Example:
         >>> import tempfile
@@ -185,9 +185,9 @@ class SaveWeights:
 
 
 class DropState:
-    """Remove the training state when training has finished.
+    """Handler that removes the training state when training has finished.
 
-    Attach it last, after the record of the run too: where that fails, only the last epoch is to be repeated.
+    Attach it last, even after the record of the run: if that fails, only the last epoch has to be repeated.
 
     Args:
         path: the state file.

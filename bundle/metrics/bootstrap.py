@@ -1,4 +1,4 @@
-"""The 95 % interval that every score is reported with."""
+"""The 95 % bootstrap interval of every reported score."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def image_weights(images: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """Yield how often each photograph is in a resample, ``(N,)``, resample after resample.
+    """Yield for each resample how often it contains each photograph, ``(N,)``.
 
     Example:
         >>> [int(weights.sum()) for weights in image_weights(5, seed=0, resamples=2)]
@@ -19,7 +19,7 @@ def image_weights(images: int, seed: int, resamples: int) -> Iterator[np.ndarray
 def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
     """Return the 2.5th and 97.5th percentile of a score's bootstrap samples ``(R,)``.
 
-    Resamples in which the score is undefined (NaN) are passed over; if it always is, both ends are NaN.
+    Resamples in which the score is undefined (NaN) are skipped; if it is undefined in all, both ends are NaN.
 
     Example:
         >>> percentile_interval(np.array([0.0, np.nan, 1.0]))

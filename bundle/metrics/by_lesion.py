@@ -1,4 +1,4 @@
-"""Turn the values of each lesion into named scores, where there may be nothing to divide by."""
+"""Named scores from per-lesion values, NaN where the denominator is zero."""
 
 # flake8: noqa: N803
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; nothing of nothing is NaN.
+    """Divide; NaN where ``whole`` is 0.
 
     Example:
         >>> ratio(np.array([1, 0]), np.array([4, 0]))
@@ -18,11 +18,11 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def mean_over_images(values_NC: np.ndarray, weights_N: np.ndarray) -> np.ndarray:
-    """Return the mean ``(C,)`` over the photographs for which a lesion has a value; NaN where none has.
+    """Return the mean of each lesion ``(C,)`` over the photographs that have a value; NaN if all lack one.
 
     Args:
         values_NC: of each photograph and lesion; NaN where the photograph does not count.
-        weights_N: how often each photograph counts: 1, or as often as a resample has drawn it.
+        weights_N: how often each photograph counts: 1, or how often a resample contains it.
 
     Example:
         >>> mean_over_images(np.array([[1.0, np.nan], [0.0, np.nan]]), np.array([3, 1]))
@@ -33,9 +33,9 @@ def mean_over_images(values_NC: np.ndarray, weights_N: np.ndarray) -> np.ndarray
 
 
 def named(by_lesion: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """Turn templates with values ``(..., C)`` into an entry per lesion and one for the mean of those that are there.
+    """Expand templates with values ``(..., C)`` into one entry per lesion and one for the mean of the defined values.
 
-    With one class there is no mean.
+    With a single class, the mean is left out.
 
     Example:
         >>> {key: float(value) for key, value in named({"dice_{}": np.array([1.0, 0.5])}, ["EX", "SE"]).items()}

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes a grader as sure as it is right."""
+"""Temperature scaling: one number that makes a grader's confidence match its accuracy."""
 
 # flake8: noqa: N803
 
@@ -11,29 +11,29 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 TEMPERATURES = (0.5, 10.0)
-"""Where the temperature is looked for; these bounds are ours. A few photographs that are all graded rightly would take
-any temperature down to 0, and a grader is no more than twice as sure for them."""
+"""Bounds of the temperature, chosen by us. On a few photographs that are all graded correctly, the best temperature
+would go to 0; with the lower bound, the logits are at most doubled."""
 
 PARTS = 5
-"""Of the fold, to measure on each what a temperature of the others does."""
+"""Number of parts of the fold; each part is scaled by a temperature that was fitted on the others."""
 
 IMAGES_MIN = 2 * PARTS
-"""Fewer photographs measure nothing: parts of one."""
+"""Fewer photographs give parts of one, too small to measure anything."""
 
 
 class Calibration(NamedTuple):
-    """A fitted temperature, and what such a one does to photographs that it was not fitted on.
+    """A fitted temperature and its effect on photographs that it was not fitted on.
 
-    All of it is of ``softmax(z / T - s)``, with the shift ``s`` of the prior, if there is one.
+    All values refer to ``softmax(z / T - s)``, with the prior shift ``s``, if any.
 
     Attributes:
-        temperature: ``T``, fitted on all photographs; 1 before.
-        images: how many photographs it was fitted on.
-        nll: mean negative log-likelihood before.
-        nll_scaled: and after, out of sample: each photograph is scaled by a temperature that was fitted without its
-            part of the fold (cross-fitted). None for fewer than ``IMAGES_MIN`` photographs.
-        ece: expected calibration error before.
-        ece_scaled: and after, out of sample in the same way.
+        temperature: ``T``, fitted on all photographs; 1 before scaling.
+        images: number of photographs that it was fitted on.
+        nll: mean negative log-likelihood before scaling.
+        nll_scaled: the same after scaling, out of sample: each photograph is scaled by a temperature that was fitted
+            without its part of the fold (cross-fitted). None for fewer than ``IMAGES_MIN`` photographs.
+        ece: expected calibration error before scaling.
+        ece_scaled: the same after scaling, out of sample in the same way.
     """
 
     temperature: float
@@ -45,12 +45,12 @@ class Calibration(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """How sure and how right a grader is, in bins of equal width of its confidence.
+    """Confidence and accuracy of a grader, in confidence bins of equal width.
 
     Attributes:
         counts: photographs in each bin, ``(15,)``.
         confidence: their mean confidence; NaN in an empty bin.
-        accuracy: share of them that is graded rightly; NaN in an empty bin.
+        accuracy: share of them that is graded correctly; NaN in an empty bin.
     """
 
     counts: np.ndarray
@@ -59,17 +59,17 @@ class Reliability(NamedTuple):
 
 
 def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Sequence[float] = (0.0,)) -> float:
-    """Return the temperature ``T = argmin -1/N sum_n log softmax(z_n / T - s)[y_n]``, within ``TEMPERATURES``.
+    """Compute the temperature ``T = argmin -1/N sum_n log softmax(z_n / T - s)[y_n]``, within ``TEMPERATURES``.
 
     The likelihood is never below that of ``T = 1``. Without a shift, no photograph's most probable grade changes.
 
     Args:
-        logits_NC: ``(N, 5)``, each row up to a constant; of photographs that were not trained on.
+        logits_NC: ``(N, 5)``, each row up to a constant; of photographs outside the training set.
         grades_N: true grades ``(N,)``, integers 0-4.
-        prior_shift: ``s``, the log of the class weights of the training, ``(5,)``, or one number for none.
+        prior_shift: ``s``, the log of the class weights in training, ``(5,)``, or a single 0 for none.
 
     Raises:
-        ValueError: if there is no photograph, a logit is not finite, or the lengths differ.
+        ValueError: if there are no photographs, a logit is not finite, or the lengths differ.
 
     Example:
         >>> logits = 2 * np.log([[0.75, 0.25]] * 4)  # right in three of four, yet 9 : 1 is said
@@ -89,15 +89,16 @@ def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Se
 
 
 def calibrate(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Sequence[float] = (0.0,)) -> Calibration:
-    """Fit a temperature on a fold, and measure out of sample what it does.
+    """Fit a temperature on a fold, and measure its effect out of sample.
 
-    The temperature that is returned is of the whole fold. A measure on that very fold would flatter it. So the fold is
-    dealt into ``PARTS``, grade by grade in the given order, and each part is scaled by a temperature of the others.
+    The returned temperature is fitted on the whole fold, and scores on the same fold would be too optimistic. So the
+    fold is divided into ``PARTS``, stratified by grade in the given order, and each part is scaled by the temperature
+    of the others.
 
     Args:
-        logits_NC: as for :func:`fit_temperature`, and so are the grades and the shift, which is there before and after.
-        grades_N: true grades.
-        prior_shift: of the logits.
+        logits_NC: as for :func:`fit_temperature`.
+        grades_N: true grades, as for :func:`fit_temperature`.
+        prior_shift: of the logits, as for :func:`fit_temperature`; applied both before and after scaling.
 
     Raises:
         ValueError: as :func:`fit_temperature` and :func:`bundle.metrics.grading.grading_scores`.
@@ -123,22 +124,22 @@ def _errors(logits: np.ndarray, grades: np.ndarray) -> tuple[float, float]:
 
 
 def _cross_fitted(logits: np.ndarray, grades: np.ndarray, prior_shift: Sequence[float]) -> np.ndarray:
-    """Divide the logits of each part by the temperature of all other parts."""
+    """Divide the logits of each part by a temperature fitted on all other parts, and subtract the shift."""
     parts = _dealt(grades)
     others = [parts != part for part in range(PARTS)]
     temperatures = np.array([fit_temperature(logits[rest], grades[rest], prior_shift) for rest in others])
-    return logits / temperatures[parts, None] - np.asarray(prior_shift)
+    return logits / temperatures[parts, None] - np.asarray(prior_shift)  # (N, 5) / (N, 1) - (5,) or (1,)
 
 
 def _dealt(grades: np.ndarray) -> np.ndarray:
-    """Number the part of each photograph: round and round, grade by grade, so that every part has its share of each."""
+    """Assign each photograph to a part, round-robin in order of grade, so that the grades are spread evenly."""
     parts = np.empty(len(grades), dtype=int)
-    parts[np.argsort(grades, kind="stable")] = np.arange(len(grades)) % PARTS
+    parts[np.argsort(grades, kind="stable")] = np.arange(len(grades)) % PARTS  # (N,), 0 to PARTS - 1
     return parts
 
 
 def scale(logits_NC: np.ndarray, temperature: float, prior_shift: Sequence[float] = (0.0,)) -> np.ndarray:
-    """Return the probabilities ``softmax(z / T - s)``.
+    """Compute the probabilities ``softmax(z / T - s)``.
 
     Example:
         >>> scale(np.log([[0.9, 0.1]]), temperature=2.0).round(3)  # the roots are as 3 to 1
@@ -148,9 +149,9 @@ def scale(logits_NC: np.ndarray, temperature: float, prior_shift: Sequence[float
 
 
 def as_logits(probabilities_NC: np.ndarray) -> np.ndarray:
-    """Return ``log p``: the logits less a constant of each row, which no temperature notices.
+    """Compute ``log p``: the logits minus a constant per row, which does not affect temperature scaling.
 
-    A probability that is 0 in float32 counts as the smallest one that is not.
+    A probability of 0 is replaced by the smallest normal float32 number.
 
     Example:
         >>> scale(as_logits([[0.75, 0.25, 0.0]]), temperature=1.0).round(3)
@@ -160,7 +161,7 @@ def as_logits(probabilities_NC: np.ndarray) -> np.ndarray:
 
 
 def reliability(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> Reliability:
-    """Return what a reliability diagram shows; ``sum_b n_b / N |accuracy_b - confidence_b|`` is ``grade/ece``.
+    """Compute the data of a reliability diagram; ``sum_b n_b / N |accuracy_b - confidence_b|`` is ``grade/ece``.
 
     Example:
         >>> found = reliability(np.array([[0.9, 0.1, 0, 0, 0]] * 2), np.array([0, 1]))

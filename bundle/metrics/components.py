@@ -1,4 +1,4 @@
-"""How many of the outlined spots of a lesion a predicted mask finds."""
+"""Connected components of a lesion, and how many of them a predicted mask finds."""
 
 # flake8: noqa: N803, N806
 
@@ -19,10 +19,10 @@ def components(outline_HW: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def touched_components(predicted_HW: np.ndarray, outline_HW: np.ndarray) -> tuple[int, int]:
-    """Return how many outlined components the prediction touches, and how many there are.
+    """Return how many outlined components the prediction touches, and the total number of components.
 
-    A component (8 neighbours) is touched if one pixel of it, or more, is predicted as the lesion. One predicted region
-    may touch many, and what it covers besides does not count against it.
+    A component (8 neighbours) is touched if at least one of its pixels is predicted as the lesion. One predicted region
+    may touch several, and pixels that it covers outside of them do not count against it.
 
     Args:
         predicted_HW: bool.

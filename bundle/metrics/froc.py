@@ -1,4 +1,4 @@
-"""FROC: which share of the outlined spots is found at how many false positives per photograph."""
+"""FROC: the share of outlined components found at given numbers of false positives per photograph."""
 
 # flake8: noqa: N803, N806
 
@@ -14,18 +14,18 @@ RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives per photograph (Niemeijer et al., IEEE TMI 29(1):185-195, 2010)."""
 
 LEAST_SCORE = 0.01
-"""What is less probable is no candidate."""
+"""Smallest probability of a candidate."""
 
 APART = 0.004
-"""Share of the shorter side that two candidates lie apart at least: half a microaneurysm of 125 um."""
+"""Smallest distance of two candidates, as a share of the shorter side: half a microaneurysm of 125 um."""
 
 
 class Candidates(NamedTuple):
     """The candidates of one photograph.
 
     Attributes:
-        false_scores: of those outside of every outline.
-        best_scores: the highest in each outlined component; 0 in one without a candidate.
+        false_scores: scores of the candidates outside all outlines.
+        best_scores: highest score in each outlined component; 0 for a component without a candidate.
     """
 
     false_scores: np.ndarray
@@ -33,10 +33,10 @@ class Candidates(NamedTuple):
 
 
 def candidates(scores_HW: np.ndarray, outline_HW: np.ndarray) -> Candidates:
-    """Take the local maxima of a probability map for candidates, and match them with the outlined components.
+    """Find candidates, the local maxima of a probability map, and match them with the outlined components.
 
-    A candidate hits the component (8 neighbours) in which its pixel lies. The best of several in one component counts,
-    the others are neither right nor wrong. A candidate outside of all components is a false positive.
+    A candidate hits the component (8 neighbours) that contains its pixel. The best of several in one component counts;
+    the others are neither true nor false positives. A candidate outside all components is a false positive.
 
     Args:
         scores_HW: probabilities of the lesion, float32.
@@ -55,10 +55,10 @@ def candidates(scores_HW: np.ndarray, outline_HW: np.ndarray) -> Candidates:
 
 
 def local_maxima(scores_HW: np.ndarray, apart_px: int) -> np.ndarray:
-    """Return row and column ``(n, 2)`` of each score that none within ``apart_px`` exceeds; a flat top has one.
+    """Return row and column ``(n, 2)`` of each score that is the highest within ``apart_px``; one per flat top.
 
-    What ``skimage.feature.peak_local_max`` finds, in a tenth of its time where there are many, and without a second
-    candidate on a top that softmax has made flat.
+    Like ``skimage.feature.peak_local_max``, but ten times faster if there are many maxima, and without a second
+    candidate on a top that is flat because softmax saturates.
 
     Example:
         >>> scores = np.array([[0.9, 0.9, 0.9, 0.0, 0.4]], np.float32)
@@ -69,23 +69,23 @@ def local_maxima(scores_HW: np.ndarray, apart_px: int) -> np.ndarray:
     """
     highest = cv2.dilate(scores_HW, np.ones((2 * apart_px + 1, 2 * apart_px + 1), np.uint8))
     tops_HW = (scores_HW == highest) & (scores_HW >= LEAST_SCORE)
-    places, numbers = np.argwhere(tops_HW), components(tops_HW)[1][tops_HW]
+    places, numbers = np.argwhere(tops_HW), components(tops_HW)[1][tops_HW]  # (t, 2) and (t,) for t top pixels
     of_one_top = np.argsort(numbers, kind="stable")
     _, first, sizes = np.unique(numbers[of_one_top], return_index=True, return_counts=True)
-    return places[of_one_top[first + sizes // 2]]  # its middle in reading order, which is not at its border
+    return places[of_one_top[first + sizes // 2]]  # the middle pixel of each top in reading order, away from its border
 
 
 def sensitivities(found: Sequence[Candidates]) -> np.ndarray:
-    """Return the share of components found at each of ``RATES``, ``(7,)``; NaN where no component is outlined.
+    """Compute the share of components found at each of ``RATES``, ``(7,)``; NaN if no component is outlined.
 
-    A candidate counts where its score reaches a threshold; all thresholds are tried. Between two numbers of false
-    positives the curve is a straight line; beyond the last candidate it stays level.
+    A candidate counts if its score reaches a threshold; all thresholds are tried. The curve is interpolated linearly
+    between two numbers of false positives and is constant beyond the last candidate.
 
     Args:
-        found: one per photograph, also of those without an outline.
+        found: one per photograph, including photographs without an outline.
 
     Source:
-        MONAI's FROC, which is that of CAMELYON16 (Ehteshami Bejnordi et al., JAMA 318(22), 2017).
+        MONAI's FROC, as in CAMELYON16 (Ehteshami Bejnordi et al., JAMA 318(22), 2017).
 
     Example:
         >>> one = Candidates(false_scores=np.array([0.8]), best_scores=np.array([0.9, 0.7]))
@@ -101,9 +101,9 @@ def sensitivities(found: Sequence[Candidates]) -> np.ndarray:
 
 
 def _that_matter(false_scores: np.ndarray, images: int) -> np.ndarray:
-    """Keep the false positives up to the highest rate; the curve costs their number squared.
+    """Keep the false positives up to the highest rate, because the cost of the curve is quadratic in their number.
 
-    MONAI takes the lowest score of all for that of a missed component and tries no threshold there, hence the 0.
+    MONAI treats the lowest score as the score of a missed component and tries no threshold there, hence the added 0.
     """
     matter = int(RATES[-1] * images) + 1
     if len(false_scores) > matter:

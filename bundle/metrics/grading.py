@@ -1,4 +1,4 @@
-"""How well grades are predicted: agreement, discrimination, calibration and abstention, beside the majority grade."""
+"""Scores of predicted grades: agreement, discrimination, calibration and abstention, next to the majority grade's."""
 
 # flake8: noqa: N803
 
@@ -14,11 +14,11 @@ from sklearn.metrics import cohen_kappa_score
 CALIBRATION_BINS = 15
 
 CLINICAL = {"referable": 2, "vision_threatening": 3}
-"""The lowest grade that calls for a referral, and the lowest that threatens sight."""
+"""The lowest referable grade and the lowest sight-threatening grade."""
 
 SPECIFICITIES = (0.9, 0.95)
 COVERAGE = 0.8
-"""Share of the photographs, the most confident ones, that a grader answers for when it may abstain."""
+"""Share of the photographs, those with the highest confidence, that a grader answers when it may abstain."""
 
 
 def grading_scores(
@@ -30,31 +30,31 @@ def grading_scores(
     """Score the predicted probabilities of the five grades against the true grades.
 
     ``grade/accuracy``, ``grade/quadratic_kappa``, ``grade/recall_<grade>`` and ``grade/balanced_accuracy`` (their mean)
-    are of the most probable grade; ``grade/auroc`` is the mean one-against-rest area over the grades that occur;
+    refer to the most probable grade; ``grade/auroc`` is the mean one-against-rest area over the grades that occur;
     ``grade/ece = sum_b n_b / N |accuracy_b - confidence_b|`` in 15 bins of equal width (Guo et al., ICML 2017);
-    ``grade/brier = mean_n sum_c (p_nc - y_nc)^2``, 0 to 2. What is undefined is NaN.
+    ``grade/brier = mean_n sum_c (p_nc - y_nc)^2``, 0 to 2. Undefined scores are NaN.
 
-    ``grade/auroc_referable`` tells grades 2-4 from 0-1 by ``p_2 + p_3 + p_4``, ``grade/auroc_vision_threatening``
+    ``grade/auroc_referable`` separates grades 2-4 from 0-1 by ``p_2 + p_3 + p_4``, ``grade/auroc_vision_threatening``
     grades 3-4 from the rest by ``p_3 + p_4``; ``grade/sensitivity_at_0.9_<...>`` is the highest sensitivity of a
     threshold whose specificity on these photographs is 0.9 or more.
     ``grade/aurc = 1/N sum_k (errors among the k most confident) / k`` is the area under the risk-coverage curve
-    (Geifman et al., ICLR 2019), ``grade/accuracy_at_coverage_0.8`` the accuracy on the most confident
-    four fifths, rounded up. Photographs of equal confidence share their errors.
+    (Geifman et al., ICLR 2019), ``grade/accuracy_at_coverage_0.8`` the accuracy on the most confident 80 %, rounded up.
+    Photographs of equal confidence share their errors.
 
-    Always giving the most frequent grade scores ``grade/accuracy_majority`` (the most frequent here),
-    ``grade/accuracy_training_majority`` (the most frequent in training) and ``grade/quadratic_kappa_majority``, 0.
-    ``grade/accuracy_ceiling`` is the share of photographs whose grade the training labels allow at all: a network that
-    is taught no other grade can be right on no more.
+    Always predicting the most frequent grade gives ``grade/accuracy_majority`` (most frequent in these photographs),
+    ``grade/accuracy_training_majority`` (most frequent in training) and ``grade/quadratic_kappa_majority``, 0.
+    ``grade/accuracy_ceiling`` is the share of photographs whose grade is among the taught grades: the best accuracy
+    that a network can reach if it is taught only those.
 
     Args:
         probabilities_NC: ``(N, 5)``.
         grades_N: true grades ``(N,)``, integers 0-4.
-        training_grades: grades of the training images, for the baseline that could have been known beforehand; None or
-            none where they are not known.
-        taught_grades: those that some training label may have; None where that is not known.
+        training_grades: grades of the training images, for the baseline that does not depend on the scored photographs;
+            None or empty if unknown.
+        taught_grades: all grades that a training label may have; None if unknown.
 
     Raises:
-        ValueError: if a row is no probability distribution, a grade is not in 0-4, or the lengths differ or are 0.
+        ValueError: if a row is not a probability distribution, a grade is not in 0-4, or the lengths differ or are 0.
 
     Example:
         >>> found = grading_scores(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 3, 4]))
@@ -79,9 +79,9 @@ def grading_scores(
 def grading_intervals(
     probabilities_NC: np.ndarray, grades_N: np.ndarray, seed: int = 0, resamples: int = 1000
 ) -> dict[str, tuple[float, float]]:
-    """Return 95 % percentile intervals of the scores, by the bootstrap over images.
+    """Compute 95 % percentile intervals of the scores, by the bootstrap over images.
 
-    A resample in which a score is undefined says nothing about that score.
+    A resample in which a score is undefined is skipped for that score.
 
     Raises:
         ValueError: as ``grading_scores``.
@@ -125,7 +125,7 @@ def _scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def _of_the_majority(truth: np.ndarray) -> dict[str, float]:
-    """Score one grade and one confidence for all: the new scores alone, the older ones stand with them already."""
+    """Score one grade and one confidence for all photographs; accuracy and kappa are in ``grading_scores`` already."""
     accuracy = np.bincount(truth).max() / len(truth)
     found = {"grade/aurc_majority": 1 - accuracy, f"grade/accuracy_at_coverage_{COVERAGE:g}_majority": accuracy}
     for name, lowest in CLINICAL.items():
@@ -147,7 +147,7 @@ def _clinical_scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def _auroc(of_ill: np.ndarray, of_healthy: np.ndarray) -> float:
-    """Return the share of pairs in which the ill scores higher, ties counting half; the healthy come sorted."""
+    """Compute the share of pairs in which the ill score is higher, ties counting half; ``of_healthy`` is sorted."""
     if not len(of_ill) or not len(of_healthy):
         return np.nan
     below, not_above = (np.searchsorted(of_healthy, of_ill, side=side).sum() for side in ("left", "right"))
@@ -155,24 +155,24 @@ def _auroc(of_ill: np.ndarray, of_healthy: np.ndarray) -> float:
 
 
 def _sensitivity(of_ill: np.ndarray, of_healthy: np.ndarray, specificity: float) -> float:
-    """Return the share of the ill above the lowest threshold that lets no more of the healthy pass than it may."""
+    """Compute the share of the ill above the lowest threshold with the given specificity; ``of_healthy`` is sorted."""
     if not len(of_ill) or not len(of_healthy):
         return np.nan
-    may_pass = int((1 - specificity) * len(of_healthy) + 1e-9)  # a tenth of ten is one, whatever floats say
+    may_pass = int((1 - specificity) * len(of_healthy) + 1e-9)  # + 1e-9: (1 - 0.9) * 10 must give 1
     return np.mean(of_ill > of_healthy[-1 - may_pass])
 
 
 def _abstaining_scores(confidence: np.ndarray, right: np.ndarray) -> dict[str, float]:
-    """Score the most confident photographs; what a tie holds is shared out, so that no order of it matters."""
+    """Score the most confident photographs; ties share their hits equally, so their order does not matter."""
     _, tie, sizes = np.unique(-confidence, return_inverse=True, return_counts=True)
-    hits = (np.bincount(tie, weights=right) / sizes)[np.sort(tie)]
+    hits = (np.bincount(tie, weights=right) / sizes)[np.sort(tie)]  # (N,), by falling confidence
     accuracies = hits.cumsum() / np.arange(1, len(hits) + 1)
     covered = int(np.ceil(COVERAGE * len(hits) - 1e-9))
     return {"grade/aurc": 1 - accuracies.mean(), f"grade/accuracy_at_coverage_{COVERAGE:g}": accuracies[covered - 1]}
 
 
 def quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
-    """Return scikit-learn's kappa; with one grade in all, chance agrees wholly and kappa is undefined.
+    """Compute scikit-learn's kappa; undefined if only one grade occurs, because chance agreement is then perfect.
 
     Example:
         >>> truth = np.array([0, 4])
@@ -185,10 +185,10 @@ def quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
 
 
 def _macro_auroc(p: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean area over the grades that occur, each from its rank sum (Mann-Whitney U), fast to resample."""
+    """Compute the mean area over the grades that occur, from rank sums (Mann-Whitney U), which are fast to resample."""
     positive = np.bincount(truth, minlength=len(GRADES))
     pairs = positive * (len(truth) - positive)
-    ranks = rankdata(p, axis=0)[np.arange(len(truth)), truth]
+    ranks = rankdata(p, axis=0)[np.arange(len(truth)), truth]  # (N,): rank of p_nc in column c, the true grade
     rank_sum = np.bincount(truth, weights=ranks, minlength=len(GRADES))
     won = rank_sum - positive * (positive + 1) / 2
     return float(np.mean(won[pairs > 0] / pairs[pairs > 0])) if pairs.any() else np.nan

@@ -1,4 +1,4 @@
-"""The 95 % interval of a mean over folds and seeds, whose training sets overlap."""
+"""The 95 % interval of a mean over folds and seeds with overlapping training sets."""
 
 # flake8: noqa: N806
 
@@ -9,18 +9,18 @@ from scipy.stats import t
 
 
 def resampled_interval(values: Sequence[float], test_share: float) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of a score by the corrected resampled t.
+    """Compute the 95 % interval of a mean score by the corrected resampled t.
 
-    With n values, their mean m and sample variance s², it is
+    For n values with mean m and sample variance s², it is
 
         m ± t_{n-1, 0.975} sqrt((1/n + n_test/n_train) s²)
 
     Folds of one cross-validation share most of their training photographs, so the values are not independent and
-    s²/n alone is too small a variance; the second term makes up for it. One value has no interval: both ends are NaN.
+    the variance s²/n is too small; the second term corrects it. For a single value, both ends are NaN.
 
     Args:
-        values: one per run, ``(n,)``; where two systems are compared, the differences of their paired runs.
-        test_share: ``n_test / n_train``: ``1 / (K - 1)`` for K folds, 0 for runs that differ in their seed alone.
+        values: one per run, ``(n,)``; to compare two systems, the differences of their paired runs.
+        test_share: ``n_test / n_train``: ``1 / (K - 1)`` for K folds, 0 for runs that differ only in their seed.
 
     Raises:
         ValueError: if a value is not finite or ``test_share`` is negative.

@@ -1,4 +1,4 @@
-"""Whether predicted grades and predicted lesions go together, and what the lesions alone would say."""
+"""Agreement of predicted grades with predicted lesions, and the accuracy of grades derived from the lesions."""
 
 # flake8: noqa: N803
 
@@ -15,7 +15,7 @@ ANSWERS = ("head", "consistent", "rules")
 
 
 class _Columns(NamedTuple):
-    """Of each photograph: whether each grade is allowed, ``(N, 5)``; the grade of each answer, and the true one."""
+    """Whether each grade is allowed on each photograph, ``(N, 5)``, the grade of each answer, and the true grade."""
 
     allowed: np.ndarray
     head: np.ndarray
@@ -29,22 +29,22 @@ def joint_scores(
 ) -> dict[str, float]:
     """Score predicted grades against the grades that the predicted lesions allow, and both tasks against the truth.
 
-    ``joint/contradictions = mean_n 1[argmax_c p_nc not in F_n]``. ``joint/contradictions_dealt`` is what the same
-    grades have on average when they are dealt out to the photographs at random.
+    ``joint/contradictions = mean_n 1[argmax_c p_nc not in F_n]``. ``joint/contradictions_dealt`` is the mean of this
+    score if the same grades are assigned to the photographs at random.
 
-    Three answers are held against the true grades, on the same photographs and beside the most frequent grade for all:
-    ``joint/head_*`` the most probable grade, ``joint/consistent_*`` the most probable that the lesions allow
-    (:func:`consistent_grade`), ``joint/rules_*`` what the lesions alone say (:func:`rules_grade`); each has an
-    ``accuracy`` and a ``quadratic_kappa``. ``joint/consistent_gain_*`` is consistent minus head.
+    Three answers are compared with the true grades on the same photographs, next to always giving the most frequent
+    grade: ``joint/head_*`` is the most probable grade, ``joint/consistent_*`` the most probable grade that the lesions
+    allow (:func:`consistent_grade`), ``joint/rules_*`` the grade from the lesions alone (:func:`rules_grade`). Each has
+    an ``accuracy`` and a ``quadratic_kappa``. ``joint/consistent_gain_*`` is consistent minus head.
 
     Args:
         probabilities_NC: of the grades, ``(N, 5)``.
-        feasible_N: what the predicted lesions of each photograph allow.
-        grades_N: its true grade.
+        feasible_N: the grades that the predicted lesions of each photograph allow.
+        grades_N: true grade of each photograph.
 
     Raises:
-        ValueError: if the lengths differ or are 0, probabilities are not five a photograph and 0 or more, or a grade is
-            not in 0-4.
+        ValueError: if the lengths differ or are 0, a photograph does not have five probabilities of 0 or more, or a
+            grade is not in 0-4.
 
     Example:
         >>> feasible = [Feasible(frozenset({0}), "R0"), Feasible(frozenset({1}), "R1")]
@@ -71,7 +71,7 @@ def joint_intervals(
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, tuple[float, float]]:
-    """Return 95 % percentile intervals of the scores, by the bootstrap over photographs; answers share each resample.
+    """Compute 95 % percentile intervals by the bootstrap over photographs; all answers use the same resamples.
 
     Raises:
         ValueError: as ``joint_scores``.
@@ -108,7 +108,7 @@ def _checked(probabilities_NC: np.ndarray, feasible_N: Sequence[Feasible], grade
             f"{len(probabilities_NC)}, {len(feasible_N)} and {len(grades_N)}"
         )
     return _Columns(
-        allowed=np.array([[grade in one.grades for grade in GRADES] for one in feasible_N]),
+        allowed=np.array([[grade in one.grades for grade in GRADES] for one in feasible_N]),  # (N, 5)
         consistent=np.array([consistent_grade(p, f.grades) for p, f in zip(probabilities_NC, feasible_N, strict=True)]),
         head=np.asarray(probabilities_NC).argmax(axis=1),
         rules=np.array([rules_grade(one.grades) for one in feasible_N]),

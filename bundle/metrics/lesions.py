@@ -1,4 +1,4 @@
-"""Per-lesion Dice, IoU and average precision, pooled over photographs of any size and of each photograph."""
+"""Per-lesion Dice, IoU and average precision, pooled over photographs of any size and per photograph."""
 
 # flake8: noqa: N803, N806
 
@@ -17,29 +17,29 @@ SCORE_BINS = 2**16
 
 
 class LesionScores:
-    """Collect pixel counts photograph by photograph, then score each lesion over all of them at once.
+    """Accumulator of pixel counts per photograph, which scores each lesion over all photographs together.
 
-    A pixel is predicted as its most probable class, or by thresholds (:func:`lesion_decision`); the truth of a lesion
-    is its own outline, also where outlines overlap. With the counts of all photographs summed,
-    ``Dice = 2 TP / (2 TP + FP + FN)`` and
-    ``IoU = TP / (TP + FP + FN)``. Average precision is ``sum_n (R_n - R_{n-1}) P_n`` over all thresholds, exact for
-    scores rounded to 16 bits. Photographs on which a lesion was not annotated do not count for that lesion.
+    A pixel is predicted as its most probable class, or by thresholds (:func:`lesion_decision`). The ground truth of a
+    lesion is its own outline, also where outlines overlap. From the counts summed over all photographs,
+    ``Dice = 2 TP / (2 TP + FP + FN)`` and ``IoU = TP / (TP + FP + FN)``. Average precision is
+    ``sum_n (R_n - R_{n-1}) P_n`` over all thresholds, exact for scores rounded to 16 bits. Photographs on which
+    a lesion was not annotated do not count for that lesion.
 
-    ``paper_dice`` and ``paper_iou`` are one ratio over all pixels and classes, background included, on the label
-    map: every wrong pixel is one FP and one FN, so Dice is the pixel accuracy and ``IoU = D / (2 - D)``, which every
-    row of the paper's DDR table satisfies. Only photographs on which all lesions were annotated have a label map.
+    ``paper_dice`` and ``paper_iou`` are single ratios over all pixels and classes of the label map, background
+    included: every wrong pixel is one FP and one FN, so Dice is the pixel accuracy and ``IoU = D / (2 - D)``, which
+    every row of the paper's DDR table satisfies. Only photographs with all lesions annotated have a label map.
 
-    ``image_dice`` and ``image_iou`` are means over the photographs that have the lesion, whatever its size there. On a
-    photograph without it neither is defined; ``false_alarm`` is the share of these on which a pixel of it is predicted.
+    ``image_dice`` and ``image_iou`` are means over the photographs that have the lesion, whatever its size. They are
+    undefined on photographs without it; ``false_alarm`` is the share of these with at least one predicted pixel.
 
     Args:
-        classes: names of the lesion classes that the network tells apart, in the order of its channels.
-        shapes: also score what :class:`LesionShapes` does, which takes about half a second a native photograph.
-        thresholds: of the classes, which then decide; pooled Dice and IoU of the most probable class stand beside, as
-            ``argmax_dice`` and ``argmax_iou``. None: the most probable class decides.
+        classes: names of the network's lesion classes, in the order of its channels.
+        shapes: also compute the scores of :class:`LesionShapes`, at about half a second per native-size photograph.
+        thresholds: of the classes; if given, they decide, and pooled Dice and IoU of the most probable class are added
+            as ``argmax_dice`` and ``argmax_iou``. None: the most probable class decides.
 
     Raises:
-        ValueError: if there is no class, a name comes twice, or there is not one threshold in (0, 1] per class.
+        ValueError: if there is no class, a name is repeated, or there is not one threshold in (0, 1] per class.
 
     Example:
         >>> scores = LesionScores()
@@ -60,14 +60,14 @@ class LesionScores:
         self.classes, self.thresholds = tuple(classes), thresholds
         self._positives = np.zeros((len(classes), SCORE_BINS), dtype=np.int64)
         self._pixels = np.zeros((len(classes), SCORE_BINS), dtype=np.int64)
-        # Of lesion pixels and of all pixels: how many have a score above 0, which bins cannot tell from next to 0.
+        # (2, C): lesion pixels and all pixels with a score above 0, which the bins cannot separate from nearly 0.
         self._above_0 = np.zeros((2, len(classes)), dtype=np.int64)
         self._background_px = 0
-        # Per photograph: TP, FP, FN of each lesion, and in the last row of the whole label map.
+        # Per photograph, (C + 1, 3): TP, FP, FN of each lesion; the last row is the whole label map.
         self._counts: list[np.ndarray] = []
-        # And those of the most probable class, where thresholds decide.
+        # The same for the most probable class, if thresholds decide.
         self._argmax_counts: list[np.ndarray] = []
-        # Per photograph: its pixels, for each lesion that was annotated, else 0.
+        # Per photograph, (C,): its number of pixels for each annotated lesion, else 0.
         self._looked_at_px: list[np.ndarray] = []
         self._shapes = LesionShapes(classes) if shapes else None
 
@@ -82,12 +82,12 @@ class LesionScores:
         Args:
             probabilities_CHW: softmax over background and the ``C`` classes, ``(C + 1, H, W)``; counting runs on its
                 device.
-            masks: lesion to bool outline ``(H, W)``; an annotated lesion without one is absent.
+            masks: lesion to bool outline ``(H, W)``; an annotated lesion without a mask is absent.
             annotated: lesions that the annotators looked for; None for all classes.
 
         Raises:
-            ValueError: if shapes or types do not match, a probability leaves [0, 1], or a mask is of a lesion that
-                is unknown or was not annotated.
+            ValueError: if shapes or types do not match, a probability is outside [0, 1], or a mask belongs to a lesion
+                that is unknown or was not annotated.
         """
         probabilities = probabilities_CHW.detach().as_subclass(torch.Tensor)
         truth = {
@@ -113,7 +113,7 @@ class LesionScores:
             self._shapes.add(*_on_cpu(predicted, outlines, probabilities, self.classes))
 
     def _counted(self, predicted_HW: Tensor, outlines: Mapping[str, Tensor]) -> np.ndarray:
-        """Return TP, FP and FN of each lesion that was annotated, and an empty last row."""
+        """Count TP, FP and FN of each annotated lesion, ``(C + 1, 3)``; the last row is zero."""
         counts = np.zeros((len(self.classes) + 1, 3), dtype=np.int64)
         for lesion, outline in outlines.items():
             index = self.classes.index(lesion)
@@ -136,18 +136,18 @@ class LesionScores:
         return right, wrong, wrong
 
     def compute(self) -> dict[str, float]:
-        """Return all scores, and beside them those of predictors that never saw a photograph.
+        """Return all scores, together with those of trivial predictors.
 
-        Keys are ``lesions/<score>_<lesion>``, and ``lesions/<score>_mean`` over the lesions for which it is defined,
-        unless there is but one class; a lesion that is nowhere scores NaN. ``lesions/images_<lesion>`` counts the
-        photographs that have it, ``lesions/images_without_<lesion>`` those that were looked through and have not.
-        With the prevalence p, predicting this lesion everywhere has Dice ``2 p / (1 + p)`` and IoU p, and random scores
-        have average precision p; predicting nothing has Dice and IoU 0, and ``paper_dice`` the share of background.
-        At 11 thresholds the straight line to recall 0 adds to it: random scores have ``0.95 p + 0.05``, and a score of
-        1 everywhere ``(1 + p) / 2``.
+        Keys are ``lesions/<score>_<lesion>`` and, with more than one class, ``lesions/<score>_mean`` over the lesions
+        for which the score is defined; it is NaN for a lesion on no photograph. ``lesions/images_<lesion>`` counts the
+        photographs with the lesion, ``lesions/images_without_<lesion>`` those that were annotated for it but lack it.
+        At prevalence p, predicting a lesion everywhere has Dice ``2 p / (1 + p)`` and IoU p, and random scores have
+        average precision p; predicting nothing has Dice and IoU 0, and ``paper_dice`` equal to the share of background.
+        At 11 thresholds the straight line to recall 0 adds to the area: random scores have ``0.95 p + 0.05``, and a
+        score of 1 everywhere has ``(1 + p) / 2``.
 
         Raises:
-            ValueError: if there was no photograph.
+            ValueError: if no photograph was added.
         """
         counts = self._stacked_counts()
         every = np.ones(len(counts), dtype=np.int64)
@@ -161,8 +161,8 @@ class LesionScores:
         )
 
     def _scores(self, counts: np.ndarray, weights_N: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the scores that have an interval, with each photograph counted as often as it weighs."""
-        pooled = np.tensordot(weights_N, counts, axes=1)
+        """Compute the scores that have an interval, with each photograph counted according to its weight."""
+        pooled = np.tensordot(weights_N, counts, axes=1)  # (N,) x (N, C + 1, 3) -> (C + 1, 3)
         by_image = _image_scores(counts[:, :-1], np.stack(self._looked_at_px) > 0, weights_N)
         shapes = {} if self._shapes is None else self._shapes.scores(weights_N)
         by_lesion = _overlap_scores(pooled) | self._argmax_scores(weights_N) | by_image
@@ -212,28 +212,28 @@ class LesionScores:
         return {f"{key}_predicting_nothing": float(value) for key, value in _paper_scores(nothing).items()}
 
     def intervals(self, seed: int = 0, resamples: int = 1000) -> dict[str, tuple[float, float]]:
-        """Return 95 % percentile intervals, by the bootstrap over photographs.
+        """Compute 95 % percentile intervals, by the bootstrap over photographs.
 
-        The counts of each resample are pooled before scoring. A resample without a lesion says nothing about that
-        lesion. Keys are those of ``compute``; average precision and FROC have none, for they would have to be
-        found anew in every resample.
+        The counts of each resample are pooled before scoring. A resample without a lesion is skipped for that lesion.
+        Keys are those of ``compute``; average precision and FROC have no intervals, because they would have to be
+        recomputed in every resample.
 
         Raises:
-            ValueError: if there was no photograph.
+            ValueError: if no photograph was added.
         """
         counts = self._stacked_counts()
         samples = [self._scores(counts, weights_N) for weights_N in image_weights(len(counts), seed, resamples)]
         return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
 
     def best_thresholds(self) -> dict[str, float]:
-        """Return for each lesion that occurs the threshold with the best pooled Dice, where ``p > t`` is the lesion.
+        """Return the threshold with the best pooled Dice for each lesion that occurs, where ``p > t`` is the lesion.
 
-        Each lesion by itself: pixels that two lesions claim count for both, which :func:`lesion_decision` settles.
-        Thresholds lie between the 16-bit steps of the scores. Of equally good ones, the middle of the longest run of
-        them is taken: as far from the pixels that it parts as can be.
+        Each lesion is scored alone: pixels above two thresholds count for both lesions, although
+        :func:`lesion_decision` assigns them to one. Thresholds lie between the 16-bit steps of the scores. Of equally
+        good ones, the middle of the longest run is taken, as far as possible from the scores on both sides.
 
         Raises:
-            ValueError: if there was no photograph.
+            ValueError: if no photograph was added.
         """
         self._stacked_counts()
         histograms = zip(self.classes, self._positives, self._pixels, strict=True)
@@ -246,7 +246,7 @@ class LesionScores:
 
 
 def _priority(lesion: str) -> int:
-    """Rank a lesion where outlines overlap; a single class of any name has nothing to overlap with."""
+    """Return the priority rank of a lesion where outlines overlap; a single class of another name never overlaps."""
     return LESION_PRIORITY.index(lesion) if lesion in LESION_PRIORITY else len(LESION_PRIORITY)
 
 
@@ -281,7 +281,7 @@ def _histogram(scores: Tensor) -> np.ndarray:
 def _on_cpu(
     predicted_HW: Tensor, outlines: Mapping[str, Tensor], probabilities_CHW: Tensor, classes: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return predicted masks, outlines and probabilities of each annotated lesion."""
+    """Return predicted masks, outlines and probabilities of each annotated lesion as arrays."""
     label_map = predicted_HW.cpu().numpy()
     indices = {lesion: classes.index(lesion) + 1 for lesion in outlines}
     return (
@@ -297,22 +297,22 @@ def _tp_fp_fn(predicted: Tensor, truth: Tensor) -> tuple[int, int, int]:
 
 
 def _overlap_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return Dice and IoU of each lesion, ``(..., C)``, from counts ``(..., C + 1, 3)``; NaN where there is none."""
-    tp, fp, fn = np.moveaxis(counts[..., :-1, :], -1, 0)
+    """Compute Dice and IoU of each lesion, ``(..., C)``, from counts ``(..., C + 1, 3)``; NaN for absent lesions."""
+    tp, fp, fn = np.moveaxis(counts[..., :-1, :], -1, 0)  # each (..., C)
     there = tp + fn > 0
     union = np.where(there, tp + fp + fn, 0)
     return {"dice_{}": ratio(2 * tp, union + np.where(there, tp, 0)), "iou_{}": ratio(tp, union)}
 
 
 def _image_scores(counts_NC3: np.ndarray, looked_NC: np.ndarray, weights_N: np.ndarray) -> dict[str, np.ndarray]:
-    """Return means over photographs, ``(C,)``; NaN where none counts.
+    """Compute means over photographs, ``(C,)``; NaN if no photograph counts.
 
     Args:
         counts_NC3: TP, FP and FN of each photograph and lesion.
         looked_NC: whether the lesion was annotated on the photograph.
         weights_N: how often each photograph counts.
     """
-    tp, fp, fn = np.moveaxis(counts_NC3, -1, 0)
+    tp, fp, fn = np.moveaxis(counts_NC3, -1, 0)  # each (N, C)
     there, union = tp + fn > 0, tp + fp + fn
     alarm = np.where(looked_NC & ~there, fp > 0, np.nan)
     values = {
@@ -324,26 +324,27 @@ def _image_scores(counts_NC3: np.ndarray, looked_NC: np.ndarray, weights_N: np.n
 
 
 def _counts_everywhere(counts: np.ndarray, looked_at_px_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return TP, FP and FN ``(N, C, 3)`` of predicting each lesion everywhere, and where each was annotated."""
-    lesion_px = counts[:, :-1, [0, 2]].sum(axis=-1)
+    """Return TP, FP and FN ``(N, C, 3)`` of predicting each lesion everywhere, and whether it was annotated."""
+    lesion_px = counts[:, :-1, [0, 2]].sum(axis=-1)  # TP + FN, (N, C)
     return np.stack([lesion_px, looked_at_px_NC - lesion_px, 0 * lesion_px], axis=-1), looked_at_px_NC > 0
 
 
 def _paper_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the paper's Dice and IoU, ``(...)``, from the last row of counts ``(..., 3)``."""
+    """Compute the paper's Dice and IoU, ``(...)``, from the last row of counts, ``(..., 3)``."""
     right, wrong, _ = np.moveaxis(counts[..., -1, :], -1, 0)
     return {"lesions/paper_dice": ratio(right, right + wrong), "lesions/paper_iou": ratio(right, right + 2 * wrong)}
 
 
 def _average_precision(positives: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Return ``(C,)`` from histograms ``(C, bins)`` of the scores of lesion pixels and of all pixels."""
-    found = positives[:, ::-1]
+    """Compute average precision ``(C,)`` from score histograms ``(C, bins)`` of lesion pixels and of all pixels."""
+    found = positives[:, ::-1]  # highest score first
     precision = np.nan_to_num(ratio(found.cumsum(axis=1), pixels[:, ::-1].cumsum(axis=1)))
     return ratio((found * precision).sum(axis=1), found.sum(axis=1))
 
 
 def _best_threshold(positives: np.ndarray, pixels: np.ndarray) -> float:
     """Return the best of the ``SCORE_BINS - 1`` thresholds between bins, from histograms ``(bins,)``."""
+    # Pixels above each threshold, (bins - 1,).
     found, claimed = (bins[::-1].cumsum()[::-1][1:] for bins in (positives, pixels))
     dice = ratio(2 * found, claimed + positives.sum())
     best = np.flatnonzero(dice == dice.max())
@@ -352,21 +353,22 @@ def _best_threshold(positives: np.ndarray, pixels: np.ndarray) -> float:
 
 
 def _area_of_11(positives: np.ndarray, pixels: np.ndarray, above_0: np.ndarray) -> np.ndarray:
-    """Return the area ``(C,)`` under precision over recall at the thresholds 0, 0.1, ..., 1, by the trapezoidal rule.
+    """Compute the area ``(C,)`` under the precision-recall curve at the thresholds 0, 0.1, ..., 1, by trapezoids.
 
-    A pixel is found where its score is above the threshold; with the pixels of all photographs together,
-    ``sum_k (R_k - R_{k+1}) (P_k + P_{k+1}) / 2``, and ``P = 1`` where nothing is found, as at the threshold 1.
+    A pixel is found if its score is above the threshold. Over the pixels of all photographs, the area is
+    ``sum_k (R_k - R_{k+1}) (P_k + P_{k+1}) / 2``, with ``P = 1`` where nothing is found, as at the threshold 1.
 
     Args:
         positives: histograms ``(C, bins)`` of the scores of lesion pixels.
-        pixels: and of all pixels.
-        above_0: how many of both have a score above 0, ``(2, C)``.
+        pixels: the same for all pixels.
+        above_0: number of lesion pixels and of all pixels with a score above 0, ``(2, C)``.
 
     Source:
         ``sigmoid_metrics`` in the code of M2MRF (Liu et al., Pattern Recognition 136, 2023) and of HRDecoder (Ding et
         al., MICCAI 2024).
     """
     above = SCORE_BINS - 1 - np.arange(1, 11) * (SCORE_BINS - 1) // 10  # bins above each threshold
+    # Lesion pixels and all pixels above each of the 11 thresholds, each (C, 11).
     found, all_found = (
         np.column_stack([first, np.pad(bins[:, ::-1].cumsum(axis=1), ((0, 0), (1, 0)))[:, above]])
         for first, bins in zip(above_0, (positives, pixels), strict=True)

@@ -1,4 +1,4 @@
-"""What pixel counts do not tell: components found, FROC of microaneurysms, distance between borders."""
+"""Scores beyond pixel counts: components found, FROC of microaneurysms, distance between borders."""
 
 # flake8: noqa: N803
 
@@ -11,11 +11,11 @@ from bundle.metrics.froc import RATES, Candidates, candidates, sensitivities
 from bundle.metrics.surface import hd95_px
 
 SPOTS = "MA"
-"""The lesion that is counted rather than measured: FROC is of it alone, and the distance of borders of all others."""
+"""The lesion that is counted, not measured: FROC is computed for it only, border distances for all others."""
 
 
 class LesionShapes:
-    """Collect components, candidates and borders photograph by photograph.
+    """Accumulator of components, candidates and border distances per photograph.
 
     Args:
         classes: names of the lesion classes.
@@ -33,7 +33,7 @@ class LesionShapes:
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self.measured = tuple(name for name in classes if name != SPOTS)
-        # Per photograph: components touched and there; distance of borders, NaN where it does not count.
+        # Per photograph: touched and total components, (C, 2); border distances, NaN where undefined.
         self._components: list[np.ndarray] = []
         self._distances_px: list[np.ndarray] = []
         self._candidates: list[Candidates] = []
@@ -41,7 +41,7 @@ class LesionShapes:
     def add(
         self, predicted: Mapping[str, np.ndarray], outlines: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
     ) -> None:
-        """Add one photograph: bool masks, outlines and probabilities ``(H, W)`` of each lesion that was annotated."""
+        """Add one photograph: bool masks, outlines and probabilities ``(H, W)`` of each annotated lesion."""
         found = {lesion: touched_components(predicted[lesion], outlines[lesion]) for lesion in outlines}
         self._components.append(np.array([found.get(lesion, (0, 0)) for lesion in self.classes]))
         distances_px = [
@@ -52,7 +52,7 @@ class LesionShapes:
             self._candidates.append(candidates(scores[SPOTS], outlines[SPOTS]))
 
     def scores(self, weights_N: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what has an interval, with each photograph counted as often as it weighs.
+        """Compute the scores that have an interval, with each photograph counted according to its weight.
 
         ``lesions/component_recall_<lesion>`` is the share of all outlined components that are touched (see
         :func:`touched_components`). ``lesions/hd95_px_<lesion>`` is the mean of :func:`hd95_px` over the photographs on
@@ -63,11 +63,11 @@ class LesionShapes:
         return named({"component_recall_{}": ratio(touched, there)}, self.classes) | named(distances, self.measured)
 
     def further_scores(self) -> dict[str, float]:
-        """Return what has no interval: the FROC of microaneurysms, trivial scores, and how many photographs count.
+        """Compute the values without an interval: FROC of microaneurysms, trivial scores, and photograph counts.
 
         ``lesions/sensitivity_at_<rate>_fp_MA`` is :func:`sensitivities`, ``lesions/froc_MA`` their mean.
         """
-        there = np.stack(self._components)[..., 1].sum(axis=0) > 0
+        there = np.stack(self._components)[..., 1].sum(axis=0) > 0  # (C,): outlined on any photograph
         nothing, everywhere = np.where(there, 0, np.nan), np.where(there, 1, np.nan)
         trivial = {
             "component_recall_{}_predicting_nothing": nothing, "component_recall_{}_predicting_everywhere": everywhere,

@@ -1,4 +1,4 @@
-"""How far the border of a predicted mask lies from that of the outline."""
+"""Distance between the borders of a predicted mask and of the outline."""
 
 # flake8: noqa: N803
 
@@ -7,18 +7,18 @@ import numpy as np
 from monai.metrics.utils import get_surface_distance
 
 DENSE = 100_000
-"""Border pixels from which on a distance transform is faster than a search tree; both are exact."""
+"""Number of border pixels at which a distance transform becomes faster than a search tree; both are exact."""
 
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def hd95_px(predicted_HW: np.ndarray, outline_HW: np.ndarray) -> float:
-    """Return the 95 % Hausdorff distance of two masks in pixels; NaN where one of them is empty.
+    """Compute the 95 % Hausdorff distance of two masks in pixels; NaN if one of them is empty.
 
-    ``max(q95 {d(a, B) : a in A}, q95 {d(b, A) : b in B})`` of their borders A and B. The border of a mask are its
-    pixels with one of the 4 neighbours outside of it, or outside of the image. The same as
-    ``monai.metrics.compute_hausdorff_distance``, five times faster at native size: borders are found by OpenCV within
-    the box of both masks.
+    ``max(q95 {d(a, B) : a in A}, q95 {d(b, A) : b in B})`` of their borders A and B. The border of a mask is
+    its pixels with one of the 4 neighbours outside the mask or outside the image. Same result as
+    ``monai.metrics.compute_hausdorff_distance``, but five times faster at native size: OpenCV finds the borders within
+    the common bounding box of both masks.
 
     Args:
         predicted_HW: bool.
@@ -36,7 +36,7 @@ def hd95_px(predicted_HW: np.ndarray, outline_HW: np.ndarray) -> float:
 
 
 def _distances_px(border_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
-    """Return how far each pixel of a border lies from the other border."""
+    """Compute the distance of each pixel of a border to the other border."""
     if np.count_nonzero(border_HW) < DENSE:
         return np.asarray(get_surface_distance(border_HW, other_HW))
     return cv2.distanceTransform((~other_HW).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[border_HW]

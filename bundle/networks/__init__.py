@@ -1,1 +1,1 @@
-"""The networks, and the weights files that belong to them."""
+"""The networks and their weights files."""

@@ -1,4 +1,4 @@
-"""A bare state dict, which is all that MONAI's tools read, and beside it a file that says what it belongs to."""
+"""Bare state dicts, the only weights format that MONAI's tools read, each with a description file next to it."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: str, facts: Mapping[str, Any]) -> None:
-    """Write a state dict, and ``{"network", "facts", "sha256"}`` to the file of the same name that ends in ``.json``.
+    """Write a state dict, and ``{"network", "facts", "sha256"}`` to a ``.json`` file of the same name.
 
-    The same tensors give the same bytes. A path among the facts is shortened to its name: what is packaged is
-    handed on.
+    The same tensors give the same bytes. Paths among the facts are shortened to the file name, because packages are
+    passed on to others.
 
     Example:
         >>> import tempfile
@@ -36,7 +36,7 @@ def read_description(path: str | os.PathLike) -> dict[str, Any]:
     """Return ``{"network", "facts"}`` of a bare state dict.
 
     Raises:
-        ValueError: if nothing beside it says so, or what is there was written for other weights.
+        ValueError: if its description file is missing, is malformed, or was written for other weights.
     """
     beside = _description(path)
     if not beside.is_file():
@@ -57,7 +57,7 @@ def _description(path: str | os.PathLike) -> Path:
 
 
 def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Shorten each path among the facts to the file's name: where it lay is nobody else's business.
+    """Shorten each path among the facts to the file name, to keep local folders private.
 
     Example:
         >>> without_folders({"teacher": "/home/me/old.pt", "seed": 3})

@@ -1,4 +1,4 @@
-"""The explained network as other runtimes have it: an OpenVINO or ONNX model in memory, and what runs one."""
+"""The explained network for other runtimes: in-memory OpenVINO and ONNX models, and functions that run them."""
 
 import importlib
 from collections.abc import Callable
@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
-"""From images to the arrays of ``OUTPUTS``."""
+"""Maps a batch of images to the arrays of ``OUTPUTS``."""
 
 
 TRACED_PX = 64
-"""Side that a network is traced on where the trace fits every size: tracing runs it several times."""
+"""Side of the image used for tracing when the trace is valid for any size; small, because tracing runs the network
+several times."""
 
 
 def import_deploy(package: str) -> ModuleType:
-    """Return a package of the extra ``deploy``, or a part of it.
+    """Import a package of the extra ``deploy``, or one of its modules.
 
     Raises:
         ValueError: if it is not installed.
@@ -42,7 +43,7 @@ def import_deploy(package: str) -> ModuleType:
 
 
 class Ordered(nn.Module):
-    """An explained network whose outputs are a tuple in the order of ``OUTPUTS``: what exporters name one by one.
+    """An explained network that returns a tuple in the order of ``OUTPUTS``: exporters name outputs by position.
 
     Example:
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
@@ -62,11 +63,11 @@ class Ordered(nn.Module):
 
 
 def openvino_model(explained: ExplainedNetwork, image: Tensor) -> Any:  # noqa: ANN401  (openvino.Model)
-    """Convert a network in evaluation mode to an OpenVINO model of any number of images of any size.
+    """Convert a network in evaluation mode to an OpenVINO model for any number of images of any size.
 
-    Its input is called ``image``, its outputs as ``OUTPUTS``.
+    The input is called ``image``; the outputs are named as in ``OUTPUTS``.
     """
-    # openvino.convert_model does the same, and reports its use over the network unless that is switched off.
+    # openvino.convert_model does the same, but sends usage data over the internet unless that is switched off.
     decoders = import_deploy("openvino.frontend.pytorch.ts_decoder")
     frontend = import_deploy("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
     corner = image.as_subclass(Tensor)[:, :, :TRACED_PX, :TRACED_PX]
@@ -81,7 +82,7 @@ def openvino_model(explained: ExplainedNetwork, image: Tensor) -> Any:  # noqa: 
 
 
 def openvino_runner(model: Any, *, amp: bool, threads: int) -> Run:  # noqa: ANN401  (openvino.Model, or its file)
-    """Compile an OpenVINO model for the CPU: one request at a time, on all threads."""
+    """Compile an OpenVINO model for the CPU, to run one request at a time on all threads."""
     openvino = import_deploy("openvino")
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -92,7 +93,7 @@ def openvino_runner(model: Any, *, amp: bool, threads: int) -> Run:  # noqa: ANN
 
     def run(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         found = compiled([image])
-        # Views of memory that the next request writes to.
+        # The results are views of memory that the next request overwrites.
         return [found[name].copy() for name in OUTPUTS]
 
     return run
@@ -102,7 +103,7 @@ def onnx_program(explained: ExplainedNetwork, image: Tensor) -> torch.onnx.ONNXP
     """Export a network in evaluation mode to ONNX, for any number of images of this size."""
     for package in ("onnx", "onnxscript"):
         import_deploy(package)
-    batch = torch.cat([image, image])[:2]  # an example of one would be taken as the only number
+    batch = torch.cat([image, image])[:2]  # a batch of one would be exported as a fixed batch size
     with torch.no_grad():
         program = torch.onnx.export(
             Ordered(explained), (batch.as_subclass(Tensor),), dynamo=True, input_names=["image"],
@@ -113,7 +114,7 @@ def onnx_program(explained: ExplainedNetwork, image: Tensor) -> torch.onnx.ONNXP
 
 
 def onnx_runner(model: str | bytes, *, threads: int) -> Run:
-    """Open an ONNX model, from a file or from its bytes, for the CPU."""
+    """Open an ONNX model for the CPU, from a file or from its bytes."""
     onnxruntime = import_deploy("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,4 +1,4 @@
-"""The encoders that networks of stage 2 can have: features of six resolutions, normalisation and weights included."""
+"""Encoders of the stage 2 networks: features at six resolutions, with normalisation and ImageNet weights."""
 
 import torchvision
 from bundle.networks.lite_weights import PACKAGES
@@ -10,17 +10,17 @@ VGG16 = "vgg16"
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "resnext101_32x8d")
 LITES = tuple(PACKAGES)
 ENCODERS = (VGG16, *RESNETS, *LITES)
-"""Names of torchvision, and of timm for EfficientNet-Lite."""
+"""torchvision's names; timm's for EfficientNet-Lite."""
 
 IMAGE_CHANNELS = 3
 
 RESNET_HEAD = ("fc.",)
 LITE_HEAD = ("conv_head.", "bn2.", "classifier.")
-"""What a classifier has after the last stage."""
+"""Name prefixes of a classifier's layers after the last stage."""
 
 
 class LiteNormalise(nn.Module):
-    """Bring RGB in [0, 1] to ``(255 x - 127) / 128``, on which the EfficientNet-Lite weights were trained.
+    """Normalisation from RGB in [0, 1] to ``(255 x - 127) / 128``, as in the training of the EfficientNet-Lite weights.
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ class ResNetEncoder(nn.Module):
         pretrained: True, False or a path, as in :func:`imagenet_weights`.
 
     Raises:
-        ValueError: if weights are missing or do not fit.
+        ValueError: if the weights are missing or do not fit.
 
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1], sides multiples of 32.
@@ -67,7 +67,7 @@ class ResNetEncoder(nn.Module):
         self.channels = (IMAGE_CHANNELS, widths[0], *(width * expansion for width in widths))
 
     def first_convolution(self) -> nn.Module:
-        """Return the one that sees the image."""
+        """Return the convolution that is applied to the image."""
         return self.stem[0]
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -83,17 +83,17 @@ class ResNetEncoder(nn.Module):
 
 
 class LiteEncoder(nn.Module):
-    """timm's EfficientNet-Lite without its last convolution and classifier: no squeeze-and-excitation, ReLU6 alone.
+    """timm's EfficientNet-Lite without its last convolution and classifier: no squeeze-and-excitation, only ReLU6.
 
-    There is no stochastic depth in it, which would falsify the meta gradient.
+    It has no stochastic depth, which would make the meta gradient wrong.
 
     Args:
         architecture: one of ``LITES``.
-        pretrained: True reads the weights that come with an installed package; False or a path, as in
+        pretrained: True reads the weights from an installed package; False or a path, as in
             :func:`imagenet_weights`.
 
     Raises:
-        ValueError: if timm or the package is missing, or weights do not fit.
+        ValueError: if timm or the package is missing, or the weights do not fit.
 
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1], sides multiples of 32.
@@ -118,7 +118,7 @@ class LiteEncoder(nn.Module):
         self.channels = (IMAGE_CHANNELS, *self.trunk.feature_info.channels())
 
     def first_convolution(self) -> nn.Module:
-        """Return the one that sees the image."""
+        """Return the convolution that is applied to the image."""
         return self.trunk.conv_stem
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -134,20 +134,20 @@ Encoder = VGG16Encoder | ResNetEncoder | LiteEncoder
 def build_encoder(
     name: str = VGG16, pretrained: bool | str = True, width: float = 1.0, batch_norm: bool = False
 ) -> Encoder:
-    """Build an encoder by its name; all take RGB in [0, 1] and return six tensors, at H, H/2, ... and H/32.
+    """Build an encoder by name; all take RGB in [0, 1] and return six tensors, at H, H/2, ... and H/32.
 
-    The first is VGG16's first block; the others begin at H/2, and give the normalised image itself there.
+    VGG16's tensor at H is the output of its first block. The others begin at H/2 and return the normalised image at H.
 
     Args:
         name: one of ``ENCODERS``.
-        pretrained: ImageNet weights, True, False or a path: torchvision's, but for EfficientNet-Lite those of an
-            installed package.
+        pretrained: ImageNet weights: True, False or a path. True takes torchvision's, or those of an installed package
+            for EfficientNet-Lite.
         width: factor on VGG16's channel counts.
-        batch_norm: of VGG16; the others have it.
+        batch_norm: adds batch norm to VGG16; the others always have it.
 
     Raises:
-        ValueError: if the name is unknown, ``width`` or ``batch_norm`` is given to another than VGG16, or weights are
-            missing or do not fit.
+        ValueError: if the name is unknown, ``width`` or ``batch_norm`` is given for an encoder other than VGG16, or the
+            weights are missing or do not fit.
 
     Example:
         >>> build_encoder("vgg16", pretrained=False, width=1 / 16).channels
@@ -168,7 +168,7 @@ def build_encoder(
 
 
 def _fill_trunk(trunk: nn.Module, architecture: str, pretrained: bool | str, head: tuple[str, ...]) -> None:
-    """Give an encoder the weights of a classifier, whose head it has not."""
+    """Load the weights of a classifier, except those of its head, into an encoder."""
     state = imagenet_weights(architecture, pretrained)
     if state is not None:
         fill(trunk, {name: value for name, value in state.items() if not name.startswith(head)}, architecture)

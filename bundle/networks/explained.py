@@ -1,4 +1,4 @@
-"""What the network says of a photograph and where it looks for each grade, from one pass and without gradients."""
+"""The network's outputs and a class activation map for each grade, from one pass and without gradients."""
 
 # flake8: noqa: N803, N806
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 OUTPUTS = ("lesions", "grade", "maps")
-"""What :class:`ExplainedNetwork` returns, in this order wherever names are lost."""
+"""Outputs of :class:`ExplainedNetwork`, in this order in formats without output names."""
 
 SMALLEST_RANGE = 1e-7
-"""Added to the largest value of a map before it is divided by it, as pytorch-grad-cam does."""
+"""Added to the largest value of a map before dividing by it, as pytorch-grad-cam does."""
 
 
 class ExplainedNetwork(nn.Module):
     """Both tasks of a network and the Grad-CAM of all five grades.
 
-    Grad-CAM weighs each channel by the mean gradient of a grade's logit. Behind global average pooling and one linear
-    layer that is known without a backward pass: ``mean_hw(d logit_c / d A_k) = W_ck / (h w)``. So
+    Grad-CAM weights each channel by the mean gradient of a grade's logit. After global average pooling and one linear
+    layer, this gradient needs no backward pass: ``mean_hw(d logit_c / d A_k) = W_ck / (h w)``. So
     ``CAM_c = relu(sum_k W_ck A_k / (h w))``, in float32 under autocast too; then each map is scaled to [0, 1].
 
     Args:
-        network: is run as it is, in its own mode, and shares its weights with this module.
+        network: runs in its current mode and shares its weights with this module.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1].
         - output: logits ``lesions (N, C, H, W)`` and ``grade (N, 5)``, and ``maps (N, 5, h, w)`` in [0, 1] at the size
-          of the deepest features. :func:`resized_maps` brings maps to the size of the photograph.
+          of the deepest features. :func:`resized_maps` resizes them to the photograph.
 
     Example:
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
@@ -40,13 +40,14 @@ class ExplainedNetwork(nn.Module):
 
     Reference:
         Selvaraju et al., "Grad-CAM", ICCV 2017, and Zhou et al., "Learning Deep Features for Discriminative
-        Localization", CVPR 2016, which is what it comes to here; scaled as pytorch-grad-cam's ``scale_cam_image``.
+        Localization", CVPR 2016, to which it is equivalent in this network; scaled as pytorch-grad-cam's
+        ``scale_cam_image``.
     """
 
     def __init__(self, network: GradedNetwork) -> None:
         super().__init__()
         self.network = network
-        self.training = network.training  # or whoever restores this module's mode would change the network's
+        self.training = network.training  # otherwise code that restores this mode would change the network's
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.network._encode(image)
@@ -60,12 +61,12 @@ class ExplainedNetwork(nn.Module):
     def _maps(self, activations_NChw: Tensor) -> Tensor:
         height, width = activations_NChw.shape[-2:]
         with _without_autocast(activations_NChw.device.type):
-            kernel = self.network.grade_head.weight[:, :, None, None] / (height * width)
+            kernel = self.network.grade_head.weight[:, :, None, None] / (height * width)  # (5, C, 1, 1)
             return _scaled(F.conv2d(activations_NChw.float(), kernel).relu())
 
 
 def resized_maps(maps_N5hw: Tensor, size_HW: tuple[int, int]) -> Tensor:
-    """Bring maps to the size of the photograph, bilinearly, and scale them again, as pytorch-grad-cam does.
+    """Resize maps to the photograph by bilinear interpolation and rescale them, as pytorch-grad-cam does.
 
     Shape:
         - output: ``(N, 5, H, W)`` in [0, 1].
@@ -79,12 +80,12 @@ def resized_maps(maps_N5hw: Tensor, size_HW: tuple[int, int]) -> Tensor:
 
 
 def _scaled(maps_N5hw: Tensor) -> Tensor:
-    above = maps_N5hw - maps_N5hw.amin(dim=(2, 3), keepdim=True)
+    above = maps_N5hw - maps_N5hw.amin(dim=(2, 3), keepdim=True)  # minimum of each map: (N, 5, 1, 1)
     return above / (SMALLEST_RANGE + above.amax(dim=(2, 3), keepdim=True))
 
 
 def _without_autocast(device: str) -> AbstractContextManager[None]:
-    """Leave autocast where it is on; an exporter would have to write down a context that changes nothing."""
+    """Switch autocast off if it is on; otherwise return a null context, which exporters do not need to trace."""
     if torch.is_autocast_enabled(device):
         return cast(AbstractContextManager[None], torch.autocast(device, enabled=False))
     return nullcontext()

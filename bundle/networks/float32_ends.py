@@ -1,4 +1,4 @@
-"""bfloat16 in the middle of a network, float32 at its ends."""
+"""Mixed precision with bfloat16 in the middle of a network and float32 at its ends."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 @contextmanager
 def kept_in_float32(modules: Iterable[nn.Module], device_type: str) -> Iterator[None]:
-    """Let these modules compute in float32 although autocast is on around them; afterwards they are as they were.
+    """Run these modules in float32 inside an autocast region, and restore them afterwards.
 
-    bfloat16 keeps eight bits of every number. That matters where a photograph of eight bits comes in, and where logits
-    come out whose order decides; between these, the errors of many channels average out. Few multiplications are spent
-    at the ends: 5 % of those of a :class:`bundle.networks.multitask_unet.MultiTaskUNet`.
+    bfloat16 has eight significant bits. That matters at the input, which is an eight-bit photograph, and at the output,
+    where the order of the logits decides; between them, the errors of many channels average out. The ends are cheap:
+    5 % of the multiplications of a :class:`bundle.networks.multitask_unet.MultiTaskUNet`.
 
     Args:
         modules: each takes and returns one tensor.
-        device_type: whose autocast it is.
+        device_type: device type of the autocast region.
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -36,7 +36,7 @@ def kept_in_float32(modules: Iterable[nn.Module], device_type: str) -> Iterator[
         yield
     finally:
         for module in kept:
-            del module.forward  # the instance's; that of the class shows again
+            del module.forward  # removes the instance attribute, so the method of the class applies again
 
 
 def _in_float32(forward: Callable[[Tensor], Tensor], device_type: str) -> Callable[[Tensor], Tensor]:

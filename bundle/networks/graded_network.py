@@ -1,4 +1,4 @@
-"""What every network of stage 2 is: an encoder and a decoder, and a grade that is read from the deepest features."""
+"""Base class of all stage 2 networks: encoder, decoder, and a grade head on the deepest features."""
 
 # flake8: noqa: N803
 
@@ -11,19 +11,20 @@ from bundle.labels import GRADES
 from torch import Tensor, nn
 
 HEAD_STD = 0.01
-"""Of the weights of a segmentation head that starts from a prior, as in RetinaNet: logits begin near its bias."""
+"""Standard deviation of the initial weights of a segmentation head that starts from a prior, as in RetinaNet: the
+logits begin near the bias."""
 
 
 class GradedNetwork(nn.Module, ABC):
-    """Two tasks from one encoder; a network says how it encodes and decodes, and how many deepest channels it has.
+    """Two tasks from one encoder; subclasses define encoding, decoding and the number of deepest channels.
 
-    The grade reads the modules of ``shared_modules`` and ``grade_head``, and nothing else: the meta gradient
-    differentiates it by their parameters alone (:class:`bundle.handlers.meta_step.MetaStep` checks it).
+    The grade depends only on the modules of ``shared_modules`` and on ``grade_head``: the meta gradient differentiates
+    it with respect to their parameters only (:class:`bundle.handlers.meta_step.MetaStep` checks this).
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1].
         - output of ``forward``: lesion logits ``(N, C, H, W)``, class 0 is background.
-        - output of ``both_tasks``: those under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
+        - output of ``both_tasks``: lesion logits under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
     """
 
     def forward(self, image: Tensor) -> Tensor:
@@ -35,21 +36,22 @@ class GradedNetwork(nn.Module, ABC):
         return {"lesions": self._decode(features), "grade": self.head(features[-1])}
 
     def features(self, image: Tensor) -> Tensor:
-        """Return what the grade is read from, ``(N, C, H/32, W/32)``; a dilated encoder has it at H/16."""
+        """Return the features behind the grade, ``(N, C, H/32, W/32)``; a dilated encoder has them at H/16."""
         return self._encode(image)[-1]
 
     def head(self, features_NCHW: Tensor) -> Tensor:
-        """Return the grade logits ``(N, 5)`` of the deepest features."""
+        """Compute the grade logits ``(N, 5)`` from the deepest features."""
         return self.grade_head(self.pool(features_NCHW).flatten(1))
 
     def ends(self) -> list[nn.Module]:
-        """Name the modules next to the image and to the logits, where rounding costs most; here that of the grade."""
+        """Return the first and last modules, where rounding costs most; in this class only the grade head."""
         return [self.grade_head]
 
     def _read_grade_from(self, channels: int) -> None:
-        """Add global average pooling and one linear layer, which is zero: at first all grades are alike.
+        """Add global average pooling and one linear layer of zeros: at first all grades are equally probable.
 
-        On features that nothing has normalised, random weights would begin with one certain grade for all photographs.
+        On unnormalised features, random weights would start with the same grade for all photographs, at full
+        confidence.
         """
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.grade_head = nn.Linear(channels, len(GRADES))
@@ -58,30 +60,30 @@ class GradedNetwork(nn.Module, ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return the arguments that build this network again, without weights: what a weights file says of it."""
+        """Return the arguments that rebuild this network, without weights; weights files record them."""
 
     @abstractmethod
     def shared_modules(self) -> Sequence[nn.Module]:
-        """Return the modules that both tasks read: the encoder."""
+        """Return the modules that both tasks use: the encoder."""
 
     @abstractmethod
     def _encode(self, image: Tensor) -> list[Tensor]:
-        """Return the features of every resolution, the deepest last."""
+        """Compute the features of every resolution, deepest last."""
 
     @abstractmethod
     def _decode(self, features: list[Tensor]) -> Tensor:
-        """Return the lesion logits of the features."""
+        """Compute the lesion logits from the features."""
 
 
 def start_from_prior(head: nn.Conv2d, lesion_prior: float) -> None:
-    """Let a segmentation head begin with the probability ``lesion_prior`` for each lesion at every pixel.
+    """Initialise a segmentation head to the probability ``lesion_prior`` for each lesion at every pixel.
 
-    ``b_c = log prior`` and ``b_0 = log(1 - C prior)`` with small weights. From zero, everything is lesion at first, and
-    the focal loss spends its beginning on the background (Lin et al., "Focal Loss for Dense Object Detection", ICCV
-    2017, section 4.1).
+    ``b_c = log prior`` and ``b_0 = log(1 - C prior)`` with small weights. Starting from zero, most of the probability
+    is on lesions at first, and the focal loss spends its first steps on the background (Lin et al., "Focal Loss for
+    Dense Object Detection", ICCV 2017, section 4.1).
 
     Raises:
-        ValueError: if the prior is not above 0, or leaves nothing to the background.
+        ValueError: if the prior is not above 0, or leaves no probability for the background.
 
     Example:
         >>> import torch

@@ -16,30 +16,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ARCHITECTURES = ("resnext50_32x4d", "resnext101_32x8d")
-"""Those that the pipeline trains: the paper's pseudo-labellers."""
+"""Architectures that the pipeline trains: the paper's pseudo-labellers."""
 
 KNOWN_ARCHITECTURES = (*ARCHITECTURES, "densenet201", "nasnetalarge", *LITES)
-"""All that the paper compares, and the light ones, whose ImageNet weights come with packages."""
+"""All architectures that the paper compares, and the light ones, whose ImageNet weights come as packages."""
 
 
 LAST_STRIDE, EARLIER_STRIDE = 32, 16
-"""Pixels of an image for each activation of the last stage, and of the one before it."""
+"""Image pixels per activation, along each axis, in the last stage and in the one before it."""
 
 NO_SHIFT = (0.0,) * len(GRADES)
-"""Of a grader whose classes weighed alike in training."""
+"""Prior shift of a grader that was trained with equal class weights."""
 
 
 def prior_shift(class_weights: Sequence[float]) -> tuple[float, ...]:
-    """Return what takes the class weights of a grader's training out of its logits: ``log w_c``, 0 where ``w_c`` is 0.
+    """Return the correction of the logits for the class weights in training: ``log w_c``, 0 where ``w_c`` is 0.
 
-    Cross-entropy weighted by ``w`` makes ``softmax(z)_c ~ w_c p(c | x)``: a posterior under another prior than that of
-    the photographs. Hence ``p(c | x) = softmax(z - log w)_c``. A class of weight 0 was not trained; it stays as it is.
+    Cross-entropy weighted by ``w`` makes ``softmax(z)_c ~ w_c p(c | x)``: a posterior under a different prior than the
+    photographs have. Hence ``p(c | x) = softmax(z - log w)_c``. A class of weight 0 was not trained and is not shifted.
 
     Args:
         class_weights: one for each grade.
 
     Raises:
-        ValueError: if there are not five, or one is negative or not finite.
+        ValueError: if there are not five weights, or one is negative or not finite.
 
     Example:
         >>> prior_shift([4.0, 1.0, 1.0, 1.0, 0.0])  # log 4
@@ -55,31 +55,32 @@ def prior_shift(class_weights: Sequence[float]) -> tuple[float, ...]:
 
 
 Classifier = Any
-"""A network of torchvision or timm: neither package says of what types its layers are."""
+"""A network of torchvision or timm; neither package annotates the types of its layers."""
 
 
 class Grader(nn.Module):
     """An ImageNet classifier whose last layer gives the five grades (Liu & Huang 2023, section 3.1 and table 1).
 
-    ``forward(x) = head(features(x))``, wherever it is cut; Grad-CAM looks at ``features``. The architectures are those
-    of Xie et al. (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017), Zoph et al. (NASNet, CVPR 2018) and Tan & Le
+    ``forward(x) = head(features(x))``, wherever the network is cut; Grad-CAM uses ``features``. The architectures are
+    by Xie et al. (ResNeXt, CVPR 2017), Huang et al. (DenseNet, CVPR 2017), Zoph et al. (NASNet, CVPR 2018) and Tan & Le
     (EfficientNet, ICML 2019; the Lite ones are Google's, 2020).
 
     Args:
-        architecture: one of ``KNOWN_ARCHITECTURES``, the names of torchvision, or of timm where torchvision has none.
-        pretrained: ImageNet weights: True, False or a path (:func:`imagenet_weights`). A file that stage 1 wrote gives
-            its last layer too: training goes on from there, at another image size for instance.
-        heat_map_stride: pixels of the image for each of the features, 32 or 16: the last stage or the one before it.
-            It changes neither weights nor logits.
+        architecture: one of ``KNOWN_ARCHITECTURES``; torchvision's names, or timm's where torchvision has no such
+            network.
+        pretrained: ImageNet weights: True, False or a path (:func:`imagenet_weights`). From a file that stage 1 wrote,
+            the last layer is loaded too: training continues from there, for example at another image size.
+        heat_map_stride: image pixels per feature along each axis: 32 for the last stage, 16 for the one before it. It
+            changes neither weights nor logits.
 
     Attributes:
-        temperature: what the logits are to be divided by where they become probabilities; ``forward`` does not do
-            it. 1 until :func:`bundle.networks.weights.load_grader` sets what was fitted.
-        prior_shift: what is to be subtracted from them after that, five numbers (:func:`prior_shift`); zeros until
-            ``load_grader`` sets it.
+        temperature: divisor of the logits when they are turned into probabilities; ``forward`` does not apply it. 1
+            until :func:`bundle.networks.weights.load_grader` sets the fitted value.
+        prior_shift: five numbers to subtract from the divided logits (:func:`prior_shift`); zeros until ``load_grader``
+            sets them.
 
     Raises:
-        ValueError: if the architecture is unknown or is not cut at that stride, timm is needed and missing, or the
+        ValueError: if the architecture is unknown or cannot be cut at that stride, timm is needed and missing, or the
             weights do not fit.
 
     Shape:
@@ -118,22 +119,22 @@ class Grader(nn.Module):
         return self.head(self.features(image))
 
     def trunk(self) -> list[nn.Module]:
-        """Return all but the layer that gives the grades: what ImageNet weights are for."""
+        """Return all layers except the last one, which gives the grades: those that ImageNet weights fill."""
         return [layer for name, layer in self.classifier.named_children() if name != self.parts.last_layer]
 
     def features(self, image: Tensor) -> Tensor:
-        """Return the activations of the last convolutional stage, or of the one before it, after their ReLU.
+        """Return the activations of the last convolutional stage, or of the one before it, after the ReLU.
 
         Shape:
-            - output: ``(N, C, H/32, W/32)``, ``C`` being 2048 (ResNeXt), 1920 (DenseNet), 4032 (NASNet) or 1280
-              (EfficientNet-Lite); with ``heat_map_stride`` 16 ``(N, C, H/16, W/16)``, ``C`` being 1024, 1792, or 672
-              (Lite0 and 1) or 720 (Lite2).
+            - output: ``(N, C, H/32, W/32)``, where ``C`` is 2048 (ResNeXt), 1920 (DenseNet), 4032 (NASNet) or 1280
+              (EfficientNet-Lite). With ``heat_map_stride`` 16: ``(N, C, H/16, W/16)``, where ``C`` is 1024 (ResNeXt),
+              1792 (DenseNet), 672 (Lite0 and Lite1) or 720 (Lite2).
         """
         activations = self.parts.front(self.classifier, self.normalise(image))
         return activations if self.heat_map_stride == EARLIER_STRIDE else self._last_stage(activations)
 
     def head(self, features_NCHW: Tensor) -> Tensor:
-        """Return the grade logits ``(N, 5)`` of those activations: one linear layer on the mean of the last ones."""
+        """Compute the grade logits ``(N, 5)`` from ``features``: one linear layer on the mean of the last stage."""
         last = self._last_stage(features_NCHW) if self.heat_map_stride == EARLIER_STRIDE else features_NCHW
         last_layer = getattr(self.classifier, self.parts.last_layer)
         return last_layer(F.adaptive_avg_pool2d(last, 1).flatten(1))
@@ -148,10 +149,10 @@ def _grades_already(state: Mapping[str, Tensor], last_layer: str) -> bool:
 
 
 class GradersTogether(nn.Module):
-    """Several graders as one: the mean of their log-probabilities, the shifts of their priors taken out.
+    """An ensemble of graders: the mean of their log-probabilities, each corrected for its prior shift.
 
-    ``z_c = mean_g log softmax(z_g - shift_g)_c``. Their temperatures are not used: they were fitted on a fold that may
-    be scored.
+    ``z_c = mean_g log softmax(z_g - shift_g)_c``. The temperatures are not used, because they were fitted on a fold
+    that may be scored.
 
     Args:
         graders: one or more.
@@ -177,7 +178,7 @@ class GradersTogether(nn.Module):
 
 
 class Symmetric(nn.Module):
-    """Bring RGB in [0, 1] to [-1, 1], as NASNet's ImageNet weights were trained (timm: mean and deviation 0.5).
+    """Normalisation from RGB in [0, 1] to [-1, 1], as for NASNet's ImageNet weights (timm: mean and deviation 0.5).
 
     Example:
         >>> import torch
@@ -199,7 +200,7 @@ def _resnet_back(net: Classifier, x: Tensor) -> Tensor:
 
 
 def _densenet_front(net: Classifier, x: Tensor) -> Tensor:
-    """End within the last transition: with its ReLU, before its pooling."""
+    """Run up to the ReLU of the last transition, before its pooling."""
     for name, part in net.features.named_children():
         if name == "transition3":
             return part.relu(part.norm(x))
@@ -208,7 +209,7 @@ def _densenet_front(net: Classifier, x: Tensor) -> Tensor:
 
 
 def _densenet_back(net: Classifier, x: Tensor) -> Tensor:
-    """End with the ReLU that torchvision has between ``features`` and pooling, as the other two end with theirs."""
+    """Run up to the ReLU that torchvision applies between ``features`` and pooling; the others end with a ReLU too."""
     x = net.features.transition3.pool(net.features.transition3.conv(x))
     return F.relu(net.features.norm5(net.features.denseblock4(x)))
 
@@ -218,18 +219,18 @@ def _nasnet_front(net: Classifier, x: Tensor) -> Tensor:
 
 
 LITE_STAGES_TO_16 = 5
-"""Of the seven stages of EfficientNet-Lite; the sixth goes to H/32."""
+"""Stages of EfficientNet-Lite up to H/16, out of seven; the sixth goes to H/32."""
 
 
 def _lite_front(net: Classifier, x: Tensor) -> Tensor:
-    """End within the block that goes to H/32: with its ReLU6, before its strided convolution."""
+    """Run up to the first ReLU6 of the block that goes to H/32, before its strided convolution."""
     x = net.blocks[:LITE_STAGES_TO_16](net.bn1(net.conv_stem(x)))
     first = net.blocks[LITE_STAGES_TO_16][0]
     return first.bn1(first.conv_pw(x))
 
 
 def _lite_back(net: Classifier, x: Tensor) -> Tensor:
-    """End with the ReLU6 of the last convolution; the block that changes the resolution adds nothing of its input."""
+    """Run up to the ReLU6 of the last convolution; the block that changes the resolution has no residual connection."""
     first, *others = net.blocks[LITE_STAGES_TO_16]
     x = first.bn3(first.conv_pwl(first.bn2(first.conv_dw(x))))
     for block in (*others, *net.blocks[LITE_STAGES_TO_16 + 1]):
@@ -238,9 +239,9 @@ def _lite_back(net: Classifier, x: Tensor) -> Tensor:
 
 
 class _Parts(NamedTuple):
-    """How one architecture is cut: up to H/16, from there to the last activations, and the layer that is replaced.
+    """The parts of one architecture: up to H/16, from there to the last activations, and the layer that is replaced.
 
-    Where ``back`` is None the network is not cut at H/16, and ``front`` ends with the last activations.
+    If ``back`` is None, the network is not cut at H/16 and ``front`` ends with the last activations.
     """
 
     front: Callable[[Classifier, Tensor], Tensor]
@@ -269,7 +270,7 @@ def _check_stride(architecture: str, stride: int) -> None:
 
 
 def _classifier(architecture: str) -> Classifier:
-    """Build the network with ImageNet's thousand classes, from random weights."""
+    """Build the network with ImageNet's thousand classes and random weights."""
     if architecture in TIMM_ARCHITECTURES:
         return import_timm(architecture).create_model(architecture, pretrained=False)
     return torchvision.models.get_model(architecture, weights=None)

@@ -1,4 +1,4 @@
-"""The label update network: it moves the soft grade of an image, and only to grades that its lesions allow."""
+"""The label update network: it shifts the soft grade of an image, only to grades that the image's lesions allow."""
 
 # flake8: noqa: N806
 
@@ -15,17 +15,17 @@ from torch.nn import functional as F
 MASKS = ("feasible", "all")
 ENCODERS = ("own", "shared")
 SMALLEST_VARIANCE = 1e-12
-"""Added to the variance of pooled features: far below that of any encoder that is alive."""
+"""Added to the variance of pooled features; far below the variance that any working encoder gives."""
 
 SMALLEST_SHARE = 1e-2
-"""Of a grade that may be taught and has no mass in the initial label: so much that an update can still raise it."""
+"""Smallest initial mass of a grade that may be taught: large enough that an update can still raise it."""
 
 
 def mask_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the classes that the mask keeps; the others get exactly zero.
+    """Compute the softmax over the classes that the mask keeps; all others get exactly zero.
 
-    Equation (4) of the paper as MAXL's code has it: a masked class is removed. (As printed, ``exp(M y)``
-    would leave it ``exp(0) = 1``.)
+    Equation (4) of the paper as implemented in MAXL's code: a masked class is removed. (As printed, ``exp(M y)``
+    would give it ``exp(0) = 1``.)
 
     Raises:
         ValueError: if a row of the mask keeps no class.
@@ -45,30 +45,29 @@ def mask_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 class LabelUpdateNetwork(nn.Module):
     """``u(x, y0, F) = MaskSoftMax(log max(y0, 0.01) + W norm(pool(encoder(x))) / C, F)`` with ``W`` zero at the start.
 
-    Before training u therefore returns the initial label (a feasible grade without mass gets a hundredth), and a grade
+    Before training, u therefore returns the initial label (a feasible grade without mass gets 0.01), and a grade
     outside F never gets mass (Liu & Huang 2023, section 3.3; the zero start and F as the mask are ours).
 
-    ``norm`` brings the ``C`` pooled features of an image to mean 0 and deviation 1, without parameters. A step of Adam,
-    which moves every weight by at most its rate, then moves the logit of a grade by about that rate at most, whatever
-    the scale and the width of the encoder. Nothing depends on the other images of a batch: the
-    network stays in evaluation mode whatever it is told, so that the labels it is judged by are those it gives.
+    ``norm`` scales the ``C`` pooled features of an image to mean 0 and deviation 1, without parameters. A step of Adam
+    moves every weight by at most the learning rate, so it moves the logit of a grade by at most about that rate,
+    whatever the scale and the width of the encoder. No output depends on the other images of a batch: the network
+    always stays in evaluation mode, so the labels in the meta loss equal the labels that are taught.
 
     Args:
         pretrained: ImageNet weights of its own encoder: True, False or a path (:func:`build_encoder`).
         width: factor on the channel counts of a VGG16 encoder.
-        batch_norm: of a VGG16 encoder.
+        batch_norm: whether a VGG16 encoder has batch norm.
         mask: ``feasible`` keeps mass inside F; ``all`` is the paper's psi = 5.
-        encoder: ``own`` is an encoder of its own (MAXL: a VGG16); ``shared`` reads the deepest features of the
-            multi-task network, in evaluation mode and without passing a gradient on, so that only the linear layer is
-            learned.
-        tasks: the multi-task network, for ``shared``: its ``features`` and the width of its ``grade_head`` are read.
-            It is no part of this network's state.
-        frozen: whether its own encoder stays as it is, so that only the linear layer is learned.
+        encoder: ``own`` is an encoder of its own (MAXL: a VGG16); ``shared`` uses the deepest features of the
+            multi-task network, in evaluation mode and without gradient, so that only the linear layer is learned.
+        tasks: the multi-task network, for ``shared``: its ``features`` and the width of its ``grade_head`` are used.
+            Its weights are not part of this network's state.
+        frozen: whether its own encoder is fixed, so that only the linear layer is learned.
         architecture: of its own encoder, one of ``bundle.networks.encoders.ENCODERS``.
 
     Raises:
-        ValueError: if ``mask`` or ``encoder`` is another word, ``shared`` comes without a network to share, or is to be
-            learned, or its own encoder cannot be built.
+        ValueError: if ``mask`` or ``encoder`` is unknown, ``shared`` comes without ``tasks`` or with ``frozen`` False,
+            or its own encoder cannot be built.
 
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1]; initial: ``(N, 5)``, rows sum to 1; feasible: ``(N, 5)`` boolean.
@@ -108,7 +107,7 @@ class LabelUpdateNetwork(nn.Module):
         elif not frozen:
             raise ValueError("expected label_encoder_learning_rate 0 for label_encoder 'shared': it is not its own")
         elif tasks is not None:
-            # In a tuple, or the multi-task network would be registered, and saved, as a part of this one.
+            # The tuple keeps torch from registering, and saving, the multi-task network as a submodule.
             self._shared = (tasks,)
             self.shift = nn.Linear(tasks.grade_head.in_features, len(GRADES))
         else:
@@ -118,18 +117,18 @@ class LabelUpdateNetwork(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "LabelUpdateNetwork":
-        """Stay in evaluation mode: statistics of a batch would make its labels others than those that are taught."""
+        """Stay in evaluation mode: with batch statistics the labels would differ from those that are taught."""
         return super().train(False)
 
     def forward(self, image: Tensor, initial: Tensor, feasible: Tensor) -> Tensor:
         pooled_NC = self.pool(self._features(image)).flatten(1).to(initial.dtype)
-        with torch.autocast(image.device.type, enabled=False):  # a label in bfloat16 would move in steps of a hundredth
+        with torch.autocast(image.device.type, enabled=False):  # in bfloat16 a label would move in steps of 0.01
             normed_NC = F.layer_norm(pooled_NC, pooled_NC.shape[1:], eps=SMALLEST_VARIANCE)
             shift = self.shift(normed_NC / pooled_NC.shape[1])
         return mask_softmax(initial.clamp(min=SMALLEST_SHARE).log() + shift, self.kept(feasible))
 
     def kept(self, feasible: Tensor) -> Tensor:
-        """Return the grades that labels may have: the feasible ones, or all."""
+        """Return the mask of grades that labels may have: the feasible ones, or all."""
         return feasible if self.mask == "feasible" else torch.ones_like(feasible)
 
     def _features(self, image: Tensor) -> Tensor:
@@ -143,15 +142,15 @@ class LabelUpdateNetwork(nn.Module):
 def parameter_groups(
     network: LabelUpdateNetwork | None, learning_rate: float, encoder_learning_rate: float
 ) -> list[dict[str, Any]]:
-    """Return an optimiser's groups: the linear layer, and at a rate of its own what is learned of the encoder.
+    """Return an optimiser's groups: the linear layer, and the learned part of the encoder at its own rate.
 
-    Adam's step does not depend on the size of a gradient. At the linear layer's rate it would move every weight of an
-    encoder of millions by as much, all for the same few labels.
+    Adam's step does not depend on the size of a gradient. At the linear layer's rate it would move each of the
+    encoder's millions of weights by the same amount, all for the same few labels.
 
     Args:
-        network: the label update network; None, where it is switched off, has no groups.
+        network: the label update network; None, if it is switched off, gives no groups.
         learning_rate: of the linear layer.
-        encoder_learning_rate: of its own encoder; 0 where that is frozen.
+        encoder_learning_rate: of its own encoder; 0 if that is frozen.
 
     Raises:
         ValueError: if a rate is negative.

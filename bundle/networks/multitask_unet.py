@@ -1,4 +1,4 @@
-"""One network that outlines lesions and grades the disease."""
+"""The multi-task U-Net, which outlines lesions and grades the disease."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 LIGHT_DECODER_CHANNELS = (128, 64, 48, 32, 16)
-"""Behind EfficientNet-Lite0: 34 G multiplications at 1024 px instead of 50; VGG16 with the others takes 401."""
+"""For EfficientNet-Lite0: 34 G multiplications at 1024 px instead of 50; VGG16 with ``DECODER_CHANNELS`` takes 401."""
 
 IMAGE_SKIP_CHANNELS = 16
 DECODER_NORMS = {"batch": ("batch", {}), "group": ("group", {"num_groups": 8})}
@@ -22,30 +22,32 @@ class MultiTaskUNet(GradedNetwork):
     """U-Net on an encoder whose deepest features also give the grade; VGG16 in Liu & Huang 2023, section 3.2.
 
     The decoder keeps the full-resolution skip (block1_conv2), as Keras ``segmentation_models`` does: a
-    microaneurysm is 2 to 3 pixels wide at 1024. Encoders that begin at H/2 have none; there it is one convolution of
-    the normalised image. Grade: global average pooling and one linear layer.
+    microaneurysm is 2 to 3 pixels wide at 1024. Encoders that begin at H/2 have no such skip; one convolution of the
+    normalised image replaces it. Grade: global average pooling and one linear layer.
 
     Args:
         pretrained: ImageNet weights of the encoder: True, False or a path (:func:`build_encoder`).
         width: factor on every channel count; 1.0 is VGG16. The decoder keeps at least 16 channels: five classes do
             not fit through fewer.
-        batch_norm: of the encoder; see :class:`VGG16Encoder`. The decoder's is ``decoder_norm``; Keras' has batch norm.
-        lesion_classes: that the segmentation head tells apart, besides the background; 1 where lesions are fused.
-        decoder_norm: ``batch``, or ``group`` (8 groups), with which an image's result does not depend on its batch.
+        batch_norm: of the encoder; see :class:`VGG16Encoder`. ``decoder_norm`` sets the decoder's; Keras' has batch
+            norm.
+        lesion_classes: number of classes of the segmentation head, without the background; 1 if lesions are fused.
+        decoder_norm: ``batch``, or ``group`` (8 groups), which makes an image's result independent of its batch.
         lesion_prior: probability of each lesion at every pixel before training (:func:`start_from_prior`); None starts
             the segmentation head He-normal and without a bias, like the rest of the decoder.
         encoder: one of ``bundle.networks.encoders.ENCODERS``; ``width`` and ``batch_norm`` are for ``vgg16`` alone.
-        freeze_batch_norm: keep the statistics of the encoder's batch norm in training too, as with batches of one or
-            two its own would say little; scale and shift learn. For encoders that have batch norm, and weights.
+        freeze_batch_norm: keep the pretrained statistics of the encoder's batch norm in training too, because the
+            statistics of batches of one or two are unreliable; scale and shift are still learned. For encoders with
+            batch norm and pretrained weights.
 
     Raises:
-        ValueError: if there is not one lesion class, ``decoder_norm`` is another word, the prior is none, the encoder
-            is unknown or has no batch norm to freeze, or as :func:`build_encoder`.
+        ValueError: if ``lesion_classes`` is below 1, ``decoder_norm`` is unknown, the prior is invalid, the encoder is
+            unknown or has no batch norm to freeze, or as :func:`build_encoder`.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
         - output of ``forward``: lesion logits ``(N, 1 + lesion_classes, H, W)``, class 0 is background.
-        - output of ``both_tasks``: those under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
+        - output of ``both_tasks``: lesion logits under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
 
     Example:
         >>> import torch
@@ -92,7 +94,7 @@ class MultiTaskUNet(GradedNetwork):
         self.train()
 
     def train(self, mode: bool = True) -> "MultiTaskUNet":
-        """Set the mode, but leave frozen statistics in evaluation mode."""
+        """Set the mode, but keep frozen batch norm in evaluation mode."""
         super().train(mode)
         for module in self.encoder.modules() if self._settings["freeze_batch_norm"] else ():
             if isinstance(module, nn.BatchNorm2d):
@@ -100,11 +102,11 @@ class MultiTaskUNet(GradedNetwork):
         return self
 
     def features(self, image: Tensor) -> Tensor:
-        """Return what the grade is read from, ``(N, C, H/32, W/32)``."""
+        """Return the features behind the grade, ``(N, C, H/32, W/32)``."""
         return self.encoder(image)[-1]
 
     def settings(self) -> dict[str, Any]:
-        """Return what builds it again."""
+        """Return the arguments that rebuild this network."""
         return dict(self._settings)
 
     def shared_modules(self) -> Sequence[nn.Module]:
@@ -112,7 +114,7 @@ class MultiTaskUNet(GradedNetwork):
         return (self.encoder,)
 
     def ends(self) -> list[nn.Module]:
-        """Name the convolutions that see the image, those of full resolution behind the last skip, and the heads."""
+        """Return the convolutions of the image, the full-resolution ones after the last skip, and the heads."""
         last = self.decoder[-1]
         full_resolution = [last.skip, last.up.convs] if isinstance(last, UpWithImage) else [cast(UpCat, last).convs]
         return [*super().ends(), self.encoder.first_convolution(), *full_resolution, self.segmentation_head]
@@ -128,7 +130,7 @@ class MultiTaskUNet(GradedNetwork):
 
 
 class UpWithImage(nn.Module):
-    """The last block of a decoder whose encoder begins at H/2: its skip is one convolution of the normalised image.
+    """The last decoder block if the encoder begins at H/2: its skip is one convolution of the normalised image.
 
     Shape:
         - x: ``(N, below, H/2, W/2)``; image: ``(N, 3, H, W)``.
@@ -154,7 +156,7 @@ class UpWithImage(nn.Module):
 
 
 class BothTasks(nn.Module):
-    """The network as training sees it: ``forward`` gives both tasks, so that DDP's hooks see both.
+    """The network as used in training: ``forward`` returns both tasks, so that DDP's hooks cover both.
 
     Example:
         >>> import torch
@@ -172,7 +174,7 @@ class BothTasks(nn.Module):
 
 
 class GradeTask(nn.Module):
-    """Encoder and grade head alone, under the names of :class:`BothTasks`: what the meta gradient differentiates.
+    """Encoder and grade head only, with the parameter names of :class:`BothTasks`; used by the meta gradient.
 
     Example:
         >>> import torch
@@ -191,12 +193,12 @@ class GradeTask(nn.Module):
         return self.network.head(self.network.features(image))
 
     def label_parameters(self) -> dict[str, nn.Parameter]:
-        """Return what the grade reads, by name: the shared modules and the grade head."""
+        """Return the parameters behind the grade, by name: those of the shared modules and the grade head."""
         return {**shared_parameters(self), **_parameters_of(self, [self.network.grade_head])}
 
 
 def shared_parameters(tasks: BothTasks | GradeTask) -> dict[str, nn.Parameter]:
-    """Return the parameters that both tasks read, under their names in ``tasks``."""
+    """Return the parameters that both tasks use, under their names in ``tasks``."""
     return _parameters_of(tasks, tasks.network.shared_modules())
 
 
@@ -212,9 +214,9 @@ def _decoder_channels(encoder: str, width: float) -> list[int]:
 
 
 def _decoder(encoded: Sequence[int], outputs: Sequence[int], norm: str, skip_of_image: bool) -> nn.ModuleList:
-    """Build a block for every resolution above the deepest, of which each takes the one below it and a skip."""
+    """Build one block for every resolution above the deepest; each takes the output of the block below and a skip."""
     *skips, deepest = encoded
-    places = list(zip([deepest, *outputs[:-1]], reversed(skips), outputs, strict=True))
+    places = list(zip([deepest, *outputs[:-1]], reversed(skips), outputs, strict=True))  # channels: below, skip, out
     *coarse, (below, skip, out) = places
     blocks: list[nn.Module] = [_up(*place, norm) for place in coarse]
     return nn.ModuleList([*blocks, UpWithImage(below, out, norm) if skip_of_image else _up(below, skip, out, norm)])

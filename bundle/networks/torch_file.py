@@ -1,4 +1,4 @@
-"""Files of torch: whole, and with the same bytes for the same content."""
+"""Torch files, written completely or not at all, with the same bytes for the same content."""
 
 import os
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from bundle.files import written_whole
 
 
 def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
-    """Write a torch file beside, then rename it; the same content has the same bytes.
+    """Write a torch file to a temporary path next to it, then rename it; the same content gives the same bytes.
 
     Raises:
-        OSError: if it cannot be written, such as on a full disk.
+        OSError: if it cannot be written, for example on a full disk.
 
     Example:
         >>> import tempfile
@@ -24,7 +24,7 @@ def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
         ...     one.read_bytes() == other.read_bytes()
         True
     """
-    # Given a path, torch would write the name beside into the file, and say nothing of the disk when it is full.
+    # Given a path, torch would store the temporary name in the file, and would not mention a full disk in its error.
     with written_whole(path) as beside, beside.open("wb") as file:
         try:
             torch.save(dict(content), file)

@@ -1,4 +1,4 @@
-"""What weights were trained on: in words, and so which photographs they may have seen."""
+"""The training data of weights: described in words, and used to keep training photographs out of scores."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -6,16 +6,16 @@ from collections.abc import Collection, Mapping
 from bundle.networks.weights import check_facts, fact, facts_of
 
 SYNTHETIC = {"phantom": "synthetic drawings"}
-"""Data sets that no patient is behind: a score on them is none on photographs."""
+"""Data sets without patients: a score on them does not hold for photographs."""
 
 KINDS = ("outlined", "graded")
 
 
 def trained_on(path: str | os.PathLike) -> str:
-    """Say what a weights file was trained on, by its fact ``data``.
+    """Describe the training data of a weights file, from its fact ``data``.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, or its ``data`` is none.
+        ValueError: if the file is missing, is not a weights file, or its ``data`` is invalid.
 
     Example:
         >>> import tempfile
@@ -34,7 +34,7 @@ def in_words(data: object, path: str | os.PathLike) -> str:
     """Write the photographs of each data set, ``{name: {"outlined": n, "graded": n}}``, in words.
 
     Raises:
-        ValueError: if it is something else; ``path`` is where it stood.
+        ValueError: if it has another form; the message names ``path`` as its source.
 
     Example:
         >>> in_words({"idrid": {"outlined": 43, "graded": 1}, "ddr": {"outlined": 0, "graded": 1}}, "model.pt")
@@ -50,7 +50,7 @@ def in_words(data: object, path: str | os.PathLike) -> str:
 
 
 def named(dataset: str) -> str:
-    """Name a data set, and say where it is a drawn one.
+    """Return the name of a data set, marked if it is synthetic.
 
     Example:
         >>> named("idrid"), named("phantom")
@@ -70,7 +70,7 @@ def _counted(dataset: str, counts: Mapping[str, int]) -> str:
 
 
 def is_own(path: str | os.PathLike, manifest_sha256: str) -> bool:
-    """Whether weights were trained on this manifest.
+    """Return whether weights were trained on this manifest.
 
     Example:
         >>> import tempfile
@@ -85,7 +85,7 @@ def is_own(path: str | os.PathLike, manifest_sha256: str) -> bool:
 
 
 def held_out(path: str | os.PathLike, manifest_sha256: str) -> int | None:
-    """Return the fold of this manifest that a training left out; None where it saw all, or another manifest.
+    """Return the held-out fold of this manifest; None if training used all folds or another manifest.
 
     Example:
         >>> import tempfile
@@ -100,16 +100,17 @@ def held_out(path: str | os.PathLike, manifest_sha256: str) -> int | None:
 
 
 def refuse_seen(path: str | os.PathLike, manifest_sha256: str, fold: int | None, subsets: Collection[str]) -> None:
-    """Refuse to score weights on what they were trained on: of their own manifest, only test and held-out fold remain.
+    """Refuse to score weights on their training photographs: of their own manifest, only test and held-out fold remain.
 
     Args:
         path: of the weights.
         manifest_sha256: of the manifest that they are scored on.
-        fold: that is taken as held out.
-        subsets: names of what is scored, such as ``test`` or ``fold 0``.
+        fold: the fold to treat as held out.
+        subsets: names of the scored subsets, such as ``test`` or ``fold 0``.
 
     Raises:
-        ValueError: if this is the training's manifest, and the fold another, or training photographs are scored.
+        ValueError: if the weights were trained on this manifest and either held out another fold, or training
+            photographs are to be scored.
     """
     if not is_own(path, manifest_sha256):
         return

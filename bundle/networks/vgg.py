@@ -1,4 +1,4 @@
-"""The VGG16 encoder of both networks: five blocks, every resolution kept for the skips."""
+"""The VGG16 encoder of both networks: five blocks, with every resolution kept for the skips."""
 
 from typing import cast
 
@@ -15,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """Bring RGB in [0, 1] to ImageNet's mean and deviation, inside the network, so that all consumers feed it alike.
+    """Normalisation of RGB in [0, 1] with ImageNet's mean and deviation, inside the network so that no caller needs it.
 
     Example:
         >>> Normalise()(torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)).flatten()
@@ -41,10 +41,10 @@ class VGG16Encoder(nn.Module):
         pretrained: True, False or a path, as in :func:`imagenet_weights`.
         width: factor on every channel count; ImageNet weights exist for 1.0 only.
         batch_norm: torchvision's ``vgg16_bn``. The paper's encoder has none; from random weights, thirteen layers
-            without it hardly pass on what distinguishes two photographs.
+            without it give nearly the same features for any two photographs.
 
     Raises:
-        ValueError: if weights are asked for at another width, or do not fit.
+        ValueError: if weights are requested at another width, or do not fit.
 
     Shape:
         - image: ``(N, 3, H, W)`` in [0, 1], sides multiples of 32.
@@ -68,7 +68,7 @@ class VGG16Encoder(nn.Module):
         self.blocks = nn.ModuleList(_split(layers))
 
     def first_convolution(self) -> nn.Module:
-        """Return the one that sees the image."""
+        """Return the convolution that is applied to the image."""
         return cast(nn.Sequential, self.blocks[0])[0]
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -90,7 +90,7 @@ def _plan(channels: tuple[int, ...]) -> list[str | int]:
 
 
 def _initialise(layers: nn.Sequential) -> None:
-    """He-normal, as torchvision's VGG; make_layers alone leaves the default, with which 13 layers fade out."""
+    """Initialise He-normal, as in torchvision's VGG; with make_layers' default, signals fade over the 13 layers."""
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -112,7 +112,7 @@ def _load(layers: nn.Sequential, architecture: str, pretrained: bool | str, widt
 
 
 def _split(layers: nn.Sequential) -> list[nn.Sequential]:
-    """Part at the pooling layers, which the forward pass does itself."""
+    """Split at the pooling layers, which the forward pass applies itself."""
     blocks: list[list[nn.Module]] = [[]]
     for layer in layers:
         if isinstance(layer, nn.MaxPool2d):

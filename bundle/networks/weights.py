@@ -1,4 +1,4 @@
-"""Weights files of this bundle: they say which network they belong to, and load into no other."""
+"""Weights files of this bundle: they name their network and load into no other."""
 
 import copy
 import importlib
@@ -27,13 +27,13 @@ NEEDED = {
     MultiTaskUNet.__name__: ("width", "batch_norm", "decoder_norm"),
     GradedSegmenter.__name__: ("architecture", "encoder_name"),
 }
-"""Settings without which there is no telling what was trained; the others were not yet to be chosen in old files."""
+"""Settings that every file must contain; old files may lack the others, which could not be chosen yet."""
 
 
 def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str, Any]) -> None:
     """Write ``{"model": state dict, "network": class name, "facts": facts}``.
 
-    The settings of a :class:`GradedNetwork` stand among the facts, so that the file builds it again.
+    The settings of a :class:`GradedNetwork` are added to the facts, so that it can be rebuilt from the file.
 
     Example:
         >>> import tempfile
@@ -47,13 +47,13 @@ def save_weights(path: str | os.PathLike, network: nn.Module, facts: Mapping[str
 
 
 def halve(source: str | os.PathLike, target: str | os.PathLike) -> None:
-    """Write a weights file again with its kernels in 16 bits, half as large, to hand it on.
+    """Write a copy of a weights file with kernels in 16 bits, half as large, for distribution.
 
-    Vectors (biases, batch norm and its statistics) stay in 32 bits. Loading widens the kernels again. A path among the
-    facts is shortened to its name.
+    Vectors (biases, batch norm and its statistics) stay in 32 bits. Loading converts the kernels back to 32 bits. Paths
+    among the facts are shortened to the file name.
 
     Raises:
-        ValueError: if there is no such file, it is no weights file, or a weight is beyond what 16 bits hold (65504).
+        ValueError: if the file is missing, is not a weights file, or a weight exceeds the 16-bit range (65504).
 
     Example:
         >>> import tempfile
@@ -72,10 +72,10 @@ def halve(source: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def say_also(source: str | os.PathLike, target: str | os.PathLike, facts: Mapping[str, Any]) -> None:
-    """Write a weights file again with further facts: what was fitted for weights that are trained already.
+    """Write a copy of a weights file with additional facts, such as values fitted after training.
 
     Raises:
-        ValueError: if there is no such file, or it is no weights file.
+        ValueError: if the file is missing or is not a weights file.
 
     Example:
         >>> import tempfile
@@ -92,15 +92,15 @@ def say_also(source: str | os.PathLike, target: str | os.PathLike, facts: Mappin
 def load_weights(
     network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Fill a network from a file of :func:`save_weights` and return the facts that stand in it.
+    """Load a file of :func:`save_weights` into a network and return its facts.
 
     Args:
         network: to fill.
         path: of the file.
-        expected: facts that must stand in it, such as the manifest's hash.
+        expected: facts that the file must contain, such as the manifest's hash.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, belongs to another network, or says another fact.
+        ValueError: if the file is missing, is not a weights file, belongs to another network, or a fact differs.
 
     Example:
         >>> import tempfile
@@ -113,7 +113,7 @@ def load_weights(
 
 
 def filled(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> nn.Module:
-    """Return a network after :func:`load_weights`: what a config calls where another part takes the network.
+    """Return a network after :func:`load_weights`; configs use this where another component takes the network.
 
     Raises:
         ValueError: as :func:`load_weights`.
@@ -129,14 +129,13 @@ def filled(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, A
 
 
 def network_of(path: str | os.PathLike) -> GradedNetwork:
-    """Build the network that a weights file names, by the settings among its facts, and fill it.
+    """Build the network that a weights file names, with the settings among its facts, and fill it.
 
-    It is in evaluation mode and does not learn. Its class is one of ``bundle/networks/``; for no other is anything
-    imported.
+    The network is in evaluation mode and frozen. Its class must be in ``bundle/networks/``; nothing else is imported.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, names another class, does not say a setting, or says one
-            that the class refuses or that its tensors do not fit.
+        ValueError: if the file is missing, is not a weights file, names another class, lacks a setting, or contains one
+            that the class refuses or that does not fit the tensors.
 
     Example:
         >>> import tempfile
@@ -148,12 +147,12 @@ def network_of(path: str | os.PathLike) -> GradedNetwork:
         ('MultiTaskUNet', True)
     """
     content = _read(path)
-    build, facts = _class_named(content["network"], path), content["facts"]  # refuses a name that is none
+    build, facts = _class_named(content["network"], path), content["facts"]  # refuses unknown names
     if missing := [setting for setting in NEEDED.get(content["network"], ()) if setting not in facts]:
         raise ValueError(
             f"expected {path} to say its {missing[0]}, found nothing: the file is older than that; train it again"
         )
-    with torch.device("meta"):  # so that a file that names a width without bounds takes no memory
+    with torch.device("meta"):  # so a file with a huge width allocates no memory
         _check_sizes(_built(build, facts, path), content["model"], path)
     network = _built(build, facts, path)
     _fill(network, content, path, {})
@@ -161,7 +160,7 @@ def network_of(path: str | os.PathLike) -> GradedNetwork:
 
 
 def _class_named(name: object, path: str | os.PathLike) -> Callable[..., GradedNetwork]:
-    """Find a class of this room; its files are imported if none that is loaded has it."""
+    """Find a class of this package by name; import the package's modules if no loaded one defines it."""
     name = name if isinstance(name, str) else repr(name)
     if name not in _classes():
         for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
@@ -188,10 +187,10 @@ def _built(build: Callable[..., GradedNetwork], facts: Mapping[str, Any], path: 
     known = set(inspect.signature(build).parameters) - {"pretrained"}
     settings = {name: value for name, value in facts.items() if name in known}
     if facts.get("fuse"):
-        settings.setdefault("lesion_classes", 1)  # older files say only that the lesions were fused
+        settings.setdefault("lesion_classes", 1)  # older files only record that the lesions were fused
     try:
         return build(pretrained=False, **settings)
-    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # the last for sizes beyond 64 bits
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # RuntimeError: sizes beyond 64 bits
         name = getattr(build, "__name__", "a network")
         raise ValueError(f"expected settings of {name} in {path}, got {settings}: {error}") from error
 
@@ -209,7 +208,7 @@ def _check_sizes(network: nn.Module, state: Mapping[str, Tensor], path: str | os
 
 
 def load_teacher(network: nn.Module, path: str | os.PathLike, expected: Mapping[str, Any] | None = None) -> nn.Module:
-    """Return a copy of a network that is filled from a file and does not learn; the network stays as it is.
+    """Return a frozen copy of a network, filled from a file; the network itself is not changed.
 
     Raises:
         ValueError: as :func:`load_weights`.
@@ -245,9 +244,9 @@ def _fill(
 
 
 def check_facts(path: str | os.PathLike, facts: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse weights that were made under other facts than they are used under.
+    """Refuse weights whose facts differ from the expected ones.
 
-    A switch that a file does not name was off.
+    A missing boolean fact counts as False.
 
     Raises:
         ValueError: naming the first fact that differs.
@@ -266,10 +265,10 @@ def check_facts(path: str | os.PathLike, facts: Mapping[str, Any], expected: Map
 
 
 def refuse_fused(path: str | os.PathLike) -> None:
-    """Refuse weights of one fused lesion class where the four lesions are needed apart.
+    """Refuse weights of one fused lesion class where the four lesions are needed separately.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, or its lesions were fused.
+        ValueError: if the file is missing, is not a weights file, or its lesions were fused.
     """
     if _read(path)["facts"].get("fuse"):
         raise ValueError(
@@ -281,16 +280,16 @@ def refuse_fused(path: str | os.PathLike) -> None:
 def load_grader(
     path: str | os.PathLike, expected: Mapping[str, Any] | None = None, heat_map_stride: int = 32
 ) -> Grader:
-    """Build the grader that a weights file of stage 1 belongs to, with its temperature and the shift of its prior.
+    """Build the grader of a weights file of stage 1, with its temperature and prior shift.
 
     Args:
         path: of the file.
-        expected: facts that must stand in it.
-        heat_map_stride: where Grad-CAM is to look (:class:`bundle.networks.graders.Grader`).
+        expected: facts that the file must contain.
+        heat_map_stride: of the features that Grad-CAM uses (:class:`bundle.networks.graders.Grader`).
 
     Raises:
-        ValueError: if the file is missing, is no weights file, holds no grader of five grades, says another fact,
-            names a temperature or class weights that are none, or is of a network that is not cut at that stride.
+        ValueError: if the file is missing, is not a weights file, does not contain a grader of five grades, a fact
+            differs, the temperature or the class weights are invalid, or the network cannot be cut at that stride.
     """
     content = _read(path)
     architecture = content["facts"].get("architecture")
@@ -302,16 +301,16 @@ def load_grader(
 
 
 def temperature_and_shift(facts: Mapping[str, Any], path: str | os.PathLike) -> tuple[float, tuple[float, ...]]:
-    """Return what makes probabilities of a grader's logits: ``softmax(z / T - shift)``.
+    """Return the temperature and prior shift that turn a grader's logits into ``softmax(z / T - shift)``.
 
-    A file that names no temperature was never calibrated, one that names no class weights was trained without.
+    A file without a temperature was never calibrated; one without class weights was trained without them.
 
     Args:
         facts: of the grader's weights file.
-        path: of that file, for the message.
+        path: of that file, for the error message.
 
     Raises:
-        ValueError: if the temperature or the class weights are none.
+        ValueError: if the temperature or the class weights are invalid.
 
     Example:
         >>> temperature_and_shift({"temperature": 1.5, "class_weights": [1.0, 1.0, 0.5, 1.0, 2.0]}, "model.pt")
@@ -340,14 +339,14 @@ def _temperature(facts: Mapping[str, Any], path: str | os.PathLike) -> float:
 
 
 def lesion_thresholds(path: str | os.PathLike | None) -> tuple[float, ...] | None:
-    """Return the threshold of each lesion, in the order of the network's channels, that was fitted for these weights.
+    """Return the fitted threshold of each lesion for these weights, in the order of the network's channels.
 
     Returns:
-        One number for each of ``LESIONS``, or one where the lesions were fused; None where none was fitted, as in files
-        that say nothing of it, or there is no file: the most probable class decides.
+        One number for each of ``LESIONS``, or a single one if the lesions were fused. None if the file has no
+        thresholds or ``path`` is None: the most probable class decides.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, or names thresholds that are none.
+        ValueError: if the file is missing, is not a weights file, or its thresholds are invalid.
 
     Example:
         >>> import tempfile
@@ -371,13 +370,13 @@ def lesion_thresholds(path: str | os.PathLike | None) -> tuple[float, ...] | Non
 
 
 def min_area_ppm(path: str | os.PathLike) -> dict[str, float]:
-    """Return from which area on each lesion counts as present that these weights find, in millionths of the field.
+    """Return the smallest area at which each lesion in these weights' predictions counts as present.
 
     Returns:
-        What was fitted for these weights; ``LEAST_PPM`` for each lesion where nothing was.
+        The fitted areas in millionths of the field of view; ``LEAST_PPM`` for each lesion if none were fitted.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, or names areas that are none.
+        ValueError: if the file is missing, is not a weights file, or its areas are invalid.
 
     Example:
         >>> import tempfile
@@ -409,10 +408,10 @@ def _read(path: str | os.PathLike) -> dict[str, Any]:
 def load_graders(
     paths: Sequence[str | os.PathLike] | str, expected: Mapping[str, Any] | None = None, heat_map_stride: int = 32
 ) -> nn.ModuleList:
-    """Build every grader of a list of weights files, each as :func:`load_grader`.
+    """Build the grader of each weights file in a list, as :func:`load_grader` does.
 
     Raises:
-        ValueError: if the list is empty, or for one of the files, as :func:`load_grader`.
+        ValueError: if the list is empty, or as :func:`load_grader` for any of the files.
 
     Example:
         >>> load_graders([])
@@ -424,18 +423,18 @@ def load_graders(
 
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:
-    """Return what a reader needs to tell which weights these are: path, hash, network and facts."""
+    """Return the data that identify a weights file: path, hash, network and facts."""
     content = _read(path)
     return {"path": str(path), "sha256": file_sha256(path), "network": content["network"], **content["facts"]}
 
 
 def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]]:
-    """Return the provenance of each of several weights files."""
+    """Return the provenance of each weights file."""
     return [provenance(path) for path in _listed(paths)]
 
 
 def _listed(paths: Sequence[str | os.PathLike] | str) -> list[str | os.PathLike]:
-    """One file may be given without a list; none is refused, whoever asks for the graders first."""
+    """Return the paths as a list; a single path needs no list, and an empty list is refused."""
     if not paths:
         raise ValueError(
             "expected --graders \"['outputs/pretrain/model.pt']\": one or more weights of stage 1, got none"
@@ -444,12 +443,12 @@ def _listed(paths: Sequence[str | os.PathLike] | str) -> list[str | os.PathLike]
 
 
 def facts_of(path: str | os.PathLike) -> dict[str, Any]:
-    """Return all facts that stand in a weights file."""
+    """Return all facts of a weights file."""
     return _read(path)["facts"]
 
 
 def fact(path: str | os.PathLike, name: str, otherwise: object = None) -> Any:  # noqa: ANN401  (whatever stands there)
-    """Return one fact that stands in a weights file, or ``otherwise`` where it says nothing of it.
+    """Return one fact of a weights file, or ``otherwise`` if the file does not contain it.
 
     Example:
         >>> import tempfile
@@ -462,10 +461,10 @@ def fact(path: str | os.PathLike, name: str, otherwise: object = None) -> Any:  
 
 
 def shared_fact(paths: Sequence[str | os.PathLike] | str, name: str) -> Any:  # noqa: ANN401  (whatever stands there)
-    """Return one fact that stands in each of several weights files.
+    """Return a fact that several weights files have in common.
 
     Raises:
-        ValueError: if they do not say the same, or there is none.
+        ValueError: if the values differ, or no file is given.
 
     Example:
         >>> import tempfile
@@ -484,7 +483,7 @@ def shared_fact(paths: Sequence[str | os.PathLike] | str, name: str) -> Any:  # 
 
 
 def architectures(paths: Sequence[str | os.PathLike] | str) -> str:
-    """Name the architectures of one weights file or several of stage 1, joined by plus signs.
+    """Return the architectures of one or more weights files of stage 1, joined by plus signs.
 
     Example:
         >>> import tempfile
@@ -497,10 +496,10 @@ def architectures(paths: Sequence[str | os.PathLike] | str) -> str:
 
 
 def image_size(path: str | os.PathLike) -> int:
-    """Return the side of the square that a network saw in training.
+    """Return the side length of the square training images of a network.
 
     Raises:
-        ValueError: if the file is missing, is no weights file, or does not say it.
+        ValueError: if the file is missing, is not a weights file, or does not contain the size.
 
     Example:
         >>> import tempfile
@@ -516,7 +515,7 @@ def image_size(path: str | os.PathLike) -> int:
 
 
 def short_name(path: str | os.PathLike) -> str:
-    """Name a weights file for a reader: its folder, its name, and the beginning of its hash.
+    """Return a readable name of a weights file: its folder, its name, and the beginning of its hash.
 
     Example:
         >>> import tempfile

@@ -1,1 +1,1 @@
-"""What a person reads: figures, tables, the report."""
+"""Output for readers: figures, tables and the report."""

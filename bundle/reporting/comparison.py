@@ -1,4 +1,4 @@
-"""Means over folds and seeds, paired differences and trivial scores of the rows of a suite, and their tables."""
+"""Means over folds and seeds, paired differences and trivial scores for the rows of a suite, and their tables."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ COMPARED = {
     "lesions": {"lesions/dice_mean": "mean Dice", "lesions/paper_dice": "Dice as in the paper, points"},
     "grade": {"grade/accuracy": "accuracy", "grade/quadratic_kappa": "quadratic kappa"},
 }
-"""Scores whose paired differences are shown, by task; the paper's in points of percent, as the paper argues in."""
+"""Scores whose paired differences are shown, by task; the paper's Dice in percentage points, as in the paper."""
 
 LABEL_CURVES = {
     "labels/initial_accuracy": "accuracy before",
@@ -53,7 +53,7 @@ COLUMNS = (
 
 
 class Estimate(NamedTuple):
-    """A mean over runs: how many, their standard deviation, and the 95 % interval of the mean; NaN for what is not."""
+    """Mean over runs: their number, standard deviation and the 95 % interval of the mean; undefined values are NaN."""
 
     n: int
     mean: float
@@ -64,12 +64,12 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of a suite, to be asked for means and differences.
+    """Means and differences over the runs of a suite.
 
     Args:
-        name: of the suite.
+        name: name of the suite.
         suite: its rows, in order.
-        runs: one of each row, fold and seed.
+        runs: one per row, fold and seed.
 
     Example:
         >>> rows = [Row(name="unet", title="U-Net", tasks=["lesions"]), Row(name="pldmlt", title="PLDMLT")]
@@ -95,14 +95,14 @@ class Comparison:
 
     @property
     def test_share(self) -> float:
-        """``n_test / n_train`` of :func:`resampled_interval`: 0 on a single split, else that of the folds in play.
+        """``n_test / n_train`` of :func:`resampled_interval`: 0 on a single split, else that of the folds that ran.
 
-        With some folds of a cross-validation not run, the true share is smaller, and the interval too wide.
+        If some folds of a cross-validation were not run, the true share is smaller and the interval too wide.
         """
         return 1 / (len(self.folds) - 1) if len(self.folds) > 1 else 0.0
 
     def values(self, row: Row, key: str) -> dict[Repeat, float]:
-        """Return a score, or a label curve, of each run of a row; none of a task that the row does not learn."""
+        """Return a score or label curve for each run of a row; empty if the row does not learn the task."""
         task = key.split("/")[0]
         if task != "labels" and task not in row.tasks:
             return {}
@@ -113,14 +113,14 @@ class Comparison:
         return estimate(list(self.values(row, key).values()), self.test_share)
 
     def baseline(self, task: str) -> Row | None:
-        """Return the suite's baseline; where it does not learn a task, the first row that does and was run."""
+        """Return the suite's baseline; if it does not learn the task, the first row that does and has runs."""
         named = [row for row in self.suite.rows if row.name == self.suite.baseline and task in row.tasks]
         ran = {run.row for run in self.runs}
         able = [row for row in self.suite.rows if task in row.tasks and row.name in ran]
         return next(iter(named + able), None)
 
     def difference(self, row: Row, key: str) -> Estimate:
-        """Return the mean of row minus baseline over the runs of the same fold and seed; n = 0 for the baseline."""
+        """Return the mean of row minus baseline over runs paired by fold and seed; n = 0 for the baseline."""
         baseline = self.baseline(key.split("/")[0])
         if baseline is None or baseline.name == row.name:
             return estimate([], self.test_share)
@@ -128,7 +128,7 @@ class Comparison:
         return estimate([ours[pair] - theirs[pair] for pair in ours if pair in theirs], self.test_share)
 
     def trivial(self, key: str) -> dict[str, float]:
-        """Return ending to mean over folds of what a predictor without an eye for photographs scores."""
+        """Return the mean score over folds of each trivial predictor, by its ending in ``BASELINES``."""
         found = {}
         for ending in BASELINES:
             by_fold = {run.repeat.fold: v for run in self.runs if math.isfinite(v := _value(run, key + ending))}
@@ -150,7 +150,7 @@ def estimate(values: Sequence[float], test_share: float) -> Estimate:
 
 
 def _value(run: Evaluated, key: str) -> float:
-    """Return a score of a run, NaN where it has none; with one fused class, its score is the mean of lesions."""
+    """Return a score of a run, NaN if missing; with one fused class, its score is also the mean over lesions."""
     if key == "labels/gain":
         return _value(run, "labels/accuracy") - _value(run, "labels/initial_accuracy")
     found = run.labels if key.startswith("labels/") else run.scores
@@ -158,7 +158,7 @@ def _value(run: Evaluated, key: str) -> float:
 
 
 def lesion_table(comparison: Comparison) -> str:
-    """Write mean ± sd of the lesion scores of each row that learns them, and the trivial ones; empty without runs.
+    """Write mean ± sd of the lesion scores per row that learns lesions, then the trivial scores; empty without runs.
 
     Example:
         >>> row = Row(name="unet", title="U-Net", tasks=["lesions"])
@@ -175,7 +175,7 @@ def lesion_table(comparison: Comparison) -> str:
 
 
 def grade_table(comparison: Comparison) -> str:
-    """Write mean ± sd of the grading scores of each row that learns them, and the trivial ones; empty without runs."""
+    """Write mean ± sd of the grading scores per row that learns grades, then the trivial scores; empty without runs."""
     return _score_table(comparison, "grade", GRADE_SCORES)
 
 
@@ -203,7 +203,7 @@ def _trivial_rows(
 
 
 def paper_table(comparison: Comparison) -> str:
-    """Write our scores in the paper's definitions beside what the paper prints, in percent."""
+    """Write our scores by the paper's definitions next to the paper's printed numbers, in percent."""
     rows = [
         [row.title, *(cell for key in PAPER_SCORES for cell in _beside_paper(comparison, row, key))]
         for row in comparison.suite.rows
@@ -220,7 +220,7 @@ def _beside_paper(comparison: Comparison, row: Row, key: str) -> tuple[str, str]
 
 
 def difference_table(comparison: Comparison, task: str) -> str:
-    """Write the paired differences to the task's baseline with their 95 % intervals; empty without any pair."""
+    """Write the paired differences to the task's baseline with their 95 % intervals; empty without pairs."""
     baseline, names = comparison.baseline(task), COMPARED[task]
     rows = []
     for row in comparison.suite.rows:
@@ -235,7 +235,7 @@ def difference_table(comparison: Comparison, task: str) -> str:
 
 
 def label_table(comparison: Comparison) -> str:
-    """Write what became of the labels in training, before and after; empty where no run updated any."""
+    """Write how training changed the labels, before and after; empty if no run updated labels."""
     rows = []
     for row in comparison.suite.rows:
         found = {key: comparison.estimate(row, key) for key in LABEL_CURVES}
@@ -276,7 +276,7 @@ def _writer(key: str) -> Callable[[float | None], str]:
 
 
 def _written(table: Table) -> str:
-    """Write a table without the columns in which nothing stands."""
+    """Write a table without its empty columns."""
     kept = [i for i in range(len(table.header)) if i == 0 or any(row[i] != MISSING for row in table.rows)]
     return markdown_table([table.header[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
 
@@ -302,7 +302,7 @@ def percent(value: float | None) -> str:
 
 
 def csv_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Lay out every estimate: one line per row and score, then one per trivial predictor and score, all as shares."""
+    """Return CSV rows: one per suite row and score, then one per trivial predictor and score; all values are shares."""
     rows = [
         _csv_row(comparison, row, key)
         for row in comparison.suite.rows

@@ -1,4 +1,4 @@
-"""The picture of a suite: each row's mean and 95 % interval, beside the trivial predictors."""
+"""Figure of a suite: each row's mean and 95 % interval, next to the trivial predictors."""
 
 import math
 import os
@@ -23,22 +23,22 @@ TRIVIAL_COLOURS = {
 RUN: dict[str, Any] = {"color": QUIET, "marker": "o", "markersize": 3.5, "markeredgewidth": 0, "linestyle": ""}
 MEAN: dict[str, Any] = {"color": BAR, "linewidth": 2, "markersize": 7}
 RUNS_BELOW = 0.22
-"""How far below a row's mean its runs stand, in rows."""
+"""Distance of the single runs below their row's mean, in rows."""
 
 ROW_INCH, PANEL_INCH, FRAME_INCH = 0.42, 4.4, 1.8
 
 
 def write_comparison_figure(path: str | os.PathLike, comparison: Comparison) -> None:
-    """Draw one panel a task: a dot per row with its interval, a small one per run, a dashed line per trivial score.
+    """Draw one panel per task: a dot per row with its interval, a small dot per run, a dashed line per trivial score.
 
-    Only rows that learn the task stand in its panel. An interval that leaves the axis goes on, it is cut there.
+    A panel shows only the rows that learn its task. Intervals are clipped at the axis limits.
 
     Args:
-        path: of the picture.
+        path: picture to write.
         comparison: the runs.
 
     Raises:
-        ValueError: if no run has one of the two scores.
+        ValueError: if no run has either of the two scores.
     """
     rows = {key: _rows(comparison, key) for key in PANELS}
     keys = [key for key, found in rows.items() if found]
@@ -85,7 +85,7 @@ def _draw_estimate(axes: Axes, found: Estimate, place: int) -> None:
 
 
 def _limits(comparison: Comparison, rows: list[Row], key: str) -> tuple[float, float]:
-    """Return what shows every dot and line, and the intervals as far as scores can be."""
+    """Return axis limits that show every dot and line, and the part of each interval between 0 and 1."""
     found = [comparison.estimate(row, key) for row in rows]
     ends = [end for one in found for end in (one.low, one.high) if math.isfinite(end)]
     shown = [min(max(end, 0.0), 1.0) for end in ends]

@@ -1,4 +1,4 @@
-"""The page of a suite: how its numbers were made, its tables beside the paper's, and what is missing."""
+"""Page of a suite: how its numbers were made, its tables next to the paper's, and the missing runs."""
 
 import datetime
 import itertools
@@ -23,20 +23,20 @@ SETTINGS = (
     "manifest", "facts.network", "facts.architecture", "facts.encoder_name", "facts.width", "image_size", "max_epochs",
     "facts.steps", "pretrained", "batch_size", "learning_rate", "fuse", "device",
 )  # fmt: skip
-"""Always on the page; another setting only where rows differ in it. A fact is what a run found its network to be."""
+"""Always on the page; other settings only if rows differ in them. ``facts.*``: what a run logged of its network."""
 
 OF_THE_REPEAT = {"fold", "seed", "checkpoint", "tags"}
 
 
 def write_comparison(out: str | os.PathLike, name: str, suite: Suite, found: Found, command: Sequence[str]) -> str:
-    """Write ``<name>.md``, ``.csv`` and ``.png`` into a folder; return what to show.
+    """Write ``<name>.md``, ``.csv`` and ``.png`` into a folder; return the text to print.
 
     Args:
         out: the folder.
-        name: of the suite, and of the files.
+        name: name of the suite and of the files.
         suite: its rows.
         found: its runs.
-        command: words of the command that asks for it.
+        command: words of the command that requested the page.
 
     Raises:
         ValueError: if no run has a score to draw.
@@ -137,7 +137,7 @@ def _scored_on(compared: Comparison) -> list[str]:
 
 
 def _settings(compared: Comparison) -> list[str]:
-    """List the settings that a reader asks for first, and every other one in which rows differ."""
+    """List the main settings, and every other setting in which rows differ."""
     unlike = PASSING_IDS | OF_THE_REPEAT
     names = dict.fromkeys(name for run in compared.runs for name in run.settings if not name.startswith("facts."))
     others = [name for name in names if name not in SETTINGS and name not in unlike]
@@ -157,7 +157,7 @@ def _rows_by_value(compared: Comparison, setting: str) -> dict[str, list[str]]:
 
 
 def _by_value(groups: Mapping[str, Sequence[str]]) -> str:
-    """Write which rows have which value.
+    """Write each value with the rows that have it.
 
     Example:
         >>> _by_value({"512": ["`resnext50`"], "1024": ["`unet`", "`fpn`"]}), _by_value({"64": ["`unet`", "`fpn`"]})
@@ -174,7 +174,7 @@ def _left_out(found: Found) -> list[str]:
 
 
 def _missing(compared: Comparison, found: Found) -> str:
-    """List the runs that the sweeps were to make, or that other rows have, and that are not finished."""
+    """List the runs that are not finished, out of those that sweeps planned or other rows have."""
     there = {(run.row, run.repeat) for run in compared.runs}
     folds = {run.repeat.fold for run in compared.runs} | _asked(found, "folds")
     seeds = {run.repeat.seed for run in compared.runs} | _asked(found, "seeds")
@@ -195,7 +195,7 @@ def _gaps(row: Row, gaps: Sequence[Repeat], asked: int, found: Found) -> str:
 
 
 def _asked(found: Found, tag: str) -> set[int]:
-    """Return the folds, or seeds, that sweeps were to run: the first so many."""
+    """Return the folds or seeds that sweeps planned: a tag of n stands for 0 to n - 1."""
     return {number for text in _told(found.sweeps, tag) if text.isdigit() for number in range(int(text))}
 
 
@@ -220,7 +220,7 @@ def _limits(compared: Comparison) -> str:
 
 
 def portable(words: Sequence[str]) -> str:
-    """Write a command without the folders of this machine, and without what a store's address may hold in secret.
+    """Write a command without the folders of this machine and without credentials in a store's address.
 
     Example:
         >>> portable(["/home/me/scripts/sweep.py", "--manifest", "/data/idrid.json", "--tracking_uri=http://me:pw@host/x"])

@@ -1,4 +1,4 @@
-"""The page of all options: what stands in the configs, with the comment beside it, as tables to look up."""
+"""Page of all options: the ids of the configs with their values and comments, as reference tables."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,10 +8,10 @@ from pathlib import Path
 import yaml
 
 STAGES = ("pretrain", "pseudo_label", "train", "evaluate", "calibrate", "evaluate_grader", "inference")
-"""Configs in the order of the method; others follow by name."""
+"""Configs in the order of the method; others follow alphabetically."""
 
 STEPS = ("imports", "initialize", "run", "finalize")
-"""Ids that MONAI runs: what happens, not what can be set."""
+"""Ids that MONAI runs: steps, not options."""
 
 PLAIN_NAMES: Mapping[str, str] = {
     "bundle_root": "folder of this bundle",
@@ -26,7 +26,7 @@ PLAIN_NAMES: Mapping[str, str] = {
     "device": "where networks run",
     "dataset_dir": "MONAI's tools read it; nothing here depends on it",
 }
-"""Options whose names say all, in the field's words: they need no comment in a config. The page says this of them."""
+"""Meanings of options with self-explanatory names; they need no comment in a config. The page shows these texts."""
 
 PAGE = """\
 # Every option of every config
@@ -46,9 +46,9 @@ class Id:
 
     Attributes:
         name: as on the command line, with ``#`` between levels.
-        value: its default, or what makes it.
-        comment: beside it in the config, or empty.
-        is_option: whether it is there to be set: it is flat, and stands among the options or has a plain value.
+        value: its default, or the class that makes it.
+        comment: the comment next to it in the config, or empty.
+        is_option: whether it is meant to be set: it is flat, and is among the options or has a plain value.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Id:
 
     @property
     def meaning(self) -> str:
-        """What the page says of it: the comment, or what its name stands for everywhere."""
+        """The text on the page: the comment, or else the entry in ``PLAIN_NAMES``."""
         return self.comment or PLAIN_NAMES.get(self.name, "")
 
 
@@ -81,7 +81,7 @@ def ids_of(text: str) -> list[Id]:
 
 
 def unexplained(text: str) -> list[str]:
-    """Name the options of a config that have no comment, and whose names do not say all."""
+    """Name the options of a config that have neither a comment nor an entry in ``PLAIN_NAMES``."""
     return [one.name for one in ids_of(text) if one.is_option and not one.meaning and "#" not in one.name]
 
 
@@ -112,7 +112,7 @@ def _overlays(folder: Path, paths: Iterable[Path]) -> str:
 
 
 def _opening(text: str) -> tuple[str, str]:
-    """Return the first line of a file without its ``#``, and the command that follows it, in one line."""
+    """Return the first line of a file without its ``#``, and the command that follows it, joined into one line."""
     first, *rest = text.splitlines()
     lines = []
     for line in rest:
@@ -133,7 +133,7 @@ def _code(value: str) -> str:
 
 
 def _option_lines(lines: list[str]) -> range:
-    """Return the lines below the heading of the options; in a file without headings, those before the first part."""
+    """Return the line numbers below the options heading; in a file without headings, those before the first part."""
     headings = [number for number, line in enumerate(lines) if line.startswith("# ----")]
     if not headings:
         parts = (number for number, line in enumerate(lines) if re.fullmatch(r"[\w]+:\s*(#.*)?", line))
@@ -143,7 +143,7 @@ def _option_lines(lines: list[str]) -> range:
 
 
 def _ids(name: str, key: yaml.ScalarNode, value: yaml.Node, lines: list[str], among_options: bool) -> Iterator[Id]:
-    """Yield an id, and those inside it that can be told apart: parts, and arguments that have a comment."""
+    """Yield an id and the nested ids to list: parts, and arguments with a comment."""
     comment = _comment(key, value, lines)
     if not isinstance(value, yaml.MappingNode):
         flat = _flat(value)
@@ -163,7 +163,7 @@ def _pairs(node: yaml.Node | None) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
 
 
 def _comment(key: yaml.ScalarNode, value: yaml.Node, lines: list[str]) -> str:
-    """Return what stands behind ``#`` on the line on which a value ends, or on that of the key of a block."""
+    """Return the comment on the line where a value ends; for a block, on the line of its key."""
     in_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
     mark = key.end_mark if in_block else value.end_mark
     behind = re.match(r":?\s*#\s*(.*)", lines[mark.line][mark.column :])
@@ -171,7 +171,7 @@ def _comment(key: yaml.ScalarNode, value: yaml.Node, lines: list[str]) -> str:
 
 
 def _flat(node: yaml.Node) -> str:
-    """Return the text of a scalar, or of a list of scalars; empty for what holds components."""
+    """Return the text of a scalar, or of a list of scalars; empty for any other node."""
     if isinstance(node, yaml.ScalarNode):
         return node.value
     if isinstance(node, yaml.SequenceNode) and all(isinstance(one, yaml.ScalarNode) for one in node.value):
@@ -184,7 +184,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _targets(node: yaml.Node) -> str:
-    """Name the class that makes a part, or those of a list of parts."""
+    """Name the class that makes a part, or the classes of a list of parts."""
     if isinstance(node, yaml.SequenceNode):
         return ", ".join(filter(None, map(_targets, node.value)))
     pairs = {key.value: value.value for key, value in _pairs(node)}

@@ -1,4 +1,4 @@
-"""Pairs of photographs that look alike: a table of them, and a sheet to judge them by eye."""
+"""Pairs of photographs that look alike: a table, and a contact sheet to judge them by eye."""
 
 import os
 import textwrap
@@ -18,7 +18,7 @@ from bundle.transforms import field_of_view, load_photograph
 from PIL import Image, ImageDraw, ImageFont
 
 PHOTOGRAPH_PX = (276, 220)
-"""Width and height of the place of one photograph on the sheet."""
+"""Width and height of the box for one photograph on the sheet."""
 
 PAIRS_A_ROW = 3
 LINE_PX, MARGIN_PX, BETWEEN_PX = 19, 24, 4
@@ -29,15 +29,15 @@ SHEET, BOX, INK, QUIET, WARNING = "#ffffff", "#000000", "#1c1e21", "#63686f", "#
 
 
 def copy_rows(manifest: Manifest) -> list[dict[str, Any]]:
-    """Describe every pair that looks alike, within the groups that the manifest was dealt by.
+    """Describe every pair that looks alike, within the manifest's groups, by which folds were assigned.
 
-    Of equal hashes the first stands for all: each of the others is paired with it alone
-    (:func:`bundle.datasets.near_hashes.near_pairs`). Nothing is said about the bytes of the files.
+    Photographs with equal hashes are each paired only with the first of them
+    (:func:`bundle.datasets.near_hashes.near_pairs`). The bytes of the files are not compared.
 
     Returns:
         One row for each pair: ids ``first`` and ``second``, ``distance_bits`` of 256, their splits and grades,
-        ``crosses_split``, and ``left_out``: what was taken out of training, or an empty text. Pairs that cross the
-        official split come first, then the doubtful ones: the farther apart, the earlier.
+        ``crosses_split``, and ``left_out``: the ids excluded from training, or an empty text. Pairs that cross the
+        official split come first; within both kinds, the most distant and so most doubtful pairs come first.
 
     Example:
         >>> known = {"sha256": "0" * 64, "width_px": 6, "height_px": 4, "group": "1"}
@@ -73,7 +73,7 @@ def _row(first: Photograph, second: Photograph, distance_bits: int) -> dict[str,
 
 
 def grades_differ(row: Mapping[str, Any]) -> bool:
-    """Tell whether the data set gives the two photographs of a pair different grades.
+    """Return whether the data set gives the two photographs of a pair different grades.
 
     Example:
         >>> grades_differ({"first_grade": 2, "second_grade": 3})
@@ -86,10 +86,10 @@ def grades_differ(row: Mapping[str, Any]) -> bool:
 
 
 def write_copies(manifest: Manifest, stem: str | os.PathLike) -> tuple[Path, ...]:
-    """Write ``<stem>.copies.csv`` and ``<stem>.copies.jpg``; without a pair, remove those of an earlier run.
+    """Write ``<stem>.copies.csv`` and ``<stem>.copies.jpg``; without pairs, remove those of an earlier run.
 
     Returns:
-        The paths of what was written: both, or none.
+        The paths of the written files: both, or none.
     """
     table, sheet = (Path(f"{os.fspath(stem)}.copies.{suffix}") for suffix in ("csv", "jpg"))
     rows = copy_rows(manifest)
@@ -104,20 +104,20 @@ def write_copies(manifest: Manifest, stem: str | os.PathLike) -> tuple[Path, ...
 
 
 def contact_sheet(manifest: Manifest, rows: Sequence[Mapping[str, Any]], *, pairs_max: int = 60) -> Image.Image:
-    """Draw the two photographs of each pair side by side, cut to their field of view and equally high.
+    """Draw the two photographs of each pair side by side, cropped to their field of view, at equal height.
 
-    A photograph that cannot be opened any more leaves its place to the reason.
+    If a photograph can no longer be opened, the reason is shown in its place.
 
     Args:
-        manifest: that the pairs were found in.
+        manifest: manifest in which the pairs were found.
         rows: from :func:`copy_rows`, drawn in this order.
-        pairs_max: how many are drawn; the last line counts the others.
+        pairs_max: maximum number of pairs to draw; the last line counts the others.
 
     Returns:
         RGB image, 1764 pixels wide.
 
     Raises:
-        ValueError: if there is no pair, none may be drawn, or one names a photograph that the manifest lacks.
+        ValueError: if there is no pair, ``pairs_max`` is below 1, or the manifest lacks a photograph of a pair.
     """
     if not rows or pairs_max < 1:
         raise ValueError(f"expected at least one pair to draw, got {len(rows)} and a limit of {pairs_max}")
@@ -133,7 +133,7 @@ def contact_sheet(manifest: Manifest, rows: Sequence[Mapping[str, Any]], *, pair
 
 
 def counted(number: int, what: str) -> str:
-    """Write how many there are of something, by the thousand.
+    """Write a number with thousands separators and its noun.
 
     Example:
         >>> counted(1, "pair"), counted(2000, "pair")
@@ -143,7 +143,7 @@ def counted(number: int, what: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text on one line, without characters that steer a terminal or turn the direction of writing.
+    """Return a text on one line, with control and text-direction characters replaced.
 
     Example:
         >>> printable("a  b" + chr(27) + "[2J")
@@ -153,7 +153,7 @@ def printable(text: str) -> str:
 
 
 def reason_without_folder(error: ValueError, manifest: Manifest) -> str:
-    """Say what is wrong with a file without the folder of the data set, which is long and the same for all.
+    """Return an error message without the folder of the data set, which is long and the same for all files.
 
     Example:
         >>> manifest = Manifest(name="clinic", roots={"clinic": Path("/data/clinic")}, folds=2, seed=0, photographs=())
@@ -202,13 +202,13 @@ def _verdict(row: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
 
 
 def remarks(row: Mapping[str, Any]) -> list[str]:
-    """List what a reader should notice about a pair."""
+    """List the warnings about a pair."""
     crosses = ["crosses the official split"] * row["crosses_split"]
     return crosses + [f"grades differ ({row['first_grade']} and {row['second_grade']})"] * grades_differ(row)
 
 
 def _place(manifest: Manifest, photograph: Photograph) -> Image.Image:
-    """Draw a photograph in the middle of its place, or why it cannot be drawn."""
+    """Draw a photograph in the middle of its box, or the reason why it cannot be drawn."""
     try:
         picture = _field(manifest.path(photograph.image))
     except ValueError as error:
@@ -219,7 +219,7 @@ def _place(manifest: Manifest, photograph: Photograph) -> Image.Image:
 
 
 def _field(path: Path) -> Image.Image:
-    """Cut a photograph to its field of view, in the height of its place, or in its width where that is less."""
+    """Crop a photograph to its field of view and scale it to the height of its box, or to the width if that is less."""
     pixels = load_photograph(path, max(PHOTOGRAPH_PX)).pixels
     left, top, right, bottom = field_of_view(pixels)
     scale = min(PHOTOGRAPH_PX[0] / (right - left), PHOTOGRAPH_PX[1] / (bottom - top))
@@ -235,7 +235,7 @@ def _refusal(reason: str) -> Image.Image:
 
 
 def _arranged(cells: Sequence[Image.Image], heading: str, ending: str) -> Image.Image:
-    """Lay cells of one size out in rows, under a heading and above an ending."""
+    """Lay out cells of equal size in rows, between a heading and an ending."""
     across, down = cells[0].width + MARGIN_PX, cells[0].height + MARGIN_PX
     rows = -(-len(cells) // PAIRS_A_ROW)
     top_px = MARGIN_PX + 2 * LINE_PX
@@ -255,7 +255,7 @@ def _write(image: Image.Image, corner: tuple[int, int], text: str, ink: str, wid
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
-    """Shorten a text from its front, for the end of an id is the name of the file."""
+    """Shorten a text at its front, because an id ends with the file name."""
     if font.getlength(text) <= width_px:
         return text
     text = text[-width_px:]
@@ -266,6 +266,6 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
 
 @cache
 def _font(bold: bool) -> ImageFont.FreeTypeFont:
-    """Load the font that matplotlib brings along: it knows more letters than Pillow's own."""
+    """Load the font that comes with matplotlib; it has more characters than Pillow's own."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), FONT_PX)

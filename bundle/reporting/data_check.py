@@ -1,4 +1,4 @@
-"""What is in a manifest, to be looked at before anything is trained on it: counts for the terminal and for a page."""
+"""Check of a manifest before training: counts for the terminal and for a page."""
 
 import heapq
 import textwrap
@@ -14,7 +14,7 @@ from bundle.reporting.published_counts import completeness
 from bundle.reporting.tables import MISSING
 
 SIZES_MAX, NOTES_MAX, PAIRS_MAX = 20, 200, 200
-"""Rows of a table on the page; the terminal shows ``LINES_MAX`` at most of the long ones."""
+"""Maximum number of rows of a table on the page; the terminal shows at most ``LINES_MAX`` rows of a long table."""
 
 LINES_MAX = 20
 CAPTION_WIDTH = 110
@@ -30,13 +30,13 @@ class Table:
     Attributes:
         title: heading.
         caption: what was counted, and how.
-        header: names of the columns; a line break is where the terminal may break.
-        align: one letter for each column: ``l`` left, ``r`` right, ``w`` left and wrapped where it is long.
+        header: names of the columns; a line break marks where the terminal may break them.
+        align: one letter per column: ``l`` left, ``r`` right, ``w`` left and wrapped if long.
         rows: cells of printable text.
         hidden: number of further rows.
-        what: what a row is, in the singular.
-        empty: said where there is no row.
-        long: whether the terminal shows the first rows only.
+        what: noun for a row, in the singular.
+        empty: text shown if there are no rows.
+        long: whether the terminal shows only the first rows.
     """
 
     title: str
@@ -55,12 +55,12 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What both renderers show.
+    """Content of the check, for the text and the HTML renderer.
 
     Attributes:
         title: heading.
         facts: counts of the whole manifest by name.
-        tables: in their order, by a short name that also is the page's anchor.
+        tables: in display order, by a short name that is also the page's anchor.
         pairs: from :func:`bundle.reporting.copies.copy_rows`, all of them.
     """
 
@@ -71,9 +71,9 @@ class Check:
 
 
 def check_tables(manifest: Manifest) -> Check:
-    """Count what is in a manifest; no photograph is opened.
+    """Count the contents of a manifest without opening a photograph.
 
-    The time grows with the photographs, and the memory with the copies among them.
+    Time grows with the number of photographs, memory with the number of copies.
     """
     pairs = copy_rows(manifest)
     tables = {
@@ -91,20 +91,20 @@ def check_tables(manifest: Manifest) -> Check:
 
 
 def check_text(manifest: Manifest) -> str:
-    """Write the tables for a terminal: plain text, no line longer than its cells need."""
+    """Write the tables for a terminal: plain text, with columns as narrow as their cells allow."""
     check = check_tables(manifest)
     facts = "\n".join(f"{name}: {value}" for name, value in check.facts.items())
     return "\n\n".join([check.title, facts, *(_table_text(table) for table in check.tables.values())])
 
 
 def summary_text(manifest: Manifest) -> str:
-    """Write the counts and the notes alone."""
+    """Write only the counts and the notes."""
     tables = (_photograph_table(manifest), _missing_table(manifest), _note_table(manifest))
     return "\n\n".join(_table_text(table) for table in tables if table.rows)
 
 
 def _part(row: Photograph) -> str:
-    """Name data set and part: an id without its split and file.
+    """Return the data set and part: an id without its split and file name.
 
     Example:
         >>> row = Photograph(id="d/p/train/a", image="d/a", split="train", sha256="0" * 64, perceptual_hash="0" * 64,
@@ -117,7 +117,7 @@ def _part(row: Photograph) -> str:
 
 
 def place_of(row: Photograph) -> str:
-    """Name data set, part and split."""
+    """Return the data set, part and split."""
     return f"{_part(row)}/{row.split}"
 
 
@@ -179,7 +179,7 @@ def _abbreviations() -> str:
 
 
 def _range(counts: Counter[int], folds: int) -> str:
-    """Write how many photographs the folds hold, from the smallest to the largest.
+    """Write the number of photographs per fold, from the smallest to the largest fold.
 
     Example:
         >>> _range(Counter({0: 3, 1: 2}), 2), _range(Counter({0: 3, 1: 3}), 2), _range(Counter(), 2)
@@ -209,7 +209,7 @@ def _fold_table(manifest: Manifest) -> Table:
 
 
 class _Shares:
-    """Add up, for one lesion in one part, the share of the pixels that it covers."""
+    """Running totals for the share of pixels that one lesion covers in one part of a data set."""
 
     def __init__(self) -> None:
         self.photographs = self.found = self.lesion_px = self.all_px = 0
@@ -249,7 +249,7 @@ def _lesion_table(manifest: Manifest) -> Table:
 
 
 def _percent(share: float) -> str:
-    """Write a share in percent; what is there is never 0.000.
+    """Write a share in percent; only an exact 0 becomes 0.000.
 
     Example:
         >>> _percent(0.0123), _percent(1e-7), _percent(0.0)
@@ -320,7 +320,7 @@ def _copy_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def rest_of(table: Table, shown: int) -> str:
-    """Say how many rows are not shown, or nothing."""
+    """Write how many rows are not shown; empty if all are."""
     hidden = table.hidden + len(table.rows) - shown
     return f"and {counted(hidden, f'more {table.what}')}" if hidden else ""
 
@@ -337,7 +337,7 @@ def _table_text(table: Table) -> str:
 
 
 def _head_lines(header: Sequence[str]) -> list[list[str]]:
-    r"""Break the names of columns into lines that end together; a lone column needs no name.
+    r"""Break column names into lines aligned at the bottom; a single column gets no heading.
 
     Example:
         >>> _head_lines(["fold", "left\nout"])

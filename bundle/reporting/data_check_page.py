@@ -1,4 +1,4 @@
-"""The check of a manifest as one page: its tables, the copies side by side, and outlines to look at."""
+"""Check of a manifest as one page: its tables, the copies side by side, and outlined photographs."""
 
 import heapq
 import html
@@ -25,7 +25,7 @@ from scipy import ndimage
 OUTLINED_MAX = 24
 
 TILE_PX = 640
-"""Side of an outlined photograph; it is shown about half as wide, and stays sharp where it is enlarged."""
+"""Side of an outlined photograph; the page shows it at about half that width, so it stays sharp when enlarged."""
 
 FILLING_OPACITY = 0.3
 
@@ -41,12 +41,12 @@ _PAGE = Path(__file__).with_name("data_check_template.html")
 def write_check(manifest: Manifest, path: str | os.PathLike) -> None:
     """Write the tables, the pairs that look alike, and some outlined photographs into one page that needs no network.
 
-    It runs no script and fetches nothing: its content security policy says so to the browser. A photograph that
-    cannot be opened any more leaves its place to the reason.
+    It runs no script and fetches nothing, and its content security policy enforces this. If a photograph can no longer
+    be opened, the reason is shown in its place.
 
     Args:
-        manifest: its photographs are opened where they are shown: 60 pairs and 24 outlined ones at most.
-        path: of the page; it appears when it is whole.
+        manifest: only the photographs shown are opened: at most 60 pairs and 24 outlined ones.
+        path: page to write; the file appears once it is complete.
     """
     check = check_tables(manifest)
     sections = {name: _table_html(name, table) for name, table in check.tables.items()}
@@ -68,7 +68,7 @@ def _section_html(name: str, title: str, content: str) -> str:
 
 
 def _table_html(name: str, table: Table) -> str:
-    """Write a table that a phone can push sideways, also by keyboard."""
+    """Write a table that scrolls sideways on a phone, also by keyboard."""
     if not table.rows:
         return f"<p>{html.escape(table.empty)}</p>"
     head = "".join(
@@ -95,7 +95,7 @@ def _cell_html(cell: str, side: str) -> str:
 
 
 def _breaking(text: str) -> str:
-    """Escape a text, and let a long id break where its folders end; the page allows this on narrow screens."""
+    """Escape a text and allow line breaks after the folders of an id; the page uses them on narrow screens."""
     return html.escape(text).replace("/", "/<wbr>")
 
 
@@ -126,11 +126,11 @@ def _outlines_html(manifest: Manifest) -> str:
 
 
 def outlined_shown(manifest: Manifest, count: int = OUTLINED_MAX) -> list[Photograph]:
-    """Choose outlined photographs to look at: the same for the same manifest, in the order of their ids.
+    """Choose outlined photographs to show, always the same for a manifest, sorted by id.
 
-    Parts and splits take turns, the one with the fewest so far first. It gives the photograph whose lesions add most:
-    each of its lesions counts ``1 / (1 + n)``, ``n`` being how often that lesion was chosen before, so that a
-    photograph with all lesions goes before the others. Among equals their sha256 decides, which is as good as chance.
+    Parts and splits take turns, the one with the fewest chosen photographs first. From it, the photograph with the
+    highest score is chosen: each of its lesions counts ``1 / (1 + n)``, where ``n`` is how often that lesion was chosen
+    before, so a photograph with all lesions comes before the others. Ties are broken by sha256, in effect at random.
     """
     waiting = _candidates(manifest, count)
     seen: Counter[str] = Counter()
@@ -148,7 +148,7 @@ def outlined_shown(manifest: Manifest, count: int = OUTLINED_MAX) -> list[Photog
 
 
 def _candidates(manifest: Manifest, count: int) -> dict[str, list[Photograph]]:
-    """Keep, of each part, split and set of lesions, as many photographs as could be shown at most."""
+    """Keep up to ``count`` photographs for each part, split and set of lesions."""
     kinds: dict[tuple[str, tuple[str, ...]], list[Photograph]] = defaultdict(list)
     for row in manifest.photographs:
         if row.masks:
@@ -183,10 +183,10 @@ def _tile_html(manifest: Manifest, row: Photograph) -> str:
 
 
 def _stack_html(manifest: Manifest, row: Photograph) -> str:
-    """Lay one transparent picture for each outlined structure over the photograph.
+    """Overlay the photograph with one transparent picture per outlined structure.
 
     Raises:
-        ValueError: if the photograph or a mask cannot be opened, or does not fit.
+        ValueError: if the photograph or a mask cannot be opened, or their sizes differ.
     """
     masks = {lesion: str(manifest.path(path)) for lesion, path in row.masks.items()}
     disc = str(manifest.path(row.optic_disc)) if row.optic_disc else ""
@@ -205,9 +205,9 @@ def _stack_html(manifest: Manifest, row: Photograph) -> str:
 
 
 def _layer_html(name: str, mask: NDArray[np.bool_]) -> str:
-    """Draw a line around the parts of a mask, and fill lesions softly; the line is opaque and lies outside of them."""
+    """Draw an opaque line around the components of a mask, just outside of them, and fill lesions with a light tint."""
     line = ndimage.binary_dilation(mask, np.ones((3, 3))) & ~mask
-    picture = Image.fromarray((mask + 2 * line).astype(np.uint8))
+    picture = Image.fromarray((mask + 2 * line).astype(np.uint8))  # 0 background, 1 filling, 2 line
     picture.putpalette((0, 0, 0) + 2 * LAYER_COLOURS[name])
     filling = 0 if name == DISC else round(255 * FILLING_OPACITY)
     uri = data_uri(picture, "PNG", transparency=bytes([0, filling, 255]), bits=2, optimize=True)

@@ -1,4 +1,4 @@
-"""The page of all pseudo-labels: how good they are, and every decision in a table to sort and filter."""
+"""Page of all pseudo-labels: their quality, and every decision in a table to sort and filter."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ RULES = {
     "R4": "some lesion was never looked for, and what is outlined rules nothing out: all grades",
     "R6": "some expert marked a lesion that too few others did: the grades without it, and with it",
 }
-"""What each rule of ``labels.feasible_grades`` says."""
+"""The rules of ``labels.feasible_grades`` in words."""
 
 ACTIONS = {"keep": "kept", "move": "moved", "abstain": "abstained"}
 
@@ -52,21 +52,21 @@ def write_decisions(
     panels: Mapping[str, str],
     facts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write one self-contained page: summary tables, what the words mean, and one row per photograph.
+    """Write one self-contained page: summary tables, a glossary, and one row per photograph.
 
-    The page runs no script but its own and fetches nothing: its content security policy says so to the browser. Its
-    state is in the address: ``decisions.html#action=move&truth=wrong&sort=-confidence``. Without a script all rows
-    can still be read.
+    The page runs only its own script and fetches nothing, and its content security policy enforces this. Its state is
+    in the address: ``decisions.html#action=move&truth=wrong&sort=-confidence``. All rows can be read without the
+    script.
 
     Args:
-        path: of the page; it appears when it is whole.
-        rows: from ``pseudo_labels.audit_row``, with ``true_grade``, None where it is not known.
+        path: page to write; the file appears once it is complete.
+        rows: from ``pseudo_labels.audit_row``, with ``true_grade``, None if unknown.
         summary: from ``pseudo_labels.summarise``.
-        panels: id to its picture, relative to the page; a photograph without one has no link.
-        facts: where the decisions came from; shown in this order.
+        panels: picture by id, relative to the page; a photograph without a picture gets no link.
+        facts: origin of the decisions, shown in this order.
 
     Raises:
-        ValueError: if a row is no audit row.
+        ValueError: if a row is not an audit row.
     """
     _check(rows)
     head, tail = _page(rows, summary, facts or {})
@@ -84,7 +84,7 @@ def _check(rows: Sequence[Row]) -> None:
 
 
 def _page(rows: Sequence[Row], summary: Row, facts: Mapping[str, str]) -> tuple[str, str]:
-    """Return what stands before and after the rows."""
+    """Return the parts of the page before and after the rows."""
     template = _PAGE.read_text(encoding="utf-8")
     found = sorted({row["rule"] for row in rows})
     filled = Template(template).substitute(
@@ -102,7 +102,7 @@ def _page(rows: Sequence[Row], summary: Row, facts: Mapping[str, str]) -> tuple[
 
 
 def _script_sha256(template: str) -> str:
-    """Hash the page's one script, the only one that its content security policy lets run."""
+    """Return the hash of the page's script, the only one that its content security policy allows."""
     (script,) = re.findall(r"<script>(.*?)</script>", template, flags=re.DOTALL)
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
@@ -149,7 +149,7 @@ def _row(row: Row, panel: str | None) -> str:
 
 
 def _name(name: str, panel: str | None) -> str:
-    """Link an id to its picture; it may break where its folders end."""
+    """Link an id to its picture, with line breaks allowed after its folders."""
     shown = html.escape(name).replace("/", "/<wbr>")
     return shown if panel is None else f'<a href="{html.escape(quote(panel))}">{shown}</a>'
 
@@ -174,7 +174,7 @@ def _probability(row: Row, grade: int) -> str:
 
 
 def _evidence(row: Row) -> str:
-    """Lay out the numbers of each grade as text: thousands of tables would be slow."""
+    """Lay out the numbers of each grade as text, because thousands of tables would be slow."""
     lines = [" ".join(["grade", *(f"{name:>6}" for name in _EVIDENCE.values()), " heat map"])]
     for grade in GRADES:
         numbers = (f"{_number(row.get(f'{name}_{grade}')):>6}" for name in _EVIDENCE)

@@ -1,4 +1,4 @@
-"""The paper's Figures 6 and 7 from the finished runs of a sweep, and a note that says how they were made."""
+"""The paper's Figures 6 and 7 from the finished runs of a sweep, and a note on how they were made."""
 
 # flake8: noqa: N806
 
@@ -40,15 +40,15 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the figures are made from.
+    """Inputs of the figures.
 
     Attributes:
         sweep: folder of ``scripts.sweep``.
-        manifest: that the sweep ran on.
+        manifest: manifest of the sweep.
         suite: name of its table.
         rows: names of the rows in Figure 7, in the order of its columns.
         repeat: fold and seed.
-        photographs: how many of those that were held out, the first of the manifest.
+        photographs: number of held-out photographs to show, the first of the manifest.
     """
 
     sweep: Path
@@ -60,10 +60,10 @@ class Asked:
 
 
 def write_figures(out: str | os.PathLike, asked: Asked, command: Sequence[str]) -> str:
-    """Write ``figure6.png``, ``figure7.png`` and ``figures.md`` into a folder; return what to show.
+    """Write ``figure6.png``, ``figure7.png`` and ``figures.md`` into a folder; return their paths as text.
 
-    Figure 7 sets the outlines of the first photographs that were held out beside what each row makes of them. Figure
-    6 shows one photograph with the heat map of every grade, and the note tells which grade fails by which rule.
+    Figure 7 shows the outlines of the first held-out photographs next to the predictions of each row. Figure 6 shows
+    one photograph with the heat map of every grade; the note lists the rules that each grade fails.
 
     Raises:
         ValueError: if a row is unknown or has no finished run, the runs are of another manifest, the fold has no
@@ -103,20 +103,20 @@ def _compare(manifest: Manifest, row: Photograph, trained: Sequence[Trained]) ->
 
 
 def predict_lesions(trained: Trained, item: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """Return the lesion of every native pixel, decided as an evaluation scores it, in float32.
+    """Return the lesion of every native pixel, by the same decision as the evaluation, in float32.
 
     Returns:
         Label map ``(H, W)``.
     """
     prepared = PrepareFundusd(trained.image_size)(item)
     with torch.no_grad():
-        logits = trained.network(prepared["image"][None].float() / 255)
-    scores = lesion_decision(logits.softmax(dim=1)[0], lesion_thresholds(trained.weights))
+        logits = trained.network(prepared["image"][None].float() / 255)  # (1, C, S, S)
+    scores = lesion_decision(logits.softmax(dim=1)[0], lesion_thresholds(trained.weights))  # (C, S, S)
     return to_native(scores, prepared["geometry"]).argmax(dim=0).to(torch.uint8).numpy()
 
 
 def scores_below(lesions: NDArray[np.uint8], outlines: Mapping[str, Mask]) -> str:
-    """Write the Dice of every lesion that is outlined, and whether the network outlines anything."""
+    """Write the Dice of every outlined lesion, and a remark if the network predicts none."""
     found = {
         lesion: dice(lesions == value, outlines[lesion])
         for value, lesion in enumerate(LESIONS, start=1)
@@ -138,7 +138,7 @@ def dice(one: Mask, other: Mask) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Labels:
-    """The pseudo-labels of one fold and seed, with the graders that they came from."""
+    """The pseudo-labels of one fold and seed, with the graders that made them."""
 
     path: Path
     settings: Mapping[str, Any]
@@ -155,7 +155,7 @@ class _Labels:
         return cls(path=path, settings=content["settings"], rows=rows, graders=graders)
 
     def write_panel(self, path: Path, manifest: Manifest, preferred: Sequence[Photograph]) -> Mapping[str, Any]:
-        """Draw the first of some photographs that has a label, or the first of all; return its audit row."""
+        """Draw the first preferred photograph with a label, else the first of the manifest; return its audit row."""
         first = next((row for row in [*preferred, *manifest.photographs] if row.id in self.rows), None)
         if first is None:
             raise ValueError(f"expected a pseudo-label in {self.path}, found none")
@@ -172,7 +172,7 @@ class _Labels:
         return row
 
     def about(self, row: Mapping[str, Any]) -> str:
-        """Tell how every grade fares with the photograph of the figure."""
+        """Write the note on Figure 6: the evidence for every grade on its photograph."""
         thresholds = Thresholds(**self.settings["thresholds"])
         header = ["grade", "probability", "o", "lift", "of perfect", "coverage", "of perfect", "the lesions allow it",
                   "the heat map fails"]  # fmt: skip
@@ -194,10 +194,10 @@ class _Labels:
 
 
 def _grader(sweep: Path, found: Mapping[str, Any]) -> Path:
-    """Return a grader's weights below the sweep, wherever the sweep lies now.
+    """Return the path of a grader's weights in the sweep's present folder.
 
     Raises:
-        ValueError: if they are missing, or others than those that made the labels.
+        ValueError: if the file is missing, or is not the one that made the labels.
     """
     path = sweep.joinpath(*Path(found["path"]).parts[-3:])
     there = file_sha256(path)[:12] if path.is_file() else "no file"

@@ -1,4 +1,4 @@
-"""Two pictures of how photographs are graded: which grade is taken for which, and how sure against how right."""
+"""Two figures on grading: the confusion matrix, and accuracy against confidence."""
 
 # flake8: noqa: N803, N806
 
@@ -20,10 +20,10 @@ INK, QUIET, BAR, GRID = "#1c1e21", "#7b8087", "#1f5fa8", "#d5d8dc"
 
 
 def write_confusion(path: str | os.PathLike, probabilities_NC: np.ndarray, grades_N: np.ndarray) -> None:
-    """Draw how many photographs of each true grade are given which grade; a row is coloured by its shares.
+    """Draw the confusion matrix of the grades; each row is coloured by its shares.
 
     Args:
-        path: of the picture.
+        path: picture to write.
         probabilities_NC: ``(N, 5)``; the most probable grade counts.
         grades_N: true grades ``(N,)``.
 
@@ -49,14 +49,14 @@ def write_reliability(
     temperature: float,
     prior_shift: Sequence[float] = (0.0,),
 ) -> None:
-    """Draw how often a grade is right against how sure it was, as trained and as stage 1 hears it.
+    """Draw accuracy against confidence, as trained and as scaled for stage 1.
 
     Args:
-        path: of the picture.
+        path: picture to write.
         probabilities_NC: ``(N, 5)``, as trained.
         grades_N: true grades ``(N,)``.
-        temperature: what the logits are divided by in the second diagram,
-        prior_shift: and what is subtracted from them there: the log of the class weights of the training.
+        temperature: divisor of the logits in the second diagram.
+        prior_shift: subtracted from the divided logits: the log of the class weights of the training.
 
     Raises:
         ValueError: as :func:`bundle.metrics.grading.grading_scores`.
@@ -109,7 +109,7 @@ def _draw_accuracy(axes: Axes, found: Reliability) -> None:
     filled = found.counts > 0
     axes.bar(centres[filled], found.accuracy[filled], width, color=BAR, edgecolor="white")
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--")
-    # At the mean confidence of the bin: its distance to the diagonal is what the calibration error adds up.
+    # Drawn at the mean confidence of the bin: the calibration error adds up the distances to the diagonal.
     axes.plot(found.confidence[filled], found.accuracy[filled], "o", color=INK, markersize=4, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     _plain(axes)

@@ -1,4 +1,4 @@
-"""The paper's Figure 7: photographs, their outlines, and what each network makes of them, side by side."""
+"""The paper's Figure 7: photographs, their outlines and the predictions of each network, side by side."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ TRUTH = "outlines of the data set"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Compared:
-    """One photograph and the lesions that each column gives it.
+    """One photograph, its outlines, and the lesions that each column predicts.
 
     Attributes:
-        name: of the photograph.
+        name: id of the photograph.
         image: RGB ``(H, W, 3)``, uint8.
         truth: label map ``(H, W)`` of the outlines.
         predicted: label map ``(H, W)`` by column, in the order of the columns.
-        scores: what stands below a column's picture.
+        scores: text below the picture of a column.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Compared:
 
 
 def write_lesion_figure(path: str | os.PathLike, photographs: Sequence[Compared]) -> None:
-    """Draw a row for each photograph: as it is, its outlines, and the lesions that each network decides for.
+    """Draw one row per photograph: the photograph, its outlines, and the lesions that each network predicts.
 
-    Pictures are shrunk so that no lesion gets lost: a pixel is drawn if any below it was.
+    Label maps are shrunk without losing a lesion: a pixel is drawn if any pixel that it covers was lesion.
 
     Raises:
-        ValueError: if there is no photograph, or two have not the same columns.
+        ValueError: if there is no photograph, or two differ in their columns.
     """
     columns = [list(one.predicted) for one in photographs]
     if not columns or any(names != columns[0] for names in columns):

@@ -1,4 +1,4 @@
-"""Lesions and heat laid over a photograph, and the lesion mask as an indexed PNG."""
+"""Overlays of lesions and heat maps on a photograph, and the lesion mask as an indexed PNG."""
 
 import base64
 import io
@@ -17,15 +17,15 @@ PALETTE = np.array([(0, 0, 0), *(LESION_COLOURS[lesion] for lesion in LESIONS)],
 LESION_HEX = {lesion: "#{:02x}{:02x}{:02x}".format(*colour) for lesion, colour in LESION_COLOURS.items()}
 
 HEAT_OPACITY = 0.75
-"""Of the hottest pixel; the coldest is transparent."""
+"""Opacity of the hottest pixel; the coldest is transparent."""
 
 # Viridis is perceptually even, and its blue, green and yellow stand out from a red-brown fundus.
-HEAT_RGBA = colormaps["viridis"](np.arange(256), bytes=True)
+HEAT_RGBA = colormaps["viridis"](np.arange(256), bytes=True)  # (256, 4), uint8
 HEAT_RGBA[:, 3] = np.linspace(0, 255 * HEAT_OPACITY, 256).round()
 
 
 def lesion_overlay(image: NDArray[np.uint8], lesions: NDArray[np.uint8], alpha: float = 0.45) -> NDArray[np.uint8]:
-    """Fill lesions softly with their colours and draw their outlines, one pixel wide, at full strength.
+    """Fill lesions with a tint of their colours and draw their outlines, one pixel wide and opaque.
 
     The outline lies inside the lesion: a lesion of two pixels is all outline and stays visible.
 
@@ -52,15 +52,15 @@ def lesion_overlay(image: NDArray[np.uint8], lesions: NDArray[np.uint8], alpha: 
     if image.shape[:2] != lesions.shape:
         raise ValueError(f"expected lesions of the photograph's size {image.shape[:2]}, got {lesions.shape}")
     laid_over = image.copy()
-    inside = np.nonzero(lesions > 0)  # a small part of the photograph: look at nothing else
+    inside = np.nonzero(lesions > 0)  # lesions are a small part of the photograph: blend only these
     opacity = np.where(_at_edge(lesions, *inside), 1.0, alpha)
     laid_over[inside] = _blend(image[inside], PALETTE[lesions[inside]], opacity)
     return laid_over
 
 
 def _at_edge(lesions: NDArray[np.uint8], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Tell which pixels have one of another class above, below, left or right; outside of the picture is none."""
-    own, (height, width) = lesions[rows, columns], lesions.shape
+    """Return which pixels have a neighbour of another class above, below, left or right, within the picture."""
+    own, (height, width) = lesions[rows, columns], lesions.shape  # own, rows and columns: (n,)
     around = (
         (np.maximum(rows - 1, 0), columns), (np.minimum(rows + 1, height - 1), columns),
         (rows, np.maximum(columns - 1, 0)), (rows, np.minimum(columns + 1, width - 1)),
@@ -73,7 +73,7 @@ def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArra
 
     Args:
         image: RGB ``(H, W, 3)``, uint8.
-        heat: ``(h, w)`` in [0, 1], of any size; it is stretched over the photograph.
+        heat: ``(h, w)`` in [0, 1], of any size; it is resized to the photograph.
 
     Returns:
         A new RGB image ``(H, W, 3)``, uint8.
@@ -94,7 +94,7 @@ def heat_overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> NDArra
 
 
 def heat_picture(heat: NDArray[np.floating]) -> Image.Image:
-    """Return a grey picture of a heat map ``(h, w)`` whose values are rows of ``HEAT_RGBA``.
+    """Return a heat map ``(h, w)`` as a grey picture whose values are row numbers of ``HEAT_RGBA``.
 
     Raises:
         ValueError: if the heat is not a map in [0, 1].
@@ -109,7 +109,7 @@ def heat_picture(heat: NDArray[np.floating]) -> Image.Image:
 
 
 def shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return a mask ``(H, W)`` in a smaller ``(width, height)``; no lesion is lost: a pixel is set if any below it was.
+    """Shrink a mask ``(H, W)`` to ``(width, height)`` without losing a lesion: a pixel is set if any it covers was.
 
     Example:
         >>> shrink_mask(np.array([[0, 0, 0, 1], [0, 0, 0, 0]], dtype=bool), (2, 1))
@@ -120,7 +120,7 @@ def shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
 
 
 def shrink_lesions(lesions: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a label map ``(H, W)`` in a smaller ``(width, height)``, where lesions meet by ``LESION_PRIORITY``.
+    """Shrink a label map ``(H, W)`` to ``(width, height)``; where lesions meet, ``LESION_PRIORITY`` decides.
 
     Example:
         >>> lesions = np.array([[3, 1, 0, 0], [3, 3, 0, 2]], np.uint8)
@@ -132,7 +132,7 @@ def shrink_lesions(lesions: NDArray[np.uint8], size: tuple[int, int]) -> NDArray
         rank[LESIONS.index(lesion) + 1] = importance
     rows, columns = (np.arange(n) * total // n for n, total in zip(size[::-1], lesions.shape, strict=True))
     highest = np.maximum.reduceat(np.maximum.reduceat(rank[lesions], rows, axis=0), columns, axis=1)
-    return np.argsort(rank).astype(np.uint8)[highest]
+    return np.argsort(rank).astype(np.uint8)[highest]  # argsort inverts rank: from importance back to class
 
 
 def write_mask_png(path: str | os.PathLike, lesions: NDArray[np.uint8]) -> None:
@@ -157,7 +157,7 @@ def write_mask_png(path: str | os.PathLike, lesions: NDArray[np.uint8]) -> None:
 
 
 def _blend(image: NDArray[np.uint8], colour: NDArray[np.uint8], opacity: NDArray[np.floating]) -> NDArray[np.uint8]:
-    opacity = opacity[..., None]
+    opacity = opacity[..., None]  # (..., 1), for the channels of the pictures
     return (image * (1 - opacity) + colour * opacity).round().astype(np.uint8)
 
 
@@ -174,7 +174,7 @@ def _check_lesions(lesions: NDArray[np.uint8]) -> None:
 
 
 def data_uri(picture: Image.Image, kind: str, **options: object) -> str:
-    """Write a picture as an address that holds it, for pages that fetch nothing."""
+    """Write a picture as a data URI, for pages that fetch nothing."""
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -27,10 +27,10 @@ INK, QUIET, PROPOSED, DECIDED = "#1c1e21", "#7b8087", "#c26a12", "#1f5fa8"
 def write_panel(
     path: str | os.PathLike, image: ArrayLike, lesions_HW: ArrayLike, maps_5HW: ArrayLike, row: Mapping[str, Any]
 ) -> None:
-    """Draw what a pseudo-label was decided on, in 1340 x 920 pixels.
+    """Draw the evidence for a pseudo-label, in 1340 x 920 pixels.
 
     Args:
-        path: of the picture; ``.jpg`` takes some 150 kB, ``.png`` four times that.
+        path: picture to write; ``.jpg`` takes about 150 kB, ``.png`` four times that.
         image: RGB photograph, uint8, ``(3, S, S)`` or ``(H, W, 3)``.
         lesions_HW: label map of the same size.
         maps_5HW: heat map of each grade, in [0, 1].
@@ -58,7 +58,7 @@ def _figure(photograph: NDArray[np.uint8], lesions: NDArray[Any], maps: NDArray[
     figure.text(0.02, 0.972, str(row["id"]), size=13, weight="bold", color=INK, parse_math=False)
     large = _shrunk(photograph, PHOTOGRAPH_PX)
     _show(figure, (0.02, 0.5, 0.315, 0.458), large)
-    # Shrunk before drawing, so that outlines are one pixel wide in the figure and no lesion gets lost.
+    # Shrunk before drawing, so that outlines are one pixel wide in the figure and no lesion is lost.
     outlines = shrink_lesions(lesions, (large.shape[1], large.shape[0]))
     outlined = _show(figure, (0.345, 0.5, 0.315, 0.458), lesion_overlay(large, outlines))
     _name_lesions(outlined, lesions)
@@ -103,7 +103,7 @@ def _name_lesions(axes: Axes, lesions: NDArray[Any]) -> None:
 
 
 def _draw_probabilities(axes: Axes, row: Mapping[str, Any]) -> None:
-    """Draw what the graders said above what is taught, grade by grade."""
+    """Draw, for each grade, the graders' probability above the soft label that is taught."""
     for name, key, shift, colour in (
         ("graders", "probability", -0.19, PROPOSED),
         ("soft label", "soft_label", 0.19, DECIDED),

@@ -1,8 +1,8 @@
-"""The numbers that the paper prints, as far as they are legible in the copy that this bundle was written from.
+"""Scores printed in the paper, as far as they are legible in the copy that this bundle was written from.
 
 Liu & Huang, CMC 76(2):1745-1761, 2023, doi 10.32604/cmc.2023.040710. All in percent. ``table1`` is IDRiD with
 DiaRetDB1, ``table2`` DDR, ``table3`` the ablation; the Dice of its ``unit_weight`` is 94.64 + 0.41, as the text gives
-it. What is not here could not be read; nothing was worked out from other scores.
+it. Missing scores were not legible; no score was derived from others.
 """
 
 from collections.abc import Mapping
@@ -34,14 +34,14 @@ PAPER: Mapping[str, Mapping[str, Mapping[str, float]]] = {
         "pldmlt": {"mdice": 96.94, "miou": 94.06},
     },
 }
-"""Suite to row to ``mdice``, ``miou`` and ``accuracy``."""
+"""``mdice``, ``miou`` and ``accuracy`` by suite and row."""
 
 NAMES = {"lesions/paper_dice": "mdice", "lesions/paper_iou": "miou", "grade/accuracy": "accuracy"}
-"""Key of our score to the paper's number that it stands beside."""
+"""The paper's score to compare with each of our scores, by our key."""
 
 
 def printed(suite: str, row: str, score: str) -> float | None:
-    """Return what the paper prints for a row's score, in percent; None where there is nothing legible.
+    """Return the paper's value for a row's score, in percent; None if there is no legible one.
 
     Example:
         >>> printed("table1", "unet", "lesions/paper_dice"), printed("table1", "unet", "lesions/paper_iou")
@@ -51,9 +51,10 @@ def printed(suite: str, row: str, score: str) -> float | None:
 
 
 def ill_matched(suite: str) -> dict[str, float]:
-    """Return, by row, the IoU that one ratio with the printed Dice has, where the printed IoU is off by over 2 points.
+    """Return, by row, the IoU that the printed Dice implies, where the printed IoU differs by over 2 points.
 
-    With one ratio ``IoU = D / (2 - D)``; other ways to average move it by less in the paper's other rows.
+    If both are one ratio over all pixels, ``IoU = D / (2 - D)``; in the paper's other rows, other ways to average
+    change it by less.
 
     Example:
         >>> {row: round(iou, 3) for row, iou in ill_matched("table1").items()}

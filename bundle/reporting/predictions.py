@@ -1,4 +1,4 @@
-"""What inference leaves in its output folder: masks, overlays, heat maps, tables, one report."""
+"""Output files of inference: masks, overlays, heat maps, tables and one report."""
 
 import csv
 import json
@@ -23,12 +23,12 @@ from PIL import Image
 CARD_LONG_SIDE_PX = 640
 
 BAND_PX = 64
-"""Rows that lesions are laid over at a time; most bands of a photograph have none."""
+"""Rows in which lesions are drawn at a time; most bands of a photograph have no lesion."""
 
 TITLE = "Diabetic retinopathy: lesions and grades"
 UNREAD_EXIT_CODE = 3
 UNREAD_SHOWN_MAX = 20
-"""On the screen; the tables and the report name all."""
+"""Maximum number listed on the screen; the tables and the report list all."""
 
 FOLDERS = ("masks", "nifti", "overlays", "heatmaps")
 TABLES = ("predictions.csv", "predictions.jsonl")
@@ -36,19 +36,19 @@ REPORT = "report.html"
 
 
 class PredictionFiles:
-    """Write masks, overlays and heat maps as predictions come; at the end the tables and the report.
+    """Writer of masks, overlays and heat maps as predictions come, and of the tables and the report at the end.
 
-    They lie in ``masks/``, ``overlays/`` and ``heatmaps/`` under the photograph's name. A mask is an indexed PNG at
-    the photograph's own size: 0 background, 1-4 as in ``LESIONS``. A heat map is a grey PNG of at most 1024 pixels on
-    its long side. ``predictions.csv`` and ``predictions.jsonl`` have the same row of every photograph, ``error`` being
-    why it could not be read. Rows wait in a nameless file, so memory does not grow with their number and nothing is
-    left behind by a run that was killed.
+    Pictures are in ``masks/``, ``overlays/`` and ``heatmaps/`` under the photograph's name. A mask is an indexed PNG at
+    the photograph's native size: 0 background, 1-4 as in ``LESIONS``. A heat map is a grey PNG of at most 1024 pixels
+    on its long side. ``predictions.csv`` and ``predictions.jsonl`` have the same row for every photograph; ``error`` is
+    the reason why it could not be read. Rows are kept in an unnamed temporary file, so memory does not grow with their
+    number and a killed run leaves nothing behind.
 
     Args:
-        output_dir: where to; the results of a former run are removed from it when a run starts.
-        facts: what the report's head says of the run, such as the weights.
+        output_dir: output folder; the results of an earlier run are removed from it when a run starts.
+        facts: facts about the run for the report's head, such as the weights.
         nifti: also write label maps ``(W, H, 1)`` to ``nifti/``, with the affine of the photograph.
-        report: whether to write ``report.html``: some 0.1 MB a photograph.
+        report: whether to write ``report.html``: about 0.1 MB per photograph.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class PredictionFiles:
         self.unread: list[str] = []
 
     def start(self) -> None:
-        """Take the folder, and remove what a former run left in it.
+        """Claim the folder, and remove the results of an earlier run.
 
         Raises:
-            ValueError: if it cannot be written, another run is at work in it, or it holds files of unknown origin.
+            ValueError: if it cannot be written to, another run is using it, or it contains files of unknown origin.
         """
         _take_folder(self.output_dir)
         for name in FOLDERS:
@@ -82,7 +82,7 @@ class PredictionFiles:
             write_label_nifti(path, prediction.lesions_HW, affine_of(prediction.path))
 
     def note(self, row: Row, path: str) -> None:
-        """Keep a row, on disk."""
+        """Store a row on disk."""
         self.number["photographs"] += 1
         self.number["abstained"] += bool(row["abstained"])
         self.number["unread"] += bool(row["error"])
@@ -91,7 +91,7 @@ class PredictionFiles:
         self.rows.write(json.dumps({"path": path, "row": row}, allow_nan=False) + "\n")
 
     def finish(self) -> None:
-        """Write the tables and, if a photograph was read, the report; give the folder free."""
+        """Write the tables and, if a photograph was read, the report; release the folder."""
         with self.rows:
             self._write_tables()
             if self.report and self.number["unread"] < self.number["photographs"]:
@@ -103,7 +103,7 @@ class PredictionFiles:
         """End the process with code 3 if a photograph could not be read.
 
         Raises:
-            SystemExit: then, after saying on the error stream which.
+            SystemExit: in that case, after listing the photographs on the error stream.
         """
         if self.number["unread"]:
             lines = [f"could not read {self.number['unread']} of {self.number['photographs']} photographs:"]
@@ -131,14 +131,14 @@ class PredictionFiles:
             yield one["path"], one["row"]
 
     def _head(self) -> dict[str, str]:
-        """Say what the report is of."""
+        """Return the facts for the report's head."""
         head = {**self.facts, "photographs": str(self.number["photographs"])}
         if self.number["abstained"]:
             head["abstained"] = f"{self.number['abstained']}; their grades are less confident than was asked for"
         return head
 
     def _cards(self) -> Iterator[Card]:
-        """Read back what was written, one photograph at a time, so that memory does not grow with their number."""
+        """Read back the written files, one photograph at a time, so that memory does not grow with their number."""
         for path, row in self._noted():
             if not row["error"]:
                 yield self._card(path, row)
@@ -162,7 +162,7 @@ class PredictionFiles:
         )
 
     def _path(self, folder: str, name: str, suffix: str) -> Path:
-        """Keep sub-folders and the original suffix: a.jpg and a.png are two photographs."""
+        """Return an output path with the sub-folders and the original suffix: a.jpg and a.png are two photographs."""
         return self.output_dir / folder / (name + suffix)
 
 
@@ -184,11 +184,12 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _overlay(prediction: Prediction) -> np.ndarray:
-    """Lay lesions over the photograph, a band of rows at a time, so that little more than its pixels is in memory.
+    """Draw lesions on the photograph, one band of rows at a time, so that memory holds little more than its pixels.
 
-    A band is seen with a row above and below: whether a pixel is at the edge of its lesion depends on its neighbours.
+    A band is read with one row above and below, because the neighbours of a pixel decide whether it is at the edge of
+    its lesion.
     """
-    pixels, lesions = np.array(load_photograph(prediction.path).pixels), prediction.lesions_HW
+    pixels, lesions = np.array(load_photograph(prediction.path).pixels), prediction.lesions_HW  # pixels: (H, W, 3)
     for start in range(0, len(lesions), BAND_PX):
         if lesions[start : start + BAND_PX].any():
             above = min(start, 1)

@@ -1,4 +1,4 @@
-"""What whole published data sets hold: a copy is told complete, or what it lacks."""
+"""Counts of the complete published data sets, to check whether a copy is complete."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,11 +11,11 @@ PUBLISHED: Mapping[str, Mapping[str, int]] = {
         "graded test photographs": 103, "masks of MA": 81, "masks of HE": 80, "masks of EX": 81, "masks of SE": 40,
     },
 }  # fmt: skip
-"""By the name that `scripts.prepare` gives the data set. IDRiD: Porwal et al., Data 3(3):25, 2018."""
+"""Counts by the name of the data set in `scripts.prepare`. IDRiD: Porwal et al., Data 3(3):25, 2018."""
 
 
 def completeness(rows: Iterable[Photograph]) -> dict[str, str]:
-    """Map each data set whose counts are known to ``complete``, or to what is not as published.
+    """Map each data set whose counts are known to ``complete``, or to the counts that differ from the published ones.
 
     Example:
         >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}

@@ -1,4 +1,4 @@
-"""One self-contained page to look through photographs, their lesions and their grades: no network, no server."""
+"""Self-contained page to browse photographs, their lesions and their grades: no network, no server."""
 
 import base64
 import hashlib
@@ -28,15 +28,15 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 LONG_SIDE_PX = 640
-"""Of a photograph in the report: a microaneurysm is still a dot, and 500 photographs are some 50 MB."""
+"""Long side of a photograph in the report: a microaneurysm is still a dot, and 500 photographs take about 50 MB."""
 
 HEAT_SIDE_PX = 160
-"""Of a heat map; the browser stretches it smoothly, and it is no finer than that to begin with."""
+"""Long side of a heat map; the browser interpolates it, and its actual resolution is no finer."""
 
 FILLING_OPACITY = 0.35
 
 _LAZY = 'loading="lazy" decoding="async"'
-"""Of every picture: the browser decodes those that are looked at, and scrolls on meanwhile."""
+"""Attributes of every picture: the browser decodes only the visible ones, and does not stop scrolling meanwhile."""
 
 _PAGE = Path(__file__).with_name("report_template.html")
 _CARD = Path(__file__).with_name("card_template.html")
@@ -44,20 +44,20 @@ _CARD = Path(__file__).with_name("card_template.html")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Card:
-    """What the report shows of one photograph.
+    """Content of the report for one photograph.
 
     Attributes:
-        name: of the file, as the reader knows it.
+        name: name of the file, as shown to the reader.
         image: RGB ``(H, W, 3)``, uint8.
         lesions: label map ``(H, W)`` of the same size, 0 background, 1-4 index in ``LESIONS`` + 1.
-        heat: of the predicted grade, ``(h, w)`` in [0, 1], covering the photograph; or None.
-        probabilities: of the five grades.
-        counts: number of lesions.
+        heat: heat map of the predicted grade, ``(h, w)`` in [0, 1], covering the photograph; or None.
+        probabilities: probabilities of the five grades.
+        counts: number of lesions of each kind.
         areas_px: pixels of each lesion, in a picture whose field of view has ``field_px`` pixels.
         field_px: pixels of the field of view.
         feasible: grades that the predicted lesions allow.
-        true_grade: where it is known.
-        abstained: the network is not sure enough for its likeliest grade to be taken.
+        true_grade: true grade, if known.
+        abstained: whether the confidence is too low for the likeliest grade to be used.
 
     Example:
         >>> image, lesions = np.full((4, 6, 3), 120, np.uint8), np.zeros((4, 6), np.uint8)
@@ -98,7 +98,7 @@ class Card:
 
     @property
     def contradiction(self) -> bool:
-        """Whether the predicted lesions rule the predicted grade out."""
+        """Whether the predicted lesions rule out the predicted grade."""
         return self.grade not in self.feasible
 
 
@@ -109,20 +109,20 @@ def write_report(
     facts: Mapping[str, str],
     unread: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the page, one card after the other, so that memory does not grow with their number.
+    """Write the page one card at a time, so that memory does not grow with their number.
 
-    The page runs no script but its own and fetches nothing: its content security policy says so to the browser.
+    The page runs only its own script and fetches nothing, and its content security policy enforces this.
     Its state is in the address: ``report.html#grade=2&most=60&contradictions=1&sort=confidence``.
 
     Args:
-        path: of the page; it appears when it is whole.
-        cards: may be a generator.
+        path: page to write; the file appears once it is complete.
+        cards: one per photograph; may be a generator.
         title: heading of the page.
-        facts: what was run on what, such as model, manifest and date; shown in this order.
-        unread: photographs that could not be read, and why; they have no card, and are listed after the last one.
+        facts: origin of the results, such as model, manifest and date; shown in this order.
+        unread: names of unreadable photographs, with the reasons; they have no card and are listed after the last one.
 
     Returns:
-        How many cards were written.
+        Number of cards written.
 
     Example:
         >>> import tempfile
@@ -144,7 +144,7 @@ def write_report(
 
 
 def _page(title: str, facts: Mapping[str, str], unread: Mapping[str, str]) -> tuple[str, str]:
-    """Return what stands before and after the cards."""
+    """Return the parts of the page before and after the cards."""
     template = _PAGE.read_text(encoding="utf-8")
     filled = Template(template).substitute(
         title=html.escape(title),
@@ -160,7 +160,7 @@ def _page(title: str, facts: Mapping[str, str], unread: Mapping[str, str]) -> tu
 
 
 def _unread_count(unread: Mapping[str, str]) -> str:
-    """Say at the top what stands at the end: whoever reads of 40 photographs should know that there were 42."""
+    """Return the notice for the top of the page that some photographs could not be read; the end lists them."""
     return f'<p class="missing">{_unread_words(unread)}: see the end of this page.</p>' if unread else ""
 
 
@@ -176,7 +176,7 @@ def _unread_words(unread: Mapping[str, str]) -> str:
 
 
 def _script_sha256(template: str) -> str:
-    """Hash the page's one script, the only one that its content security policy lets run."""
+    """Return the hash of the page's script, the only one that its content security policy allows."""
     (script,) = re.findall(r"<script>(.*?)</script>", template, flags=re.DOTALL)
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
@@ -207,7 +207,7 @@ def _card_fields(card: Card, number: int) -> dict[str, object]:
 
 
 def _layers(card: Card, size: tuple[int, int]) -> Iterable[str]:
-    """Yield one transparent picture per lesion that is there, and one of the heat map."""
+    """Yield one transparent picture of the heat map, and one per lesion that is present."""
     if card.heat is not None:
         yield f'<img class="layer" data-layer="heat" alt="" {_LAZY} src="{_heat_layer(card.heat)}">'
     for index, lesion in enumerate(LESIONS, start=1):
@@ -218,7 +218,7 @@ def _layers(card: Card, size: tuple[int, int]) -> Iterable[str]:
 
 def _lesion_layer(mask: NDArray[np.bool_], lesion: str, size: tuple[int, int]) -> str:
     small = shrink_mask(mask, size)
-    picture = Image.fromarray(small * np.uint8(1) + find_boundaries(small, mode="inner"))
+    picture = Image.fromarray(small * np.uint8(1) + find_boundaries(small, mode="inner"))  # 0, 1 filling, 2 edge
     picture.putpalette((0, 0, 0) + 2 * LESION_COLOURS[lesion])
     return data_uri(picture, "PNG", transparency=bytes([0, round(255 * FILLING_OPACITY), 255]), bits=2, optimize=True)
 
@@ -231,7 +231,7 @@ def _heat_layer(heat: NDArray[np.floating]) -> str:
 
 
 def _marks(card: Card) -> str:
-    """Return what the reader should notice: no grade, a contradiction, the true grade beside the predicted one."""
+    """Return the remarks on a card: an abstention, a contradiction, and the true grade if known."""
     allowed = ", ".join(map(str, sorted(card.feasible)))
     unsure = f'<p class="mark warning">Abstained: a confidence of {_percent(max(card.probabilities))} is too low</p>'
     marks = unsure * card.abstained
@@ -243,7 +243,7 @@ def _marks(card: Card) -> str:
 
 
 def _together(card: Card) -> str:
-    """Say what both tasks answer together, and the lesions alone, beside the grade head's own answer."""
+    """Write the grade of both tasks together and the grade of the lesions alone, to add to the grade head's own."""
     both, alone = consistent_grade(card.probabilities, card.feasible), rules_grade(card.feasible)
     return f"Together with the lesions: {both} {GRADE_NAMES[both]}. Lesions alone: {alone} {GRADE_NAMES[alone]}."
 
@@ -283,7 +283,7 @@ def _percent(p: float) -> str:
 
 
 def _percent_of_field(area_px: int, field_px: int) -> str:
-    """Write a share in percent; a lesion that is there is never 0.00.
+    """Write a share in percent; only an area of 0 becomes 0.00.
 
     Example:
         >>> _percent_of_field(123, 10_000), _percent_of_field(4, 1_000_000)

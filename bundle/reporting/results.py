@@ -1,4 +1,4 @@
-"""The page that a pipeline ends with: its tables, how they were made, and what they do not show."""
+"""Results page of a pipeline: its tables, how they were made, and what they do not show."""
 
 import datetime
 import shlex
@@ -15,9 +15,9 @@ from bundle.reporting.tables import evaluation_table, grader_table, markdown_tab
 
 
 def write_results(output_dir: Path, manifest: Manifest, stages: Sequence[Stage], copy_to: str | None = None) -> str:
-    """Write ``results.md`` of what a pipeline has finished, and a copy where asked; return what to show.
+    """Write ``results.md`` on the finished stages of a pipeline, and a copy if requested; return the text to print.
 
-    Stage 1 gives the graders and their pseudo-labels, stage 2 the evaluation; what is not there yet is left out.
+    Stage 1 gives the graders and their pseudo-labels, stage 2 the evaluation; unfinished stages are left out.
     """
     sections = [*_stage1(output_dir / "pseudo"), *_stage2(output_dir / "train")]
     page = "\n\n".join([f"# Results on {manifest.name}", _origin(manifest, stages), *(text for _, text in sections)])
@@ -33,7 +33,7 @@ def write_results(output_dir: Path, manifest: Manifest, stages: Sequence[Stage],
 
 
 def _stage1(folder: Path) -> list[tuple[bool, str]]:
-    """Lay out the graders and their labels; each section with whether a terminal shows it."""
+    """Return the sections on graders and labels, each with a flag whether the terminal shows it."""
     if not (folder / "summary.json").is_file():
         return []
     graders = load_json(folder / "pseudo_labels.json")["settings"]["graders"]
@@ -79,7 +79,7 @@ def _origin(manifest: Manifest, stages: Sequence[Stage]) -> str:
 
 
 def _portable(word: str) -> str:
-    """Leave the folders of this machine out of the page."""
+    """Return a word of a command without the folders of this machine."""
     return shlex.quote(Path(word).name if Path(word).is_absolute() else word)
 
 
@@ -100,7 +100,7 @@ def _limits(metrics: Mapping[str, Any]) -> str:
 
 
 def _network(facts: Mapping[str, Any]) -> str:
-    """Name a network by what its weights file says of it.
+    """Name a network by the facts in its weights file.
 
     Example:
         >>> _network({"network": "GradedSegmenter", "architecture": "unet", "encoder_name": "vgg16"})
@@ -111,7 +111,7 @@ def _network(facts: Mapping[str, Any]) -> str:
 
 
 def _balance(facts: Mapping[str, Any]) -> list[str]:
-    """Say how the tasks pull at the encoder that they share, where both were trained."""
+    """Write how the gradients of both tasks compare on the shared encoder, if both were trained."""
     if "balance_norm_ratio" not in facts:
         return []
     return [
@@ -122,7 +122,7 @@ def _balance(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _fused(facts: Mapping[str, Any]) -> list[str]:
-    """Say what the one lesion class of a fused network is."""
+    """Explain the single lesion class of a fused network."""
     if not facts.get("fuse"):
         return []
     return [

@@ -1,4 +1,4 @@
-"""The runs of a suite, from MLflow into plain rows."""
+"""Runs of a suite, read from MLflow into plain records."""
 
 import os
 import re
@@ -19,7 +19,7 @@ PAGE = 1000
 
 
 class Repeat(NamedTuple):
-    """One repetition of a row: the fold that was held out, -1 for none, and the seed.
+    """One repetition of a row: the held-out fold, -1 for none, and the seed.
 
     Example:
         >>> str(Repeat(fold=3, seed=0)), str(Repeat(fold=-1, seed=0))
@@ -38,15 +38,15 @@ class Evaluated:
     """One network that was trained and evaluated.
 
     Attributes:
-        row: of the suite.
+        row: name of its row in the suite.
         repeat: fold and seed.
-        scores: as ``lesions/dice_mean``, with those of the trivial predictors.
-        subsets: task to what it was scored on, ``test`` or ``fold K``.
-        labels: the last label curves of its training, as ``labels/accuracy``; empty where labels were not updated.
-        settings: of its training, as text.
-        commit: of the code that evaluated it.
-        started_ms: of the evaluation, since 1970.
-        duration_s: of training and evaluation.
+        scores: by key, such as ``lesions/dice_mean``, including those of the trivial predictors.
+        subsets: subset that each task was scored on, ``test`` or ``fold K``.
+        labels: last values of the label curves, such as ``labels/accuracy``; empty if labels were not updated.
+        settings: settings of its training, as text.
+        commit: commit of the code that evaluated it.
+        started_ms: start of the evaluation, in ms since 1970.
+        duration_s: duration of training and evaluation.
     """
 
     row: str
@@ -66,13 +66,13 @@ class Evaluated:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a store holds of a suite.
+    """The runs of a suite in a store.
 
     Attributes:
-        runs: the newest finished evaluation of each row, fold and seed, on the manifest of the newest of all.
-        sweeps: tags of the sweeps that they belong to, the oldest first.
-        unfinished: how the last run ended of a row, fold and seed without a finished evaluation.
-        on_other_manifests: number of evaluations that are left out for their data.
+        runs: the newest finished evaluation of each row, fold and seed, on the manifest of the newest one.
+        sweeps: tags of the sweeps that they belong to, oldest first.
+        unfinished: how the last run ended, for each row, fold and seed without a finished evaluation.
+        on_other_manifests: number of evaluations left out because they used another manifest.
     """
 
     runs: Sequence[Evaluated]
@@ -82,7 +82,7 @@ class Found:
 
 
 def store_uri(tracking_uri: str | None, sweep: str | os.PathLike) -> str:
-    """Return the store to read: as asked, else ``MLFLOW_TRACKING_URI``, else the one in the sweep's folder."""
+    """Return the store to read: the given one, else ``MLFLOW_TRACKING_URI``, else the one in the sweep's folder."""
     return tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(sweep))
 
 
@@ -90,9 +90,9 @@ def read_runs(tracking_uri: str, suite: str, rows: Mapping[str, Collection[str]]
     """Read the evaluations of a suite, each with the training that it belongs to.
 
     Args:
-        tracking_uri: of the MLflow store; a local one that does not exist is not made.
-        suite: name, as the runs are tagged.
-        rows: those that count, and for each the suites whose runs of it count, this one among them.
+        tracking_uri: URI of the MLflow store; a missing local store is not created.
+        suite: name of the suite, as in the tags of the runs.
+        rows: the rows that count, each with the suites whose runs of it count, including this suite.
 
     Raises:
         ValueError: if there is no store, it cannot be read, or it has no finished evaluation of the suite.
@@ -128,14 +128,14 @@ def read_runs(tracking_uri: str, suite: str, rows: Mapping[str, Collection[str]]
 
 
 def _search(tracking_uri: str, suite: str, suites: Collection[str]) -> list["MlflowRun"]:
-    """Return all runs of the suites, of any stage and end, the oldest first."""
+    """Return all runs of the suites, of any stage and status, oldest first."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     make = f"make it with: python -m scripts.sweep --suite {suite}"
     path = tracking_uri.removeprefix("sqlite:///")
-    if path != tracking_uri and not Path(path).is_file():  # the client would make an empty one
+    if path != tracking_uri and not Path(path).is_file():  # the client would create an empty store
         raise ValueError(f"expected an MLflow store at {path}, found none; {make}")
     try:
         client = MlflowClient(tracking_uri)
@@ -161,13 +161,13 @@ def _pages(client: "MlflowClient", experiment_id: str, wanted: str) -> Iterator[
 
 
 def _newest(runs: Iterable["MlflowRun"]) -> dict[tuple[str, Repeat], "MlflowRun"]:
-    """Keep the last of each row, fold and seed, of runs with the oldest first."""
+    """Return the last run of each row, fold and seed; runs are given oldest first."""
     return {_key(run): run for run in runs}
 
 
 def _evaluated(run: "MlflowRun", training: "MlflowRun | None") -> Evaluated:
     scores, subsets = _split_names(run.data.metrics)
-    # An evaluation reads `pretrained: false`, for its weights file has all weights: how they began, the training knows.
+    # An evaluation has `pretrained: false`, because it loads all weights; only the training records the initial ones.
     own = {name: value for name, value in run.data.params.items() if name != "pretrained"}
     curves = training.data.metrics if training else {}
     row, repeat = _key(run)
@@ -182,9 +182,9 @@ def _evaluated(run: "MlflowRun", training: "MlflowRun | None") -> Evaluated:
 
 
 def _split_names(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:
-    """Part ``<subset>/<task>/<score>`` into scores by ``<task>/<score>``, and the subset of each task.
+    """Split ``<subset>/<task>/<score>`` into scores by ``<task>/<score>``, and the subset of each task.
 
-    What another program logged under names of another form is passed over.
+    Names of another form, logged by other programs, are skipped.
     """
     scores, subsets = {}, {}
     for name, value in metrics.items():

@@ -1,4 +1,4 @@
-"""Scores as Markdown tables, every score beside what a predictor that never looked would reach."""
+"""Scores as Markdown tables, each next to the score of a trivial predictor."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ BASELINES = {
     "_training_majority": "always the most frequent grade in training",
     "_dealt": "the same grades, dealt out at random",
 }
-"""Ending of a score's key to the trivial predictor that reaches it."""
+"""Trivial predictors by the ending of their score's key."""
 
 TASKS = {
     "lesions": "Lesions", "grade": "Grades", "grade_with_copies": "Grades, also of photographs graded through a copy",
@@ -31,7 +31,7 @@ _ANSWERS = {
     "head": "the grade head alone", "consistent": "the head among the grades that the predicted lesions allow",
     "rules": "the rules on the predicted lesions",
 }  # fmt: skip
-"""Who gives a grade, of those that :func:`bundle.metrics.joint.joint_scores` compares."""
+"""Sources of a grade that :func:`bundle.metrics.joint.joint_scores` compares."""
 
 _NAMES = {
     "dice": "Dice",
@@ -74,7 +74,7 @@ _CLASSES = (
 
 
 def number(value: float | None) -> str:
-    """Write a score with three decimals; what is undefined is an en dash.
+    """Write a score with three decimals; an undefined score becomes an en dash.
 
     Example:
         >>> number(0.4119), number(None), number(float("nan"))
@@ -124,13 +124,12 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
-    """Write one table per task: each score, its 95 % interval, and the best that a trivial predictor reaches.
+    """Write one table per task: each score, its 95 % interval, and the best trivial score.
 
     Args:
         metrics: ``{"scores": {"lesions/dice_EX": 0.5, ...}, "intervals": {"lesions/dice_EX": [0.4, 0.6], ...},
             "subset": {"lesions": "test", ...}, "counts": {"lesions": 27, ...}, "lesion_thresholds": [0.2, ...]}``; only
-            the scores are required. The key of a trivial score is that of the score and one of the endings in
-            ``BASELINES``.
+            the scores are required. The key of a trivial score is the key of the score plus an ending in ``BASELINES``.
 
     Raises:
         ValueError: if there are no scores.
@@ -153,7 +152,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
 
 
 def _trained_on(metrics: Mapping[str, Any]) -> str:
-    """Say what the network learned from, and whether it may have seen what it is scored on.
+    """Write the training data of the network, and whether it was scored on the same manifest.
 
     Example:
         >>> _trained_on({"trained_on": "ddr, 9 outlined photographs", "scored_on": "ddr", "is_own_manifest": True})
@@ -185,7 +184,7 @@ def _heading(task: str, metrics: Mapping[str, Any]) -> str:
 
 
 def _decision(task: str, metrics: Mapping[str, Any]) -> str:
-    """Say what the masks are that were scored, where thresholds decided."""
+    """Write the thresholds that decided the scored masks, if there were any."""
     thresholds = metrics.get("lesion_thresholds")
     if task == "grade" or thresholds is None:
         return ""
@@ -225,14 +224,14 @@ def _score_name(key: str) -> str:
 
 
 def _parted(key: str) -> tuple[str, str]:
-    """Part a key into score and class; without a class, that is empty."""
+    """Split a key into score and class; the class is empty if the key has none."""
     whole = key.split("/", 1)[1]
     endings = [of_class for of_class in _CLASSES if whole.endswith(f"_{of_class}") and whole not in _NAMES]
     return (whole.removesuffix(f"_{endings[0]}"), endings[0]) if endings else (whole, "")
 
 
 def _best_baseline(key: str, scores: Mapping[str, float | None]) -> tuple[str, str]:
-    """Return the best trivial score, which is the one to beat, and who reaches it."""
+    """Return the best trivial score, which is the one to beat, and its predictor."""
     found = {name: scores.get(key + ending) for ending, name in BASELINES.items()}
     defined = {name: value for name, value in found.items() if value is not None and not math.isnan(value)}
     if not defined:
@@ -243,17 +242,17 @@ def _best_baseline(key: str, scores: Mapping[str, float | None]) -> tuple[str, s
 
 
 class Table(NamedTuple):
-    """A table before it is written: Markdown for the results, HTML for the page of decisions."""
+    """A table before it is written, as Markdown in the results or as HTML on the page of decisions."""
 
     header: list[str]
     rows: list[list[str]]
 
 
 def grader_table(graders: Sequence[Mapping[str, Any]]) -> str:
-    """Write how each grader grades the fold that was held out of its training, and what its temperature does.
+    """Write the scores of each grader on its held-out fold, and the effect of its temperature.
 
-    The calibration error with a temperature is out of sample: cross-fitted, each part of the fold scaled by a
-    temperature of the others.
+    The calibration error with a temperature is out of sample: it is cross-fitted, each part of the fold scaled by a
+    temperature fitted on the others.
 
     Args:
         graders: the facts of their weights files.
@@ -276,7 +275,7 @@ def grader_table(graders: Sequence[Mapping[str, Any]]) -> str:
 
 
 def pseudo_label_table(summary: Mapping[str, Any]) -> str:
-    """Write what became of the proposed grades, how often they are true, and how often each rule admits the truth.
+    """Write the decisions on the proposed grades, how often they are true, and how often each rule allows the truth.
 
     Args:
         summary: from ``pseudo_labels.summarise``.
@@ -285,7 +284,7 @@ def pseudo_label_table(summary: Mapping[str, Any]) -> str:
 
 
 def pseudo_label_tables(summary: Mapping[str, Any]) -> dict[str, Table]:
-    """Lay out the same tables by name: ``actions``, ``agreement``, ``rules``.
+    """Return the tables of :func:`pseudo_label_table` by name: ``actions``, ``agreement``, ``rules``.
 
     Example:
         >>> from bundle.pseudo_labels import summarise

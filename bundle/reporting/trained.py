@@ -1,4 +1,4 @@
-"""The networks that a sweep has trained, as their weights files build them."""
+"""Trained networks of a sweep, built from their weights files."""
 
 import re
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ class Trained:
     """One network of a sweep, in evaluation mode.
 
     Attributes:
-        row: of the table.
-        weights: their file.
-        facts: that stand in it, such as ``image_size`` and ``epochs``.
-        network: filled.
+        row: row of the table.
+        weights: weights file.
+        facts: facts in the weights file, such as ``image_size`` and ``epochs``.
+        network: network with these weights loaded.
     """
 
     row: Row
@@ -38,7 +38,7 @@ class Trained:
 
 
 def repeat_folder(sweep: Path, name: str, repeat: Repeat) -> Path:
-    """Return where a sweep keeps a row's files of one fold and seed (see :mod:`bundle.sweep`)."""
+    """Return the folder of a row's files for one fold and seed in a sweep (see :mod:`bundle.sweep`)."""
     return sweep / task_name(name, repeat.fold, repeat.seed)
 
 
@@ -47,7 +47,7 @@ def load_trained(sweep: Path, row: Row, repeat: Repeat, manifest: Manifest) -> T
 
     Raises:
         ValueError: if no such training has finished, it ran on another manifest, fold or seed, no network can be
-            built of its weights, or they tell no lesions apart.
+            built from its weights, or they have one fused lesion class.
     """
     folder = repeat_folder(sweep, row.name, repeat)
     marker, weights = folder / "finished.train.json", folder / "model.pt"
@@ -61,7 +61,7 @@ def load_trained(sweep: Path, row: Row, repeat: Repeat, manifest: Manifest) -> T
 
 
 def _nothing_finished(sweep: Path, row: Row, repeat: Repeat) -> str:
-    """Say what is missing, and what is there instead."""
+    """Write the error message: the missing training, and the finished ones found instead."""
     found = (REPEAT_FOLDER.fullmatch(path.parent.name) for path in (sweep / row.name).glob("*/finished.train.json"))
     there = sorted(Repeat(*map(int, match.groups())) for match in found if match)
     return (

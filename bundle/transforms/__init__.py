@@ -1,4 +1,4 @@
-"""Fundus transforms: the field of view, the square about it, lesion-preserving resizing, and the way back."""
+"""Fundus transforms: field of view, square crop, lesion-preserving resizing, and mapping back to native pixels."""
 
 from bundle.transforms.augment import RandColourd, RandFundusAffined
 from bundle.transforms.components import components, largest_px, lesion_areas_px

@@ -1,4 +1,4 @@
-"""Flips, turns, rotation and zoom in one step, and colours by a table: every pixel is read once, bytes stay bytes."""
+"""Augmentation that reads each pixel once and keeps uint8: one warp for geometry, lookup tables for colour."""
 
 # flake8: noqa: N803
 
@@ -18,22 +18,22 @@ INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
 
 
 class RandFundusAffined(RandomizableTransform, MapTransform):
-    """Flip, turn by quarters, rotate and zoom a square at random, all keys alike.
+    """Random flips, quarter turns, rotation and zoom of a square image, the same for all keys.
 
-    What MONAI's ``RandFlipd`` along each axis, ``RandRotate90d``, ``RandRotated`` and ``RandZoomd`` do one after the
-    other, each with probability ``prob``. Here their matrices are multiplied first, ``M = Z R Q F``, so that there is
-    one interpolation instead of two. What comes from outside of the square is 0.
+    Equivalent to MONAI's ``RandFlipd`` along each axis, ``RandRotate90d``, ``RandRotated`` and ``RandZoomd`` in
+    sequence, each with probability ``prob``. Their matrices are multiplied first, ``M = Z R Q F``, so that there is one
+    interpolation instead of two. Pixels from outside the square are 0.
 
     Args:
-        keys: of uint8 tensors ``(C, S, S)``.
-        mode: ``bilinear`` or ``nearest`` for each key; label maps want ``nearest``.
-        prob: of each of the five steps.
-        rotation_max_rad: largest rotation either way.
-        zoom_max: largest magnification; 1 is none.
+        keys: keys of uint8 tensors ``(C, S, S)``.
+        mode: ``bilinear`` or ``nearest`` for each key; label maps need ``nearest``.
+        prob: probability of each of the five steps.
+        rotation_max_rad: largest rotation in either direction.
+        zoom_max: largest magnification; 1 means no zoom.
 
     Raises:
-        ValueError: if a mode is unknown, there are not as many as keys, or a number is out of its range; when called,
-            if a value is not square or not of bytes.
+        ValueError: if a mode is unknown, the numbers of modes and keys differ, or a number is out of range; when
+            called, if a value is not square or not uint8.
 
     Example:
         >>> augment = RandFundusAffined(["image"], ["bilinear"], prob=1.0, rotation_max_rad=0.0, zoom_max=1.0)
@@ -68,7 +68,7 @@ class RandFundusAffined(RandomizableTransform, MapTransform):
         return {**data, **changed}
 
     def randomize(self, data: Any = None) -> None:  # noqa: ANN401  (MONAI's signature)
-        """Draw a matrix: where a pixel about the centre goes, ``(2, 2)``, x first."""
+        """Draw the ``(2, 2)`` matrix that moves pixels about the centre, x first."""
         draw = self.R
         flips = [-1.0 if draw.random() < self.step_prob else 1.0 for _ in range(2)]
         quarters = draw.randint(1, 4) if draw.random() < self.step_prob else 0
@@ -89,19 +89,19 @@ def rotation(angle_rad: float) -> Matrix:
 
 
 QUARTER_TURNS = [np.round(rotation(quarters * np.pi / 2)) for quarters in range(4)]
-"""Exact, so that a turn by quarters moves pixels and mixes none."""
+"""Rounded to exact integers, so that a quarter turn moves pixels without interpolation."""
 
 
 def warp(image_CSS: Tensor, matrix: Matrix, mode: str) -> Tensor:
-    """Move the pixels of a square about its centre: what was at ``c + p`` goes to ``c + M p``; 0 from outside.
+    """Transform a square image about its centre: the pixel at ``c + p`` moves to ``c + M p``; outside is 0.
 
     Args:
-        image_CSS: uint8; left as it is.
+        image_CSS: uint8; not modified.
         matrix: ``M``, ``(2, 2)``, x first.
         mode: ``bilinear`` or ``nearest``.
 
     Raises:
-        ValueError: if the image is not square or not of bytes.
+        ValueError: if the image is not square or not uint8.
 
     Example:
         >>> image = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
@@ -114,7 +114,7 @@ def warp(image_CSS: Tensor, matrix: Matrix, mode: str) -> Tensor:
         return _moved(image_CSS, matrix)
     side = image_CSS.shape[1]
     centre = np.full(2, (side - 1) / 2)
-    affine = np.column_stack([matrix, centre - matrix @ centre])
+    affine = np.column_stack([matrix, centre - matrix @ centre])  # (2, 3)
     planes = image_CSS.as_subclass(torch.Tensor).numpy()
     moved = [cv2.warpAffine(np.ascontiguousarray(p), affine, (side, side), flags=INTERPOLATIONS[mode]) for p in planes]
     return torch.from_numpy(np.stack(moved))
@@ -125,26 +125,26 @@ def _moves_whole_pixels(matrix: Matrix) -> bool:
 
 
 def _moved(image_CSS: Tensor, matrix: Matrix) -> Tensor:
-    """Turn by quarters and flip, without reading a pixel's neighbours."""
+    """Apply quarter turns and flips, without interpolation."""
     turned = matrix[0, 0] == 0
     image = image_CSS.transpose(1, 2) if turned else image_CSS
-    signs = matrix[[1, 0], [0, 1]] if turned else matrix[[1, 0], [1, 0]]  # of the result's rows and columns
+    signs = matrix[[1, 0], [0, 1]] if turned else matrix[[1, 0], [1, 0]]  # for the result's rows, columns
     return image.flip([axis for axis, sign in zip((1, 2), signs, strict=True) if sign < 0]).contiguous()
 
 
 class RandColourd(RandomizableTransform, MapTransform):
-    """Change brightness, white balance and gamma of a photograph at random, by one table for each of its channels.
+    """Random brightness, white balance and gamma of a photograph, by one lookup table per channel.
 
     A byte ``x`` of channel ``c`` becomes ``255 min(1, g h_c (x / 255)^q)``, where ``log g``, ``log h_c`` and ``log q``
     are uniform in ``[-strength, strength]``, ``[-strength/2, strength/2]`` and ``[-strength, strength]``. Black, as
-    outside of the eye, stays black.
+    outside the eye, stays black.
 
     Args:
-        keys: of uint8 tensors ``(C, H, W)``.
-        strength: how far at most; 0 changes nothing and draws nothing.
+        keys: keys of uint8 tensors ``(C, H, W)``.
+        strength: largest change; 0 changes nothing and draws no random number.
 
     Raises:
-        ValueError: if the strength is negative or not finite; when called, if a value is not of bytes.
+        ValueError: if the strength is negative or not finite; when called, if a value is not uint8.
 
     Example:
         >>> image = torch.full((3, 2, 4), 100, dtype=torch.uint8)
@@ -168,7 +168,7 @@ class RandColourd(RandomizableTransform, MapTransform):
         return {**data, **{key: looked_up(data[key], self.tables) for key in self.keys}}
 
     def randomize(self, channels: int) -> None:
-        """Draw what becomes of each byte, ``(channels, 256)``."""
+        """Draw the lookup tables ``(channels, 256)``."""
         most = self.strength
         gain, gamma = self.R.uniform(-most, most), self.R.uniform(-most, most)
         balance = self.R.uniform(-most / 2, most / 2, size=(channels, 1))
@@ -177,14 +177,14 @@ class RandColourd(RandomizableTransform, MapTransform):
 
 
 def looked_up(image_CHW: Tensor, tables: NDArray[np.uint8]) -> Tensor:
-    """Return an image whose bytes are replaced by a table for each channel; the image stays as it is.
+    """Return a copy of an image with its bytes replaced by one lookup table per channel.
 
     Args:
         image_CHW: uint8.
         tables: ``(C, 256)``.
 
     Raises:
-        ValueError: if the image is not of bytes.
+        ValueError: if the image is not uint8.
 
     Example:
         >>> negative = np.arange(255, -1, -1, dtype=np.uint8)[None]

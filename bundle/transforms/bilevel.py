@@ -1,4 +1,4 @@
-"""Read TIFF files of one bit a pixel without unpacking them: IDRiD's masks are such, 12 megapixels and nearly empty."""
+"""A reader of 1-bit TIFF files that keeps the bits packed: IDRiD's masks have 12 megapixels and are nearly empty."""
 
 import os
 import struct
@@ -16,7 +16,7 @@ BROKEN = (
     tifffile.TiffFileError, OSError, zlib.error, struct.error, ValueError, LookupError, TypeError, AttributeError,
     ArithmeticError, AssertionError, RuntimeError,
 )  # fmt: skip
-"""What tifffile's readers raise on files that are cut off or malformed; they promise no one error."""
+"""Errors that tifffile raises on truncated or malformed files; it does not promise a single type."""
 
 
 class Bilevel(NamedTuple):
@@ -28,7 +28,7 @@ class Bilevel(NamedTuple):
 
 
 def read_bilevel(path: str | os.PathLike) -> Bilevel | None:
-    """Read the packed bits of a TIFF file; None if it is none of this kind, or broken: Pillow then says what it is.
+    """Read the packed bits of a TIFF file; None if it is of another kind or broken: the caller then tries Pillow.
 
     Example:
         >>> import tempfile
@@ -58,8 +58,8 @@ def _is_plain(page: tifffile.TiffPage) -> bool:
 
 
 def _strips(file: tifffile.TiffFile, page: tifffile.TiffPage, expected_bytes: int) -> NDArray[np.uint8] | None:
-    """Join the strips; None unless they hold just what the header declares."""
-    # A small file may name the same bytes thousands of times, each time as a strip that unpacks to gigabytes.
+    """Join the strips; None unless they hold exactly the bytes that the header declares."""
+    # A small file may list the same bytes thousands of times, each time as a strip that unpacks to gigabytes.
     if min(page.databytecounts) < 0 or sum(page.databytecounts) > file.filehandle.size:
         return None
     joined = bytearray()

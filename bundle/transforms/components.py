@@ -1,4 +1,4 @@
-"""Connected components of a label map, of all classes at once: how many there are, and how large."""
+"""Connected components of a label map, for all classes at once: their number and areas."""
 
 # flake8: noqa: N803
 
@@ -13,14 +13,14 @@ from scipy.sparse.csgraph import connected_components
 
 
 class Components(NamedTuple):
-    """One entry for each component."""
+    """Class and area of each component."""
 
     classes: NDArray[np.uint8]
     areas_px: NDArray[np.int64]
 
 
 class _Runs(NamedTuple):
-    """Stretches of one class along a row; places are counted as if every row had two more pixels, of no class."""
+    """Stretches of one class along a row; positions are counted as if every row had two more background pixels."""
 
     classes: NDArray[np.uint8]
     starts: NDArray[np.int64]
@@ -28,10 +28,10 @@ class _Runs(NamedTuple):
 
 
 def components(labels_HW: NDArray[np.uint8]) -> Components:
-    """Find the components (8 neighbours) of every class but 0.
+    """Find the components (8 neighbours) of every class except 0.
 
     The runs of one class along the rows are joined where they touch. Few pixels of a photograph are lesions, so there
-    are few runs, and this is many times as fast as to number all pixels, class by class.
+    are few runs, and this is many times faster than labelling all pixels class by class.
 
     Example:
         >>> found = components(np.array([[1, 0, 2], [0, 1, 2]], np.uint8))
@@ -49,7 +49,7 @@ def components(labels_HW: NDArray[np.uint8]) -> Components:
 
 
 def lesion_areas_px(labels_HW: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-    """Return the pixels of every component of each lesion.
+    """Return the area in pixels of every component of each lesion.
 
     Example:
         >>> found = lesion_areas_px(np.array([[1, 0, 3], [0, 1, 3], [0, 0, 0], [3, 0, 0]], np.uint8))
@@ -61,7 +61,7 @@ def lesion_areas_px(labels_HW: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]
 
 
 def largest_px(areas_px: Mapping[str, NDArray[np.int64]]) -> dict[str, int]:
-    """Return the pixels of the largest component of each lesion; a lesion without one has 0.
+    """Return the area in pixels of the largest component of each lesion; 0 for a lesion without components.
 
     Example:
         >>> largest_px({"MA": np.array([4, 9]), "EX": np.array([], np.int64)})
@@ -74,7 +74,7 @@ def _runs(labels_HW: NDArray[np.uint8]) -> _Runs:
     width = labels_HW.shape[1]
     flat = labels_HW.ravel()
     ends_here = flat[1:] != flat[:-1]
-    ends_here[width - 1 :: width] = True
+    ends_here[width - 1 :: width] = True  # a run also ends with its row
     starts = np.concatenate([[0], np.flatnonzero(ends_here) + 1])
     ends = np.append(starts[1:], flat.size)
     lesion = flat[starts] > 0
@@ -84,10 +84,11 @@ def _runs(labels_HW: NDArray[np.uint8]) -> _Runs:
 
 
 def _touching(runs: _Runs, stride: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pair each run with those of its class that it touches in the next row, corners included."""
+    """Pair each run with the runs of its class that it touches in the next row, corners included."""
     first = np.searchsorted(runs.ends, runs.starts + stride - 1, side="right")
     last = np.searchsorted(runs.starts, runs.ends + stride, side="right")
     count = np.maximum(last - first, 0)
+    # (pairs,) each: run i in above is paired with the runs first[i], ..., last[i] - 1 in below
     above = np.repeat(np.arange(len(first)), count)
     below = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
     same = runs.classes[above] == runs.classes[below]

@@ -1,4 +1,4 @@
-"""Turn an item into what the networks see: the eye, cut out and resized, with its lesions."""
+"""Transforms between an item and the input of the networks: the eye, cropped and resized, with its lesions."""
 
 # flake8: noqa: N806
 
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 SIDE_MULTIPLE = 32
 VERSION = 3
-"""Of what :class:`PrepareFundusd` makes; raised with every change to it, so that no older cache is served."""
+"""Version of the output of :class:`PrepareFundusd`; raised with every change, so that no older cache is used."""
 
 
 class PrepareFundusd(Transform):
-    """Read a photograph and its masks, cut the square about the eye, and resize it; the same result every time.
+    """Deterministic reading of a photograph and its masks, cropped to a square around the eye and resized.
 
-    The item names files: ``image``, and where there are outlines ``masks`` by lesion and ``optic_disc``. Instead of a
-    file, ``image`` may be pixels that are decoded already, uint8 ``(H, W, 3)`` RGB.
-    It adds ``image`` uint8 ``(3, S, S)`` RGB, ``lesions`` uint8 ``(1, S, S)`` label map, ``optic_disc`` uint8
+    The item contains file paths: ``image`` and, if there are outlines, ``masks`` by lesion and ``optic_disc``. Instead
+    of a path, ``image`` may be decoded pixels, uint8 ``(H, W, 3)`` RGB.
+    The result has ``image`` uint8 ``(3, S, S)`` RGB, ``lesions`` uint8 ``(1, S, S)`` label map, ``optic_disc`` uint8
     ``(1, S, S)`` in {0, 1}, and ``geometry`` float32 ``(5,)``: left, top, side, width and height in native pixels
     (:class:`bundle.transforms.geometry.Crop`).
 
@@ -34,7 +34,7 @@ class PrepareFundusd(Transform):
         image_size: ``S``, a multiple of 32.
 
     Raises:
-        ValueError: if ``S`` is no such multiple; when called, if a file is missing, cut off, or of the wrong size.
+        ValueError: if ``S`` is not a multiple of 32; when called, if a file is missing, truncated or of the wrong size.
 
     Example:
         >>> import tempfile
@@ -55,7 +55,7 @@ class PrepareFundusd(Transform):
 
     @property
     def settings(self) -> str:
-        """Name what the result depends on besides the item: what a cache is kept under."""
+        """Cache key: everything that the result depends on besides the item."""
         return f"fundus{VERSION}_{self.image_size}px"
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class PrepareFundusd(Transform):
 
 
 class MeasureFieldd(Transform):
-    """Add ``field_px``: native pixels of the field of view of an item that :class:`PrepareFundusd` made.
+    """Area of the field of view in native pixels: adds ``field_px`` to an item from :class:`PrepareFundusd`.
 
     Example:
         >>> image = torch.zeros(3, 32, 32, dtype=torch.uint8)
@@ -98,15 +98,15 @@ class MeasureFieldd(Transform):
 
 
 class CutDetaild(Transform):
-    """Add ``detail``: the same square of ``path`` again, at native resolution or another size, uint8 ``(3, L, L)``.
+    """The same square at native resolution or another size: reads ``path``, adds ``detail``, uint8 ``(3, L, L)``.
 
-    As ``image`` before, ``path`` may be pixels instead of a file.
+    As with ``image`` in ``PrepareFundusd``, ``path`` may be decoded pixels instead of a path.
 
     Args:
-        lesion_size: ``L``, no less than the ``image_size`` that the item was prepared at; None leaves native pixels.
+        lesion_size: ``L``, at least the ``image_size`` that the item was prepared at; None keeps native pixels.
 
     Raises:
-        ValueError: when called, if ``lesion_size`` is less than that.
+        ValueError: when called, if ``lesion_size`` is smaller than the item's ``image_size``.
 
     Example:
         >>> import tempfile
@@ -133,13 +133,13 @@ class CutDetaild(Transform):
 
 
 class NativeLabelsd(MapTransform):
-    """Turn class probabilities ``(C, S, S)`` of an item into its label map at native size, uint8 ``(1, H, W)``.
+    """Label map at native size, uint8 ``(1, H, W)``, from the class probabilities ``(C, S, S)`` of an item.
 
-    This is the way back of :class:`PrepareFundusd`, whose ``geometry`` the item must have.
+    The inverse of :class:`PrepareFundusd`; the item must have its ``geometry``.
 
     Args:
-        keys: of the probabilities.
-        thresholds: of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        keys: keys of the probabilities.
+        thresholds: one per lesion (:func:`lesion_decision`); None takes the most probable class.
 
     Raises:
         ValueError: when called, if there is not one threshold in (0, 1] per lesion.

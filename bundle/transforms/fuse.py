@@ -1,4 +1,4 @@
-"""Fuse the lesions of a photograph into one class, as the paper does for its segmentation task."""
+"""Fusion of the lesions of a photograph into one class, as in the paper's segmentation task."""
 
 # flake8: noqa: N803, N806
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from skimage.morphology import closing, disk
 
 FUSED_LESION = "lesion"
-"""The one class that is left."""
+"""Name of the fused class."""
 
 
 def class_names(fuse: bool) -> tuple[str, ...]:
-    """Name the lesion classes of a network, in the order of its channels after the background.
+    """Return the lesion classes of a network, in the order of its channels after the background.
 
     Example:
         >>> class_names(False), class_names(True)
@@ -28,7 +28,7 @@ def class_names(fuse: bool) -> tuple[str, ...]:
 
 
 def fused_radius_px(fuse: bool, radius_px: int) -> int | None:
-    """Return the radius that weights depend on: None where nothing was fused.
+    """Return the radius to record with the weights; None without fusion.
 
     Example:
         >>> fused_radius_px(True, 2), fused_radius_px(False, 2)
@@ -41,23 +41,23 @@ def fuse_lesions(label_map_HW: NDArray[np.integer], radius_px: int) -> NDArray[n
     """Join all classes of a label map into one mask, then close its gaps.
 
     ``(U + D) - D``: the union ``U`` is dilated and then eroded by a disc ``D`` of ``radius_px``. No lesion can be
-    lost: about a pixel of ``U`` the whole disc lies inside the dilation, so it survives the erosion. What is outside
-    of the map counts as background, so no lesion grows to the border. Opening or an area filter would delete
-    microaneurysms, and is not done.
+    lost: the whole disc around a pixel of ``U`` lies inside the dilation, so the pixel survives the erosion. The area
+    outside the map counts as background, so no lesion grows to the border. Opening or an area filter would delete
+    microaneurysms, so neither is used.
 
     Args:
-        label_map_HW: 0 is background; left as it is.
-        radius_px: of the disc; gaps of up to twice this are closed, and 0 gives the plain union.
+        label_map_HW: 0 is background; not modified.
+        radius_px: radius of the disc; gaps of up to twice this are closed, and 0 gives the plain union.
 
     Returns:
         ``(H, W)`` in {0, 1}.
 
     Raises:
-        ValueError: if the radius is negative or no whole number.
+        ValueError: if the radius is negative or not a whole number.
 
     Source:
         Liu & Huang 2023: "MA, HE, EX, SE fused using morphological methods on a single image as a new mask". The
-        operation and its size are not given there.
+        paper gives neither the operation nor its size.
 
     Example:
         >>> fuse_lesions(np.array([[1, 1, 0, 3, 3]] * 3), 1)
@@ -68,7 +68,7 @@ def fuse_lesions(label_map_HW: NDArray[np.integer], radius_px: int) -> NDArray[n
     _check_radius(radius_px)
     union = label_map_HW > 0
     if radius_px:
-        # A margin of background: at the border itself, scikit-image would fill the gap between a lesion and the edge.
+        # Pad with background: otherwise scikit-image would fill the gap between a lesion and the edge.
         inner = (slice(radius_px, -radius_px),) * 2
         union = closing(np.pad(union, radius_px), disk(radius_px), mode="ignore")[inner]
     return union.astype(np.uint8)
@@ -80,17 +80,17 @@ def _check_radius(radius_px: int) -> None:
 
 
 class FuseLesionsd(Transform):
-    """Make the label map of an item one class: uint8 ``(1, S, S)`` of 0-4 becomes uint8 ``(1, S, S)`` of {0, 1}.
+    """Fusion of an item's label map into one class: uint8 ``(1, S, S)`` of 0-4 becomes uint8 ``(1, S, S)`` of {0, 1}.
 
-    Where the item says which lesions were looked for, ``looked_for`` ``(4,)`` becomes ``(1,)``: all of them or not. On
-    a photograph on which one was not, what is not outlined may still be a lesion.
+    If the item has ``looked_for`` ``(4,)``, it becomes ``(1,)``: whether all lesions were looked for. If one was not,
+    areas without an outline may still be lesions.
 
     Args:
         radius_px: see :func:`fuse_lesions`; in pixels of the map.
-        key: of the label map.
+        key: key of the label map.
 
     Raises:
-        ValueError: if the radius is negative or no whole number.
+        ValueError: if the radius is negative or not a whole number.
 
     Example:
         >>> FuseLesionsd(radius_px=0)({"lesions": torch.tensor([[[0, 1, 4]]], dtype=torch.uint8)})["lesions"]
@@ -108,13 +108,13 @@ class FuseLesionsd(Transform):
 
 
 def fuse_outlines(masks: Mapping[str, Mask]) -> dict[str, Mask]:
-    """Join the outlines of a photograph as they were published, without morphology; where there is none, none.
+    """Join the outlines of a photograph as published, without morphology; empty if there are no outlines.
 
     Args:
         masks: lesion to ``(H, W)``.
 
     Returns:
-        ``FUSED_LESION`` to ``(H, W)``, or nothing.
+        ``FUSED_LESION`` to ``(H, W)``, or an empty dict.
 
     Example:
         >>> fuse_outlines({"MA": np.array([[True, False, False]]), "EX": np.array([[False, True, False]])})

@@ -1,4 +1,4 @@
-"""Where the eye is in a photograph: its round field, the square cut about it, and the way back to native pixels."""
+"""Position of the eye in a photograph: field of view, square crop, and mapping back to native pixels."""
 
 # flake8: noqa: N803
 
@@ -17,19 +17,19 @@ from torch.nn import functional as F
 
 SEARCHED_SIDE_PX = 256
 SPECK = np.ones((3, 3), np.uint8)
-"""What is smaller is noise."""
+"""Smaller bright regions are noise."""
 
 BRIGHT_MIN = 24
-"""Grey level of 0-255 that the brightest twentieth of a photograph reaches, even of a dark one."""
+"""Grey level of 0-255 that the brightest twentieth of the pixels reaches, even in a dark photograph."""
 
 BLOCK_PX = 1 << 18
-"""Native pixels that are labelled at a time: five scores of them stay in a processor's cache."""
+"""Native pixels that are labelled at a time: five scores for each fit into a processor's cache."""
 
 UNSETTLED = 255
-"""Marks a cell of the square whose corners have different classes."""
+"""Label of a cell of the square whose corners have different classes."""
 
 GATHERED_SHARE_MAX = 0.1
-"""Of unsettled pixels in a block; where there are more, interpolating all of the block is faster."""
+"""Largest share of unsettled pixels in a block; above it, interpolating the whole block is faster."""
 
 
 class Crop(NamedTuple):
@@ -46,13 +46,13 @@ class Crop(NamedTuple):
 
     @classmethod
     def about(cls, box: tuple[int, int, int, int], width_px: int, height_px: int, reduction: int = 1) -> "Crop":
-        """Cut the smallest square that holds a box, centred on it, on whole decoded pixels.
+        """Return the smallest square that contains a box, centred on it, on whole decoded pixels.
 
         Args:
-            box: left, top, right, bottom in pixels of ``reduction`` native pixels a side.
-            width_px: of the photograph.
-            height_px: of the photograph.
-            reduction: 1 where the box is in native pixels.
+            box: left, top, right, bottom in decoded pixels, each ``reduction`` native pixels wide.
+            width_px: width of the photograph.
+            height_px: height of the photograph.
+            reduction: 1 if the box is in native pixels.
 
         Raises:
             ValueError: if the square has more pixels than an image may have: a long strip would fill the memory.
@@ -69,11 +69,11 @@ class Crop(NamedTuple):
 
     @classmethod
     def of(cls, geometry: Iterable[float]) -> "Crop":
-        """Read the five numbers that an item carries as ``geometry``."""
+        """Read the five numbers of an item's ``geometry``."""
         return cls(*(round(float(number)) for number in geometry))
 
     def within(self, long_side_px: int) -> "Crop":
-        """Return the same cut of the photograph shrunk to a long side, to whole pixels; a small one stays as it is.
+        """Return this crop for the photograph shrunk to a long side, in whole pixels; a small one is unchanged.
 
         Example:
             >>> Crop(left=10, top=-4, side=40, width=60, height=30).within(30)
@@ -93,9 +93,9 @@ class Crop(NamedTuple):
 
 
 def field_of_view(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Find the box of the bright round field on black: the largest region above a tenth of the bright level.
+    """Find the bounding box of the bright round field on black: the largest region above a tenth of the bright level.
 
-    Noise and compression artefacts of the border are dark or small, and neither counts.
+    Noise and compression artefacts at the border are ignored, because they are dark or small.
 
     Args:
         image: ``(H, W)`` grey or ``(H, W, 3)``.
@@ -104,7 +104,7 @@ def field_of_view(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
         ``(left, top, right, bottom)``, right and bottom exclusive, in pixels of the image.
 
     Raises:
-        ValueError: if the image is all but black.
+        ValueError: if the image is nearly black.
 
     Example:
         >>> image = np.full((40, 60), 3, np.uint8)
@@ -122,7 +122,7 @@ def field_of_view(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
 
 
 def _brightest(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the brightest channel; in pairs, for numpy reduces a last axis of three slowly."""
+    """Return the brightest channel, pairwise, because numpy reduces a last axis of three slowly."""
     return image if image.ndim == 2 else np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
 
@@ -133,7 +133,7 @@ def field_mask(grey: NDArray[np.integer | np.floating]) -> NDArray[np.bool_]:
         grey: the brightest channel, ``(H, W)``, 0-255 or in [0, 1].
 
     Raises:
-        ValueError: if the image is all but black.
+        ValueError: if the image is nearly black.
 
     Example:
         >>> grey = np.zeros((40, 60), np.uint8)
@@ -159,11 +159,11 @@ def _largest_lit(grey: NDArray) -> NDArray[np.bool_]:
 def to_native(scores: Tensor, geometry: Iterable[float]) -> Tensor:
     """Map class scores of the square back to the photograph they came from, bilinearly.
 
-    What lies outside of the square is background: 1 in channel 0, and 0 in the others. One channel is enlarged at a
-    time, so that little more than the result is in memory.
+    Pixels outside the square are background: 1 in channel 0, and 0 in the others. Channels are enlarged one at a time,
+    so that memory holds little more than the result.
 
     Args:
-        scores: ``(C, S, S)``, of a floating type.
+        scores: ``(C, S, S)``, floating point.
         geometry: left, top, side, width, height in native pixels.
 
     Returns:
@@ -190,11 +190,11 @@ def to_native(scores: Tensor, geometry: Iterable[float]) -> Tensor:
 
 
 class _Places(NamedTuple):
-    """Where native rows, or columns, lie between the pixels of the square, as ``F.interpolate`` places them."""
+    """Positions of native rows or columns between the pixels of the square, as in ``F.interpolate``."""
 
     low: Tensor  # (n,) int64
     high: Tensor  # (n,) int64
-    weight: Tensor  # (n,) of ``high``
+    weight: Tensor  # (n,) weight of ``high``
 
     @classmethod
     def of(cls, size: int, side: int, seen: range) -> "_Places":
@@ -207,18 +207,18 @@ class _Places(NamedTuple):
 
 
 def native_labels(scores: Tensor, geometry: Iterable[float]) -> NDArray[np.uint8]:
-    """Return the class of every pixel of the photograph: ``to_native(scores, geometry).argmax(0)``, but for ties.
+    """Return the class of every pixel of the photograph: ``to_native(scores, geometry).argmax(0)``, except for ties.
 
-    Interpolated scores are means, with the same weights for every class, of those at four corners. Where one class is
-    the largest at all four, it is the largest between them. So only pixels between unlike corners are interpolated,
-    a block of rows at a time: no array of native scores is made.
+    An interpolated score is a mean of the scores at four corners, with the same weights for every class. A class that
+    is the largest at all four corners is the largest between them. So only pixels between corners of different classes
+    are interpolated, a block of rows at a time, without an array of native scores.
 
     Args:
         scores: ``(C, S, S)``, float32, on the CPU; fewer than 255 classes.
         geometry: left, top, side, width, height in native pixels.
 
     Returns:
-        ``(height, width)``, 0 outside of the square.
+        ``(height, width)``, 0 outside the square.
 
     Example:
         >>> scores = torch.tensor([0.2, 0.1, 0.7]).reshape(3, 1, 1).expand(3, 4, 4)
@@ -243,7 +243,7 @@ def native_labels(scores: Tensor, geometry: Iterable[float]) -> NDArray[np.uint8
 
 
 def _settled(labels_SS: Tensor) -> Tensor:
-    """Return the class of each cell between a pixel and the next ones, or ``UNSETTLED``; the last have no next."""
+    """Return the class of each cell between a pixel and its right and lower neighbours, if any, or ``UNSETTLED``."""
     settled, own = labels_SS.clone(), labels_SS
     settled[:, :-1].masked_fill_(own[:, :-1] != own[:, 1:], UNSETTLED)
     settled[:-1].masked_fill_((own[:-1] != own[1:]) | (settled[1:] == UNSETTLED), UNSETTLED)
@@ -251,8 +251,8 @@ def _settled(labels_SS: Tensor) -> Tensor:
 
 
 def _block_labels(scores: Tensor, settled: Tensor, y: _Places, x: _Places) -> Tensor:
-    """Fill in what is not settled in some rows."""
-    open_at = (settled == UNSETTLED).flatten().nonzero()[:, 0]
+    """Fill in the unsettled labels of a block of rows."""
+    open_at = (settled == UNSETTLED).flatten().nonzero()[:, 0]  # (n,) flat indices
     if not len(open_at):
         return settled
     if len(open_at) > GATHERED_SHARE_MAX * settled.numel():
@@ -263,14 +263,14 @@ def _block_labels(scores: Tensor, settled: Tensor, y: _Places, x: _Places) -> Te
 
 
 def _interpolated_rows(scores: Tensor, y: _Places, x: _Places) -> Tensor:
-    """Return ``(C, rows, columns)``."""
-    upright = torch.lerp(scores[:, y.low], scores[:, y.high], y.weight[:, None])
+    """Return the scores ``(C, rows, columns)``."""
+    upright = torch.lerp(scores[:, y.low], scores[:, y.high], y.weight[:, None])  # (C, rows, S)
     return torch.lerp(upright[:, :, x.low], upright[:, :, x.high], x.weight)
 
 
 def _interpolated_pixels(scores: Tensor, y: _Places, x: _Places) -> Tensor:
-    """Return ``(C, pixels)``."""
-    flat, size = scores.flatten(1), scores.shape[-1]
+    """Return the scores ``(C, pixels)``."""
+    flat, size = scores.flatten(1), scores.shape[-1]  # (C, S * S)
     left, right = (
         torch.lerp(flat[:, y.low * size + column], flat[:, y.high * size + column], y.weight)
         for column in (x.low, x.high)

@@ -1,4 +1,4 @@
-"""Read the outlines of lesions, and lay them into one label map."""
+"""Reading of lesion outlines, and their combination in one label map."""
 
 import os
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ Mask = NDArray[np.bool_]
 
 
 def load_mask(path: str | os.PathLike) -> Mask:
-    """Read a mask as its file stores it: every index, grey level or colour but 0 belongs to it.
+    """Read a mask as its file stores it: every index, grey level or colour except 0 belongs to it.
 
-    The palette of IDRiD's files maps index 1 to a dark red, so a mask that is read as grey and cut at 127 is empty;
-    and one of its masks is of colours, with an opacity that says nothing (:func:`bundle.images.mask_levels`).
+    The palette of IDRiD's files maps index 1 to a dark red, so a mask read as grey with a threshold of 127 is empty.
+    One of its masks has colours and a meaningless opacity (:func:`bundle.images.mask_levels`).
 
     Returns:
         ``(H, W)``.
 
     Raises:
-        ValueError: if the file is missing, cut off, no image, or stores something else.
+        ValueError: if the file is missing, truncated, not an image, or stores something else.
 
     Example:
         >>> import tempfile
@@ -37,10 +37,10 @@ def load_mask(path: str | os.PathLike) -> Mask:
 
 
 def load_masks(paths: Mapping[str, str | os.PathLike], width_px: int, height_px: int) -> dict[str, Mask]:
-    """Read the masks of one photograph at native size; a lesion without a path stays without a mask.
+    """Read the masks of one photograph at native size; a lesion without a path gets no mask.
 
     Raises:
-        ValueError: as :func:`load_mask`, or if a mask is not of the photograph's size.
+        ValueError: as :func:`load_mask`, or if a mask does not have the photograph's size.
     """
     masks = {lesion: load_mask(path) for lesion, path in paths.items()}
     for lesion, mask in masks.items():
@@ -49,7 +49,7 @@ def load_masks(paths: Mapping[str, str | os.PathLike], width_px: int, height_px:
 
 
 def load_runs(path: str | os.PathLike, width_px: int, height_px: int) -> Runs:
-    """Read a mask as :func:`load_mask` does, but as runs: much faster where the file has one bit a pixel.
+    """Read a mask as :func:`load_mask` does, but as runs: much faster if the file has one bit per pixel.
 
     Raises:
         ValueError: as :func:`load_masks`.
@@ -79,7 +79,7 @@ def _check_size(path: str | os.PathLike, shape: tuple[int, ...], width_px: int, 
 
 
 def label_map(masks: Mapping[str, Mask], width_px: int, height_px: int) -> NDArray[np.uint8]:
-    """Lay masks into one map: 0 background, else the index in ``LESIONS`` + 1; ``LESION_PRIORITY`` where they overlap.
+    """Combine masks in one map: 0 background, else index in ``LESIONS`` + 1; ``LESION_PRIORITY`` where they overlap.
 
     Returns:
         ``(height_px, width_px)``.

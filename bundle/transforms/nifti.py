@@ -1,4 +1,4 @@
-"""A photograph kept as NIfTI: its pixels, and where it lies in space."""
+"""Photographs stored as NIfTI: their pixels and their position in space."""
 
 # flake8: noqa: N806
 
@@ -27,17 +27,17 @@ BROKEN = (
     OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, zlib.error, ImageFileError,
     HeaderDataError, WrapStructError,
 )  # fmt: skip
-"""What nibabel raises on files that are missing, cut off or malformed."""
+"""Errors that nibabel raises on missing, truncated or malformed files."""
 
 START_MAX_BYTES, NIFTI2_BYTES = 2**20, 540
-"""Of header and remarks, and of the longer of the two headers."""
+"""Largest size of header and extensions, and size of the longer of the two headers."""
 
 PICTURE_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Of a picture that is no NIfTI: x to the left and y to the back in RAS, as ITK places a PNG."""
+"""Affine of a picture that is not NIfTI: x to the left and y to the back in RAS, as ITK places a PNG."""
 
 
 def is_nifti(path: str | os.PathLike) -> bool:
-    """Tell by the name.
+    """Return whether a file name has a NIfTI suffix.
 
     Example:
         >>> is_nifti("eye.NII.gz"), is_nifti("eye.png")
@@ -47,16 +47,16 @@ def is_nifti(path: str | os.PathLike) -> bool:
 
 
 def read_nifti(path: str | os.PathLike) -> NDArray[np.uint8]:
-    """Read a photograph: the first axis runs to the right, the second down.
+    """Read a photograph whose first axis runs to the right and whose second axis runs down.
 
-    It may be RGB in the data type, ``(W, H)`` or ``(W, H, 1)``, or have its channels last, ``(W, H, 3)`` or
-    ``(W, H, 1, 3)``, or be grey. Of 16 bits the upper 8 are kept; other types must hold whole numbers from 0 to 255.
+    It may have an RGB data type, ``(W, H)`` or ``(W, H, 1)``, or channels last, ``(W, H, 3)`` or ``(W, H, 1, 3)``, or
+    be grey. 16-bit values keep their upper 8 bits; other types must hold whole numbers from 0 to 255.
 
     Returns:
         ``(H, W, 3)`` RGB.
 
     Raises:
-        ValueError: if the file is missing, cut off, no NIfTI, a volume, too large, or its values are no such numbers.
+        ValueError: if the file is missing, truncated, not NIfTI, a volume, too large, or holds other values.
 
     Example:
         >>> import tempfile
@@ -75,7 +75,7 @@ def read_nifti(path: str | os.PathLike) -> NDArray[np.uint8]:
 
 
 def affine_of(path: str | os.PathLike) -> NDArray[np.float64]:
-    """Return where voxels lie in space: of a NIfTI what it says, of another picture ``PICTURE_AFFINE``.
+    """Return the affine of a NIfTI, or ``PICTURE_AFFINE`` for another picture.
 
     Example:
         >>> affine_of("eye.png").diagonal().tolist()
@@ -108,7 +108,7 @@ def _open(path: str | os.PathLike) -> Any:  # noqa: ANN401  (nibabel has no type
 
 
 def _check_remarks(path: str | os.PathLike) -> None:
-    """Raise HeaderDataError unless all before the pixels is short: nibabel reads it whole, be it packed gigabytes."""
+    """Raise HeaderDataError if the part before the pixels is too long: nibabel would read even packed gigabytes."""
     with ImageOpener(str(path)) as file:
         start = file.read(START_MAX_BYTES)
     kind = (
@@ -118,7 +118,7 @@ def _check_remarks(path: str | os.PathLike) -> None:
 
 
 def _flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return width, height and, where there is such an axis, channels."""
+    """Return width, height and, if there is such an axis, channels."""
     flat = (*shape[:2], *(length for length in shape[2:] if length != 1))
     if len(shape) < 2 or len(flat) > 3 or (len(flat) == 3 and flat[2] not in (3, 4)):
         raise ValueError(f"a volume of {' x '.join(map(str, shape))}; give one photograph of (W, H) or (W, H, 3)")
@@ -128,7 +128,7 @@ def _flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _channels(shape: tuple[int, ...], image: Any) -> NDArray[np.uint8]:  # noqa: ANN401
-    """Return ``(W, H, C)`` of 1, 3 or 4 channels."""
+    """Return the pixels ``(W, H, C)`` with 1, 3 or 4 channels."""
     values = np.asanyarray(image.dataobj).reshape(shape)
     if values.dtype.names:
         values = np.stack([values[name] for name in values.dtype.names], axis=-1)

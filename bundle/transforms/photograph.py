@@ -1,4 +1,4 @@
-"""Read a photograph at no more than the size that is needed, and cut a square out of it."""
+"""Reading of a photograph at no more than the size that is needed, and cropping to a square."""
 
 # flake8: noqa: N806
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Decoded(NamedTuple):
-    """A photograph as decoded: one of its pixels covers ``reduction`` x ``reduction`` native ones."""
+    """A decoded photograph; one pixel covers ``reduction`` x ``reduction`` native pixels."""
 
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB
     native_px: tuple[int, int]  # width, height
@@ -23,16 +23,16 @@ class Decoded(NamedTuple):
 
 
 def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: int | None = None) -> Decoded:
-    """Decode a photograph as RGB of 8 bits (:func:`bundle.images.to_rgb`), or of a NIfTI (:func:`read_nifti`).
+    """Decode a photograph to 8-bit RGB, from an image (:func:`bundle.images.to_rgb`) or NIfTI (:func:`read_nifti`).
 
-    The orientation that a camera may have noted is ignored, because outlines are drawn on the pixels as stored.
+    The camera's orientation tag is ignored, because outlines are drawn on the pixels as stored.
 
     Args:
-        source: path of the file; or pixels ``(H, W, 3)`` that are decoded already, which are taken as they are.
-        target_px: decode a JPEG at 1/2, 1/4 or 1/8 where both sides stay at least as long; None decodes it whole.
+        source: path of the file, or decoded pixels ``(H, W, 3)``, which are not changed.
+        target_px: decode a JPEG at 1/2, 1/4 or 1/8 if both sides stay at least this long; None decodes it at full size.
 
     Raises:
-        ValueError: if the file is missing, no image, cut off, or of more than 16 bits a channel.
+        ValueError: if the file is missing, not an image, truncated, or has more than 16 bits per channel.
 
     Example:
         >>> import tempfile
@@ -54,11 +54,11 @@ def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: in
 
 
 def resize_crop(pixels: NDArray[np.uint8], crop: Crop, image_size: int, reduction: int = 1) -> NDArray[np.uint8]:
-    """Cut a square out of decoded pixels and resize it by a triangle as wide as two of its pixels; black outside.
+    """Cut a square out of decoded pixels and resize it with a triangle filter two of its pixels wide; black outside.
 
     Args:
         pixels: ``(H, W, 3)``.
-        crop: the square, in native pixels: multiples of ``reduction``, as :meth:`Crop.about` makes them.
+        crop: the square, in native pixels, in multiples of ``reduction``, as :meth:`Crop.about` returns it.
         image_size: side of the result.
         reduction: native pixels per decoded pixel, along one side.
 
@@ -85,7 +85,7 @@ def resize_crop(pixels: NDArray[np.uint8], crop: Crop, image_size: int, reductio
     square[max(-top, 0) : height - top, max(-left, 0) : width - left] = pixels[
         max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)
     ]
-    # Torch keeps bytes as bytes here, and is faster than Pillow's filters of the same shape.
+    # Torch's interpolation keeps uint8 and is faster than Pillow's filters of the same shape.
     batch_1CHW = torch.from_numpy(square).permute(2, 0, 1)[None]
     resized = F.interpolate(batch_1CHW, (image_size, image_size), mode="bilinear", antialias=True, align_corners=False)
     return resized[0].permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""Resize outlines by area, without losing a lesion."""
+"""Resizing of lesion outlines by area, without losing a lesion."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ ROUNDING = 1e-9
 
 
 def resize_mask(runs: Runs, crop: Crop, image_size: int) -> Mask:
-    """Resize one mask: it keeps the pixels of which it covers at least half.
+    """Resize one mask; the result contains the pixels that the mask covers by at least half.
 
     Returns:
         ``(image_size, image_size)``.
@@ -35,9 +35,9 @@ def resize_mask(runs: Runs, crop: Crop, image_size: int) -> Mask:
 def resize_lesions(masks: Mapping[str, Runs], crop: Crop, image_size: int) -> NDArray[np.uint8]:
     """Resize the masks of a photograph into one label map in which every lesion keeps a pixel.
 
-    A pixel goes to the lesion that covers at least half of it, by ``LESION_PRIORITY`` where two do. A connected
-    component that got none this way then gets the pixel that it covers best. Where this is the last pixel of another
-    component, one of the two moves to its next best pixel; if neither can, ``LESION_PRIORITY`` decides.
+    A pixel goes to the lesion that covers at least half of it; if two do, ``LESION_PRIORITY`` decides. A connected
+    component that is left without a pixel then gets the pixel that it covers best. If this is the last pixel of
+    another component, one of the two moves to its next best pixel; if neither can, ``LESION_PRIORITY`` decides.
 
     Args:
         masks: lesion to the runs of its mask at native size.
@@ -71,7 +71,7 @@ def resize_lesions(masks: Mapping[str, Runs], crop: Crop, image_size: int) -> ND
 
 
 class _Shares(NamedTuple):
-    """How much of each resized pixel each part of a mask covers; ``(E,)`` entries, of which equal ones add up."""
+    """Share of each resized pixel that each part of a mask covers; ``(E,)`` entries, and repeated ones add up."""
 
     part: Indices
     pixel: Indices
@@ -79,17 +79,17 @@ class _Shares(NamedTuple):
     parts: int
 
     def matrix(self, image_size: int) -> sparse.csr_array:
-        """Add the entries up: ``(count, image_size ** 2)``, 0 to 1."""
+        """Sum the entries to a matrix: ``(count, image_size ** 2)``, 0 to 1."""
         return sparse.csr_array((self.share, (self.part, self.pixel)), (self.parts, image_size**2))
 
 
 def _shares(runs: Runs, part: Indices, count: int, crop: Crop, image_size: int) -> _Shares:
-    """Tell how much of each resized pixel each part of a mask covers.
+    """Compute the share of each resized pixel that each part of a mask covers.
 
     Args:
-        runs: of the mask.
+        runs: runs of the mask.
         part: ``(R,)`` number of the part that each run belongs to.
-        count: of the parts.
+        count: number of parts.
         crop: the square, in native pixels.
         image_size: side of the result.
     """
@@ -97,13 +97,13 @@ def _shares(runs: Runs, part: Indices, count: int, crop: Crop, image_size: int) 
     down = _overlap((runs.row - crop.top) * scale, (runs.row + 1 - crop.top) * scale, image_size)
     begin, end = (runs.start - crop.left) * scale, (runs.stop - crop.left) * scale
     across = _overlap(begin[down.source], end[down.source], image_size)
-    rows = across.source
-    pixel = down.pixel[rows] * np.int32(image_size) + across.pixel
+    rows = across.source  # (E,) indices into the entries of down
+    pixel = down.pixel[rows] * np.int32(image_size) + across.pixel  # (E,) flat indices
     return _Shares(part[down.source[rows]], pixel, down.share[rows] * across.share, count)
 
 
 def _stacked(shares: Sequence[_Shares]) -> _Shares:
-    """Number the parts of several masks through."""
+    """Join the shares of several masks, with their parts numbered consecutively."""
     before = np.cumsum([0, *(share.parts for share in shares)])
     part = [share.part + np.int32(first) for share, first in zip(shares, before[:-1], strict=True)]
     pixel, share = [share.pixel for share in shares], [share.share for share in shares]
@@ -111,21 +111,21 @@ def _stacked(shares: Sequence[_Shares]) -> _Shares:
 
 
 def _cover(shares: _Shares, image_size: int) -> NDArray[np.number]:
-    """Add up how much of each pixel all parts cover: ``(image_size ** 2,)``."""
+    """Sum the shares of all parts for each pixel: ``(image_size ** 2,)``."""
     return np.bincount(shares.pixel, weights=shares.share, minlength=image_size**2)
 
 
 def _all_housed(labels: NDArray[np.uint8], shares: _Shares, class_of: NDArray[np.int64]) -> bool:
-    """Whether every component that lies in the square touches a pixel of its class."""
+    """Return whether every component that lies in the square touches a pixel of its class."""
     housed = np.zeros(shares.parts, bool)
     housed[shares.part[labels[shares.pixel] == class_of[shares.part]]] = True
     return bool(housed[shares.part].all())
 
 
 class _Overlap(NamedTuple):
-    """Along one axis: the resized pixels that each interval reaches, and its share of each; ``(E,)`` entries."""
+    """Overlaps of intervals and resized pixels along one axis, with the share of the pixel; ``(E,)`` entries."""
 
-    source: Indices  # of the interval
+    source: Indices  # index of the interval
     pixel: Indices
     share: NDArray[np.floating]
 
@@ -141,7 +141,7 @@ def _overlap(begin: NDArray[np.floating], end: NDArray[np.floating], image_size:
 
 
 class _Rescue:
-    """Give a pixel to every component that has none, sparing those that have but one.
+    """Assignment of a pixel to every component without one, if possible not another component's last pixel.
 
     Args:
         labels: ``(pixels,)`` label map; changed in place.
@@ -157,7 +157,7 @@ class _Rescue:
         self.held = np.bincount(component[has], minlength=len(class_of))
 
     def run(self) -> None:
-        """Settle the homeless by priority, so that whom a prior one puts out has its own turn later."""
+        """Assign pixels by priority: a component that loses its last pixel to a prior one has its own turn later."""
         for component in range(len(self.class_of)):
             if not self.held[component]:
                 self._settle(component)
@@ -167,7 +167,7 @@ class _Rescue:
         needing = {pixel: self._needing(pixel) for pixel in wanted}
         free = [pixel for pixel in wanted if not needing[pixel]]
         moves = [pixel for pixel in wanted if len(needing[pixel]) == 1 and self._elsewhere(needing[pixel][0], pixel)]
-        # Components are numbered by priority, and those that share their class share their pixels.
+        # Components are numbered by priority. All that need one pixel have the same class, so the first one is enough.
         outranked = [pixel for pixel in wanted if needing[pixel] and needing[pixel][0] > component]
         if not free and moves:
             other = needing[moves[0]][0]
@@ -176,11 +176,11 @@ class _Rescue:
             self._give(component, pixel)
 
     def _elsewhere(self, component: int, pixel: int) -> list[int]:
-        """List the other pixels that a component can take without harm."""
+        """List the other pixels that a component can take without another component losing its last pixel."""
         return [other for other in self._wanted(component) if other != pixel and not self._needing(other)]
 
     def _wanted(self, component: int) -> list[int]:
-        """List the pixels that a component touches, the best covered first."""
+        """List the pixels that a component touches, best covered first."""
         row = slice(*self.shares.indptr[component : component + 2])
         best_first = np.argsort(-self.shares.data[row], kind="stable")
         return self.shares.indices[row][best_first].tolist()

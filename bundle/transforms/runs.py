@@ -1,4 +1,4 @@
-"""A mask as runs of pixels along its rows: lesions are small, so what is done to runs costs little."""
+"""Masks as runs of pixels along their rows: lesions are small, so operations on runs are cheap."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 Indices = NDArray[np.int32]
-"""Enough for any image that is opened, and twice as fast as 64 bits."""
+"""32 bits are enough for any image that is opened, and twice as fast as 64."""
 
 WORD_BYTES = 8
 
@@ -33,7 +33,7 @@ def runs_of(mask: NDArray[np.bool_]) -> Runs:
 
 
 def runs_of_bits(rows: NDArray[np.uint8], width_px: int) -> Runs:
-    """List the runs of a mask of one bit a pixel, ``(H, ceil(width_px / 8))``, the first pixel in the highest bit.
+    """List the runs of a mask with one bit per pixel, ``(H, ceil(width_px / 8))``, the first pixel in the highest bit.
 
     Example:
         >>> rows = np.array([[0b01100000, 0b10000000]], np.uint8)  # ten pixels a row
@@ -42,7 +42,7 @@ def runs_of_bits(rows: NDArray[np.uint8], width_px: int) -> Runs:
     """
     flat = np.ascontiguousarray(rows).reshape(-1)
     lit = _set_bytes(flat)
-    bits = np.flatnonzero(np.unpackbits(flat[lit]).view(bool)).astype(np.int32)
+    bits = np.flatnonzero(np.unpackbits(flat[lit]).view(bool)).astype(np.int32)  # positions in the lit bytes
     pixel = (lit[bits >> 3] << 3) + (bits & 7)
     if width_px % 8:  # the last byte of a row is padded
         row, column = np.divmod(pixel, rows.shape[1] * 8)
@@ -52,7 +52,7 @@ def runs_of_bits(rows: NDArray[np.uint8], width_px: int) -> Runs:
 
 
 def _joined(pixel: Indices, width_px: int) -> Runs:
-    """Join neighbours among flat pixel indices in rising order; a run that goes on in the next row is two."""
+    """Join neighbouring flat pixel indices, given in ascending order, into runs; a run ends with its row."""
     if not len(pixel):
         return Runs(pixel, pixel, pixel)
     row, column = np.divmod(pixel, width_px)
@@ -62,7 +62,7 @@ def _joined(pixel: Indices, width_px: int) -> Runs:
 
 
 def _set_bytes(flat: NDArray[np.uint8]) -> Indices:
-    """Return the indices of the bytes that are not 0, passing over empty words of eight."""
+    """Return the indices of the bytes that are not 0, skipping empty words of eight bytes."""
     whole = flat.size // WORD_BYTES * WORD_BYTES
     words = np.flatnonzero(flat[:whole].view(np.uint64))
     inside = np.flatnonzero(flat[:whole].reshape(-1, WORD_BYTES)[words])
@@ -74,7 +74,7 @@ def components_of(runs: Runs) -> tuple[Indices, int]:
     """Number the connected components (8 neighbours) of the runs, in raster order.
 
     Returns:
-        ``(R,)`` number of each run's component, from 0; and how many there are.
+        ``(R,)`` number of each run's component, from 0; and the number of components.
 
     Example:
         >>> labels, number = components_of(runs_of(np.array([[True, False, True], [False, True, False]])))
@@ -83,11 +83,12 @@ def components_of(runs: Runs) -> tuple[Indices, int]:
     """
     if not len(runs.row):
         return np.zeros(0, np.int32), 0
-    # One key orders all runs; a row is two columns longer than any run reaches, so that rows never meet.
+    # One key orders all runs. Its stride is two columns more than any run reaches, so that rows never touch.
     stride = int(runs.stop.max()) + 2
     first = np.searchsorted(runs.row * stride + runs.stop, (runs.row + 1) * stride + runs.start, side="left")
     after = np.searchsorted(runs.row * stride + runs.start, (runs.row + 1) * stride + runs.stop, side="right")
     count = after - first
+    # (pairs,) each: run i in above is linked to the runs first[i], ..., after[i] - 1 in below
     above = np.repeat(np.arange(len(runs.row)), count)
     below = np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
     links = sparse.coo_array((np.ones(len(above), np.int8), (above, below)), (len(runs.row), len(runs.row)))
@@ -99,7 +100,7 @@ def centre_of(runs: Runs) -> tuple[float, float]:
     """Return the mean column and row of the pixels of a mask.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the mask is empty.
 
     Example:
         >>> centre_of(runs_of(np.array([[False, True, True], [False, True, True]])))
@@ -129,13 +130,13 @@ def _centres(runs: Runs, labels: Indices, number: int) -> _Centres:
 
 
 def components_by_quadrant(runs: Runs, about_px: tuple[float, float], min_area_px: float = 1.0) -> list[int]:
-    """Count the connected components (8 neighbours) of a mask by the quadrant in which the middle of their pixels lies.
+    """Count the connected components (8 neighbours) of a mask by the quadrant of their centroid.
 
     Args:
-        runs: of the mask.
-        about_px: column and row where a horizontal and a vertical line part the quadrants; what lies on them belongs to
-            the right, and to the lower ones.
-        min_area_px: smaller components do not count.
+        runs: runs of the mask.
+        about_px: column of the vertical and row of the horizontal line between the quadrants; a centroid on a line
+            belongs to the right or the lower quadrant.
+        min_area_px: smaller components are not counted.
 
     Returns:
         Four counts, in the order of ``bundle.labels.QUADRANTS``.

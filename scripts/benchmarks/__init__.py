@@ -1,1 +1,1 @@
-"""What `python -m scripts.benchmark` measures, one suite a file; peers run in the same process and in turn."""
+"""Measurements of `python -m scripts.benchmark`, one suite per file; peers run in the same process and in turn."""

@@ -1,4 +1,4 @@
-"""How fast the heat maps of all five grades are made, beside pytorch-grad-cam called once per grade."""
+"""Speed of the heat maps of all five grades, compared with pytorch-grad-cam called once per grade."""
 
 # flake8: noqa: N803
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 Maps = Callable[[Tensor], NDArray[np.float32]]
 LARGEST, LEAST = 1e-5, 2.5
-"""How far apart the maps may lie, and how many times as fast ours must be."""
+"""Largest difference allowed between the maps, and how many times as fast ours must be."""
 
 
 def attribution(
@@ -29,13 +29,13 @@ def attribution(
     rounds: int = 5,
     out: str | None = None,
 ) -> None:
-    """Measure five heat maps for each photograph of a batch; neither weights nor photographs matter to the time.
+    """Measure five heat maps for each photograph of a batch; weights and photographs do not affect the time.
 
     Args:
-        architecture: of the grader, with random weights: a ResNeXt, whose last block can be hooked.
+        architecture: architecture of the grader, with random weights: a ResNeXt, whose last block can be hooked.
         image_size: side of the images, which are random too.
         batch_size: images at a time.
-        rounds: how many batches are timed.
+        rounds: number of batches that are timed.
         out: also write the page to this file.
     """
     if architecture not in ARCHITECTURES:
@@ -73,13 +73,13 @@ def _row(what: str, ours: Maps, peer: Maps, batches: Tensor) -> list[str]:
 
 
 def maps_one_by_one(network: nn.Module, layer: nn.Module, images_N3HW: Tensor) -> NDArray[np.float32]:
-    """Return what :func:`grade_maps` must equal, ``(N, 5, H, W)``: pytorch-grad-cam on a whole network, once per grade.
+    """Return the reference for :func:`grade_maps`, ``(N, 5, H, W)``: pytorch-grad-cam on a network, once per grade.
 
     For tests and measurements: it takes five forward and five backward passes, and leaves gradients behind.
 
     Args:
-        network: gives the grade logits ``(N, 5)``.
-        layer: of it, whose output is looked at; a parameter up to it must require a gradient.
+        network: returns the grade logits ``(N, 5)``.
+        layer: layer of the network whose output is used; a parameter up to it must require a gradient.
         images_N3HW: RGB in [0, 1].
     """
     cam = GradCAM(network, [layer])
@@ -89,9 +89,10 @@ def maps_one_by_one(network: nn.Module, layer: nn.Module, images_N3HW: Tensor) -
 
 @contextmanager
 def trained_alone(grader: Grader) -> Iterator[None]:
-    """Freeze all but the last batch norm, so that a backward pass ends where Grad-CAM needs it to.
+    """Freeze all but the last batch norm, so that a backward pass goes only as far as Grad-CAM needs.
 
-    Not one parameter less: without any before the activations, pytorch-grad-cam gets no gradient.
+    The batch norm cannot be frozen too: without a trainable parameter before the activations, pytorch-grad-cam gets no
+    gradient.
     """
     norms = [module for module in grader.modules() if isinstance(module, nn.BatchNorm2d)]
     last = set(map(id, norms[-1].parameters()))

@@ -1,4 +1,4 @@
-"""How fast photographs are prepared and fed to training, what is lost on the way, and how a manifest grows."""
+"""Speed of preparing photographs and feeding them to training, losses on the way, and growth of a manifest's cost."""
 
 import json
 import multiprocessing
@@ -42,15 +42,15 @@ COUNTS = (10_000, 100_000)
 
 
 def data(manifest: str, out: str | None = None, images: int = 16, rounds: int = 3) -> None:
-    """Measure the data's way on the outlined photographs of a manifest, beside stock MONAI.
+    """Measure the data pipeline on the outlined photographs of a manifest, compared with stock MONAI.
 
     Args:
-        manifest: of photographs at native size, with outlines.
+        manifest: manifest of photographs at native size, with outlines.
         out: also write the page to this file.
-        images: how many photographs at the most.
+        images: largest number of photographs.
         rounds: how often each is prepared, and how many epochs of batches are timed.
     """
-    # MONAI's own calls of deprecated functions; the figures are the matter here.
+    # Hides warnings about MONAI's own calls of deprecated functions.
     warnings.simplefilter("ignore")
     loaded = load_manifest(manifest)
     chosen = items(loaded, [row for row in loaded.photographs if row.outlined][:images])
@@ -88,7 +88,7 @@ def _stock(item: dict[str, Any]) -> Any:  # noqa: ANN401  (MONAI's dictionary)
 
 
 def fidelity(chosen: Items, rounds: int) -> str:
-    """Compare with the whole photograph decoded and averaged by area, on the same square."""
+    """Compare with full decoding and area interpolation, on the same square."""
     differences = [_difference(item) for item in chosen]
     return (
         f"## Fidelity\n\nMean difference to full decoding and resizing by area, over {len(chosen)} photographs: "
@@ -114,7 +114,7 @@ def survival(chosen: Items, rounds: int) -> str:
 
 
 def lost_components(item: dict[str, Any], image_size: int) -> tuple[int, int]:
-    """Count the components of a photograph's outlines that have no pixel of their class, and all components."""
+    """Count the components of a photograph's outlines that have no pixel of their class left, and all components."""
     found = PrepareFundusd(image_size)(item)
     crop = Crop.of(found["geometry"])
     labels = found["lesions"][0].numpy()
@@ -122,6 +122,7 @@ def lost_components(item: dict[str, Any], image_size: int) -> tuple[int, int]:
     for lesion, mask in load_masks(item["masks"], crop.width, crop.height).items():
         components, count = ndimage.label(mask, np.ones((3, 3)))
         y, x = np.nonzero(components)
+        # For each outlined pixel, the classes at the corners of its area after resizing: four arrays (pixels,).
         touched = [labels[rows, columns] for rows in _reached(y, crop.top, crop.side, image_size)
                    for columns in _reached(x, crop.left, crop.side, image_size)]  # fmt: skip
         housed = np.any(np.array(touched) == LESIONS.index(lesion) + 1, axis=0)
@@ -131,14 +132,14 @@ def lost_components(item: dict[str, Any], image_size: int) -> tuple[int, int]:
 
 
 def _reached(native: np.ndarray, start: int, side: int, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the resized pixels in which native ones begin and end; there is none between where these are smaller."""
+    """Return the resized pixels where native pixels begin and end; if native pixels are smaller, none lies between."""
     first = (native - start) * image_size // side
     last = ((native + 1 - start) * image_size - 1) // side
     return first.clip(0, image_size - 1), last.clip(0, image_size - 1)
 
 
 class _Float(Transform):
-    """What a stock pipeline keeps: float32 in [0, 1], and a label map of the same type."""
+    """Types that a stock pipeline keeps: float32 in [0, 1], and a label map of the same type."""
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         return {"image": data["image"].float() / 255, "lesions": data["lesions"].float()}
@@ -157,7 +158,7 @@ def _stock_set(data_set: PreparedDataset) -> CacheDataset:
 
 
 class _Loaded(Transform):
-    """The same prepared photographs for the peer's cache."""
+    """Loader of the same prepared photographs for the peer's cache."""
 
     def __init__(self, data_set: PreparedDataset) -> None:
         self.data_set = data_set
@@ -174,7 +175,7 @@ def _our_set(chosen: Items, folder: str) -> PreparedDataset:
 
 def batches(chosen: Items, rounds: int) -> str:
     """Read epochs of augmented batches in turn, with two workers each."""
-    # The main process only takes what the workers made; more threads would take their processors.
+    # The main process only collects the workers' batches; more threads would compete with the workers.
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         ours = _our_set([chosen[number % len(chosen)] for number in range(EPOCH)], folder)
@@ -196,14 +197,14 @@ def batches(chosen: Items, rounds: int) -> str:
 
 
 def _read(loader: DataLoader) -> None:
-    """Take every batch to what the peer's is: float32 in [0, 1]."""
+    """Convert every batch to the peer's format: float32 in [0, 1]."""
     for batch in loader:
         if batch["image"].dtype == torch.uint8:
             batch["image"].float().div_(255)
 
 
 def memory(chosen: Items, rounds: int) -> str:
-    """Read an epoch of few and of many photographs, each in a process of its own."""
+    """Read an epoch of few and of many photographs, each in a separate process."""
     counts = (16, 256)
     with tempfile.TemporaryDirectory() as folder:
         _our_set(chosen, folder).fill(WORKERS)
@@ -228,7 +229,7 @@ def _memory_mib(chosen: Items, folder: str, count: int, ours: bool) -> float:
 
 
 def growth(manifest: str) -> str:
-    """Load, check and split manifests of ten and of a hundred thousand rows, and look for copies in them."""
+    """Load, check and split manifests of ten thousand and a hundred thousand rows, and look for copies in them."""
     found = [_rows(count, manifest) for count in COUNTS]
     rows = [
         [

@@ -1,4 +1,4 @@
-"""How fast the network runs on a CPU beside its peer, how close it stays to float32, and a folder made to files."""
+"""Speed of the network on a CPU compared with its peer, agreement with float32, and speed from folder to files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -26,13 +26,13 @@ from torch.utils.flop_counter import FlopCounterMode
 T = TypeVar("T")
 CPU = torch.device("cpu")
 LEAST, DICE_LEAST = 4.0, 0.995
-"""How many times as fast as its peer the network must be, and how much its lesions must stay those of float32."""
+"""How many times as fast as its peer the network must be, and the least Dice of its lesions with those of float32."""
 
 MATRIX = 2048
-"""Side of the matrices by which the processor's own best is measured."""
+"""Side of the matrices with which the processor's best speed is measured."""
 
 PACKAGES = ("openvino", "onnxruntime", "segmentation-models-pytorch")
-"""Whose versions the page says besides those that every page does."""
+"""Packages whose versions are on this page, in addition to those on every page."""
 
 PEER = "smp U-Net, PyTorch"
 
@@ -48,11 +48,11 @@ class Way(NamedTuple):
 
     @property
     def precision(self) -> str:
-        """What the matrix products are in."""
+        """Number format of the matrix products."""
         return "bfloat16" if self.amp else "float32"
 
     def of(self, network: GradedNetwork) -> Backend:
-        """Make it ready to run."""
+        """Return the network, ready to run this way."""
         return load(self.backend, network, CPU, self.amp)
 
 
@@ -70,15 +70,15 @@ def inference(
     width: float = 1.0,
     out: str | None = None,
 ) -> None:
-    """Measure every backend and precision that this CPU has, and what is made with trained weights of a folder.
+    """Measure every backend and precision that this CPU has, and inference on a folder with trained weights.
 
     Args:
         image_size: side of the images that the network is timed on; without it, 512 and 1024.
         rounds: how often each way is timed.
-        photographs: folder of real ones; with the checkpoint, agreement and the way from folder to files are measured.
+        photographs: folder of real ones; with the checkpoint, agreement and the run from folder to files are measured.
         checkpoint: trained weights.
         backend: passed on to configs/inference.yaml; without it, that config's own.
-        folder_size: side of the photographs in the network on the way from folder to files.
+        folder_size: side of the photographs in the network in the run from folder to files.
         width: factor on every channel count of the network that is timed; its weights are random.
         out: also write the page to this file.
     """
@@ -99,7 +99,7 @@ def inference(
 
 
 def ways() -> list[Way]:
-    """List those that this CPU does not have to emulate."""
+    """Return the ways that this CPU does not have to emulate."""
     return [way for way in WAYS if has_bfloat16(CPU) or not way.amp]
 
 
@@ -123,14 +123,14 @@ def in_turns(ways: Mapping[str, Callable[[T], object]], cases: Sequence[T]) -> d
 
 
 def giga_macs(network: nn.Module, image: Tensor) -> float:
-    """Count multiplications with additions, as PyTorch does: two operations each."""
+    """Return billions of multiply-adds; PyTorch counts two operations for each."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
     return counter.get_total_flops() / 2e9
 
 
 def network_table(size: int, width: float, rounds: int, peaks: Mapping[str, float]) -> str:
-    """Time both networks on one image at a time, in turns; ours makes grades and heat maps too."""
+    """Time both networks on one image at a time, in turns; ours also computes grades and heat maps."""
     torch.manual_seed(0)
     network = MultiTaskUNet(pretrained=False, width=width).eval()
     running = {str(way): way.of(network) for way in ways()}
@@ -154,7 +154,7 @@ def _row(name: str, ours_s: Sequence[float], peer_s: Sequence[float], work: floa
 
 
 def _peer() -> Callable[[Tensor], object]:
-    """The U-Net that segmentation-models-pytorch makes, as one runs it unasked."""
+    """Return the U-Net of segmentation-models-pytorch, run with default settings."""
     peer = import_smp("unet").Unet("vgg16", encoder_weights=None, classes=5).eval()
 
     def run(image: Tensor) -> object:
@@ -175,7 +175,7 @@ def _peak_table(peaks: Mapping[str, float]) -> str:
 
 
 def agreement_table(photographs: str, checkpoint: str) -> str:
-    """Compare every way with PyTorch in float32, over all photographs of a folder at the size of training."""
+    """Compare every way with PyTorch in float32, over all photographs of a folder at the training size."""
     network, size_px = network_of(checkpoint), trained_size(checkpoint)
     prepare = PrepareFundusd(size_px)
     images = [prepare(item)["image"][None].float().div_(255) for item in file_items(photographs)]

@@ -1,4 +1,4 @@
-"""A folder of native photographs made to files, by configs/inference.yaml or the plain way, each in its own process.
+"""Inference from a folder of native photographs to files, by configs/inference.yaml or plainly, in separate processes.
 
 python -m scripts.benchmarks.inference_folder WAY PHOTOGRAPHS CHECKPOINT IMAGE_SIZE BACKEND
 """
@@ -34,7 +34,7 @@ def folder_table(photographs: str, checkpoint: str, image_size: int, backend: st
     """Run both ways, in turns, and compare the medians of images per second and memory."""
     network, facts = network_of(checkpoint), facts_of(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
-        # The weights are the same at any size, so that their file may name this one.
+        # The weights do not depend on the size, so their file may record this one.
         save_weights(f"{folder}/model.pt", network, {**facts, "image_size": image_size})
         turns = [_turn(photographs, f"{folder}/model.pt", image_size, backend) for _ in range(rounds)]
     found = {way: {name: median(turn[way][name] for turn in turns) for name in turns[0][way]} for way in WAYS}
@@ -65,8 +65,8 @@ def _process(way: str, photographs: str, checkpoint: str, image_size: int, backe
 
 
 def measure(way: str, photographs: str, checkpoint: str, image_size: int, backend: str) -> dict[str, float]:
-    """Return images, seconds, and the largest memory of this process and of its largest worker together."""
-    # MONAI's own calls of deprecated functions; the figures are the matter here.
+    """Return images, seconds, and the peak memory of this process plus that of its largest worker."""
+    # Hides warnings about MONAI's own calls of deprecated functions.
     warnings.simplefilter("ignore")
     options = {} if backend == NO_BACKEND else {"backend": backend}
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def ours(photographs: str, checkpoint: str, folder: str, options: Mapping[str, A
 
 
 def plain(photographs: str, checkpoint: str, folder: str, image_size: int) -> None:
-    """Do with MONAI's own transforms what one writes first."""
+    """Run inference as a simple script with MONAI's own transforms."""
     network = network_of(checkpoint)
     size = (image_size, image_size)
     load = Compose([LoadImaged("image", reader="PILReader", ensure_channel_first=True), Resized("image", size)])

@@ -1,4 +1,4 @@
-"""Does the label update repair labels? Trainings from labels of which a known third is wrong."""
+"""Does the label update repair labels? Trainings from labels with a known third wrong."""
 
 import csv
 import subprocess
@@ -28,13 +28,13 @@ WAYS: Mapping[str, Sequence[str]] = {
 
 
 def labels(manifest: str, folder: str, seeds: int = 5, processes: int = 2, out: str | None = None) -> None:
-    """Train each way with each seed, and write what became of the labels; trainings that are there are not repeated.
+    """Train each way with each seed, and write how the labels changed; existing trainings are not repeated.
 
     Args:
-        manifest: of a data set that knows the true grade of outlined photographs, such as the phantom.
-        folder: of the trainings.
-        seeds: the first so many; a seed also says which labels are wrong.
-        processes: at a time, of one thread each.
+        manifest: manifest of a data set with the true grade of outlined photographs, such as the phantom.
+        folder: folder of the trainings.
+        seeds: number of seeds, from 0; a seed also determines which labels are wrong.
+        processes: number of processes at a time, of one thread each.
         out: also write the page to this file.
     """
     home = Path(folder)
@@ -55,7 +55,7 @@ def labels(manifest: str, folder: str, seeds: int = 5, processes: int = 2, out: 
 
 
 def outlines_alone(manifest: Manifest, path: Path) -> None:
-    """Write initial labels that know the outlines alone: every grade that they allow is as likely as another."""
+    """Write initial labels from the outlines alone: all grades that they allow are equally likely."""
     rows = []
     for row in lesion_labelling(manifest):
         feasible = feasible_grades(set(row.masks), row.annotated, disputed=row.disputed).grades
@@ -66,7 +66,7 @@ def outlines_alone(manifest: Manifest, path: Path) -> None:
 
 
 def _train(manifest: str, home: Path, seed: int, way: str) -> dict[str, float] | None:
-    """Return shares of right labels and their movement, of those that can move; None where they collapsed."""
+    """Return shares of right labels and their movement, of labels that can move; None if they collapsed."""
     output = home / way.replace(", ", "_").replace(" ", "_") / f"seed{seed}"
     if not (output / "labels.csv").is_file():
         output.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def _train(manifest: str, home: Path, seed: int, way: str) -> dict[str, float] |
 
 
 def read_labels(path: Path) -> dict[str, float]:
-    """Return how many of the labels that can move are right at first and at the end, and how far they moved."""
+    """Return the share of right labels at first and at the end and their movement, of labels that can move."""
     with path.open(newline="", encoding="utf-8") as file:
         free = [row for row in csv.DictReader(file) if sum(float(row[f"initial_{c}"]) > 0 for c in GRADES) > 1]
     return {
@@ -103,7 +103,7 @@ def common_share(free: Sequence[Mapping[str, str]]) -> float:
     """Return the share of the squared shift of the labels' logits that is common to all photographs.
 
     With ``s_nc`` the shift of ``log u_nc``, centred over the feasible grades: ``|mean_n s_n|^2 / mean_n |s_n|^2``. At 1
-    the update is another prior for all and corrects no label by itself.
+    the update only changes the prior of all photographs and corrects no individual label.
     """
     shifts = []
     for row in free:
@@ -111,7 +111,7 @@ def common_share(free: Sequence[Mapping[str, str]]) -> float:
         shift = np.array([np.log(max(taught, SMALLEST) / one) if one > 0 else 0.0 for one, taught in pairs])
         feasible = np.array([one > 0 for one, _ in pairs])
         shifts.append(np.where(feasible, shift - shift[feasible].mean(), 0.0))
-    total = np.square(shifts).sum(axis=1).mean()
+    total = np.square(shifts).sum(axis=1).mean()  # shifts is (N, 5)
     return float(np.square(np.mean(shifts, axis=0)).sum() / total) if total > 0 else 0.0
 
 

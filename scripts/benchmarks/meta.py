@@ -1,4 +1,4 @@
-"""What an epoch of training and label update costs, beside the same with double backward, and how it grows."""
+"""Cost of an epoch of training and label update, compared with double backward, and how it grows."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from scripts.benchmarks.precision import precision_table
 from scripts.benchmarks.timing import table
 
 BARS = (("time", "s_an_image", 0.7), ("peak memory", "memory_mib", 0.4))
-"""Shares of the time and memory of double backward that ours may take."""
+"""Largest shares of the time and memory of double backward that ours may take."""
 
 DIFFERENCE_MOST = 1e-5
-"""How far the gradients may lie apart, relative to their norm."""
+"""Largest difference allowed between the gradients, relative to their norm."""
 
 Found = dict[tuple[str, str], list[dict[str, float]]]
 
@@ -31,16 +31,16 @@ ALLOCATORS: dict[str, dict[str, str]] = {
     "glibc's allocator as it is": {},
     "freed blocks of 1 MiB and more returned at once": {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)},
 }
-"""With the first, the largest memory also holds what has been freed and is kept for later."""
+"""With the first, the peak memory includes freed blocks that the allocator keeps for later."""
 
 
 def meta(image_size: int = 512, images: int = 2, rounds: int = 3, width: float = 1.0, out: str | None = None) -> None:
-    """Measure one epoch each way, in processes one after another, a round at a time; batches of one photograph.
+    """Measure one epoch each way, in consecutive processes, one round at a time; batches of one photograph.
 
     Args:
         image_size: side of the images, which are random; weights are random too.
-        images: in the epoch that is timed, after one to warm up.
-        rounds: processes of each way.
+        images: number of images in the timed epoch, after one to warm up.
+        rounds: number of processes of each way.
         width: factor on every channel count.
         out: also write the page to this file.
     """

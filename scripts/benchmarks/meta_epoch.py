@@ -1,4 +1,4 @@
-"""One epoch of training and label update, one way, in a process of its own so that its memory can be told.
+"""One epoch of training and label update, one way, in a separate process so that its memory can be measured.
 
 python -m scripts.benchmarks.meta_epoch WAY IMAGE_SIZE IMAGES WIDTH
 """
@@ -34,7 +34,7 @@ class Training:
         for network in (self.tasks, self.label_update):
             placed(network, CPU)
         torch.nn.init.normal_(self.label_update.shift.weight, std=0.01)
-        torch.nn.init.normal_(self.tasks.network.grade_head.weight, std=0.01)  # from zero, labels have no gradient
+        torch.nn.init.normal_(self.tasks.network.grade_head.weight, std=0.01)  # at zero, labels get no gradient
         self.lesion_loss, self.grade_loss = LesionLoss(), CategoricalFocalLoss()
         self.optimizer = torch.optim.Adam(self.tasks.parameters(), lr=5e-5)
         self.label_optimizer = torch.optim.Adam(self.label_update.parameters(), lr=1e-3)
@@ -46,7 +46,7 @@ class Training:
         )
 
     def train(self, batch: Batch, before_step: Callable[[], None] = lambda: None) -> None:
-        """Run a training step; ``before_step`` comes between backward pass and optimiser."""
+        """Run a training step; ``before_step`` is called between backward pass and optimiser."""
 
         def fire_event(event: object) -> None:
             if getattr(event, "name", "") == "BACKWARD_COMPLETED":
@@ -66,7 +66,7 @@ class Training:
         self.label_optimizer.step()
 
     def meta_loss(self, batch: Batch) -> Tensor:
-        """Return the meta loss at ``theta+`` with the whole graph behind it."""
+        """Return the meta loss at ``theta+`` with its whole graph."""
         parameters = dict(self.tasks.named_parameters())
         labels = self.label_update(batch["image"], batch["initial"], batch["feasible"])
         tasks = called_with(self.tasks, parameters, batch["image"], amp=False)
@@ -79,7 +79,7 @@ class Training:
 
 
 def _allocate_state(optimizer: torch.optim.Optimizer) -> None:
-    """Let Adam make its averages, by a step along a gradient of zero, which moves nothing."""
+    """Make Adam allocate its averages, by a step with zero gradients that changes no parameter."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
@@ -88,7 +88,7 @@ def _allocate_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def batches(count: int, image_size: int) -> Iterator[dict[str, Any]]:
-    """Draw batches of one random photograph, one by one."""
+    """Yield batches of one random photograph each."""
     for number in range(count):
         generator = torch.Generator().manual_seed(number)
         image = torch.rand(1, 3, image_size, image_size, generator=generator)
@@ -104,7 +104,7 @@ def batches(count: int, image_size: int) -> Iterator[dict[str, Any]]:
 
 
 def fused(training: Training, count: int, image_size: int) -> None:
-    """Take the meta step with the gradient that the training step has left."""
+    """Take the meta step with the gradient computed by the training step."""
     for batch in batches(count, image_size):
 
         def meta(batch: Batch = batch) -> None:
@@ -136,7 +136,7 @@ WAYS: dict[str, Callable[[Training, int, int], None]] = {"fused": fused, "turns"
 
 
 def measure(way: str, image_size: int, images: int, width: float) -> dict[str, float]:
-    """Return seconds an image, and the largest memory above that of the process with networks and optimisers built."""
+    """Return seconds per image, and the peak memory above that of the process with networks and optimisers built."""
     training = Training(width)
     gc.collect()
     idle_mib = largest_mib()
@@ -148,7 +148,7 @@ def measure(way: str, image_size: int, images: int, width: float) -> dict[str, f
 
 
 def gradient_difference(image_size: int, width: float) -> float:
-    """Return how far the gradients of both ways lie apart on one photograph, relative to their norm, in float32."""
+    """Return the difference of the gradients of both ways on one photograph, relative to their norm, in float32."""
     training = Training(width)
     (batch,) = batches(1, image_size)
     learned = list(training.label_update.parameters())

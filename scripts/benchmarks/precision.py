@@ -1,4 +1,4 @@
-"""How fast a training step is in bfloat16 and channels last, beside float32 and contiguous."""
+"""Speed of a training step in bfloat16 and channels last, compared with float32 and contiguous."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ LESION_LOSS, GRADE_LOSS = LesionLoss(), CategoricalFocalLoss()
 
 
 def precision_table(width: float, rounds: int) -> str:
-    """Time training steps both ways in turn, at two sizes, two photographs a batch."""
+    """Time training steps both ways in turn, at two sizes, two photographs per batch."""
     if not has_bfloat16(CPU):
         return "This CPU has no bfloat16 instructions: training is in float32 here, and nothing is measured."
     rows = [_row(size, width, rounds) for size in SIZES]
@@ -36,7 +36,7 @@ def _row(size: int, width: float, rounds: int) -> list[str]:
 
 
 def _ours(width: float) -> Callable[[Batch], object]:
-    """Our step; the network is laid out as configs/train.yaml does."""
+    """Return our step; the network has the memory layout of configs/train.yaml."""
     network = _network(width)
     placed(network, CPU)
     step = MultiTaskStep(LESION_LOSS, GRADE_LOSS, beta=0.8, amp=True)
@@ -48,7 +48,7 @@ def _ours(width: float) -> Callable[[Batch], object]:
 
 
 def _plain(width: float) -> Callable[[Batch], object]:
-    """The same step as PyTorch does it unasked."""
+    """Return the same step with PyTorch's defaults."""
     network = _network(width)
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-5)
 

@@ -1,4 +1,4 @@
-"""A manifest of many rows: how long it takes to load, check and split, and to look for copies; run alone, for memory.
+"""A manifest of many rows: time to load, check, split and look for copies; run in its own process to measure memory.
 
 python -m scripts.benchmarks.rows COUNT MANIFEST
 """
@@ -19,13 +19,14 @@ COPIES = 0.05
 """Share of the rows that are copies of another, with up to 30 bits changed."""
 
 CHANGED = 0.15
-"""Probability with which a bit of a hash differs from the photograph that it is made after."""
+"""Probability that a bit of a hash differs from that of the photograph it is derived from."""
 
 
 def made_hashes(count: int, like: Manifest, seed: int = 0) -> np.ndarray:
-    """Draw hashes ``(count, 32)`` after those of real photographs, some of them copies."""
+    """Draw hashes ``(count, 32)`` similar to those of real photographs, some of them copies."""
     rng = np.random.default_rng(seed)
     real = np.array([list(bytes.fromhex(row.perceptual_hash)) for row in like.photographs], np.uint8)
+    # real is (photographs, 32), bits is (count, 256).
     bits = np.unpackbits(real[rng.integers(len(real), size=count)], axis=1) ^ (rng.random((count, 256)) < CHANGED)
     copies = int(COPIES * count)
     bits[-copies:] = bits[:copies]
@@ -35,7 +36,7 @@ def made_hashes(count: int, like: Manifest, seed: int = 0) -> np.ndarray:
 
 
 def made_manifest(hashes: np.ndarray) -> Manifest:
-    """Make a manifest of a tenth outlined and nine tenths graded photographs, a fifth of them test ones."""
+    """Make a manifest of a tenth outlined and nine tenths graded photographs, a fifth of them in the test split."""
     rng = np.random.default_rng(0)
     photographs = tuple(_row(number, packed, rng) for number, packed in enumerate(hashes))
     return Manifest(name="made", roots={"made": Path("/made")}, folds=5, seed=0, photographs=photographs)
@@ -54,7 +55,7 @@ def _row(number: int, packed: np.ndarray, rng: np.random.Generator) -> Photograp
 
 
 def measure(count: int, like: str) -> dict[str, float]:
-    """Return seconds of each step, and the largest memory of this process until the search for copies."""
+    """Return seconds of each step, and the peak memory of this process before the search for copies."""
     hashes = made_hashes(count, load_manifest(like))
     with tempfile.TemporaryDirectory() as folder:
         save_manifest(made_manifest(hashes), Path(folder) / "made.json")
@@ -74,7 +75,7 @@ def measure(count: int, like: str) -> dict[str, float]:
 
 def audited(hashes: np.ndarray) -> float:
     """Return the seconds that the search for copies takes."""
-    # Imported late: its packages are no part of the memory that a manifest takes.
+    # Imported late, so that its packages do not count as memory of the manifest.
     from bundle.datasets.audit import group_copies
     from bundle.datasets.near_hashes import near_pairs
 
@@ -86,7 +87,7 @@ def audited(hashes: np.ndarray) -> float:
 
 
 def largest_mib() -> float:
-    """Return the largest memory that this process has had, without what its parent had (Linux)."""
+    """Return the peak memory of this process, without that of its parent (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

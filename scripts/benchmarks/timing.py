@@ -1,4 +1,4 @@
-"""Time two ways in turn, so that a machine whose pace drifts is unfair to neither."""
+"""Timing of two ways in turn, so that a drift in the machine's speed affects both."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,11 +17,11 @@ class Pair(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times as long the peer takes: the median of the ratios of the cases."""
+        """How many times as long the peer takes: the median ratio over the cases."""
         return float(np.median(np.array(self.peer_s) / np.array(self.ours_s)))
 
     def row(self, what: str) -> list[str]:
-        """Write a table's row: what, medians in ms, the ratio and its quartiles."""
+        """Return a table row: name, medians in ms, the ratio and its quartiles, and the number of cases."""
         ratios = np.array(self.peer_s) / np.array(self.ours_s)
         low, high = np.percentile(ratios, (25, 75))
         return [
@@ -31,19 +31,19 @@ class Pair(NamedTuple):
 
 
 def in_turn(cases: Iterable[T], ours: Callable[[T], object], peer: Callable[[T], object], warm_up: int) -> Pair:
-    """Run both ways on every case; the first few do not count."""
+    """Run both ways on every case; the first ``warm_up`` cases do not count."""
     times = [(timed(ours, case), timed(peer, case)) for case in cases][warm_up:]
     return Pair([one for one, _ in times], [other for _, other in times])
 
 
 def timed(function: Callable[[T], object], case: T) -> float:
-    """Return how many seconds a call takes."""
+    """Return the seconds that a call takes."""
     started = time.perf_counter()
     function(case)
     return time.perf_counter() - started
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
