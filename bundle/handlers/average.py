@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from bundle.networks.multitask_unet import BothTasks
 from ignite.engine import Engine, Events
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
@@ -39,12 +39,12 @@ class AverageWeights:
         Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 1992.
     """
 
-    def __init__(self, tasks: BothTasks, decay: float | None) -> None:
+    def __init__(self, tasks: nn.Module, decay: float | None) -> None:
         if decay is not None and not 0 < decay < 1:
             raise ValueError(f"expected average_decay above 0 and below 1, or null for no average, got {decay}")
         self.tasks = tasks
         self._mean = None if decay is None else _averaged(tasks, decay)
-        self.kept: BothTasks = tasks if self._mean is None else self._mean.module
+        self.kept: nn.Module = tasks if self._mean is None else self._mean.module
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
@@ -64,5 +64,5 @@ class AverageWeights:
             self._mean.load_state_dict(dict(state))
 
 
-def _averaged(tasks: BothTasks, decay: float) -> AveragedModel:
+def _averaged(tasks: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(tasks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).requires_grad_(False)
