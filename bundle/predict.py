@@ -44,7 +44,7 @@ class Predictor:
 
     Example:
         >>> import tempfile
-        >>> from bundle.datasets.phantom_drawing import draw_photograph
+        >>> from bundle.phantom.drawing import draw_photograph
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
         >>> from bundle.networks.weights import save_weights
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -5,9 +5,9 @@ python -m scripts.compare --suite table1 --sweep outputs/table1 --out docs/resul
 
 import sys
 
-from bundle.reporting.comparison_page import write_comparison
-from bundle.reporting.runs import read_runs, store_uri
-from bundle.suites import homes, suite_named
+from bundle.experiments.comparison_page import write_comparison
+from bundle.experiments.runs import read_runs, store_uri
+from bundle.experiments.suites import homes, suite_named
 from scripts.cli import main
 
 

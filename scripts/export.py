@@ -3,7 +3,7 @@
 python -m scripts.export --checkpoint model.pt --format torchscript|pt2|onnx|openvino
 """
 
-from bundle.export import export as export_network
+from bundle.deploy.export import export as export_network
 from scripts.cli import main
 
 

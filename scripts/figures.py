@@ -7,8 +7,8 @@ python -m scripts.figures --sweep outputs/table1 --manifest idrid.json --rows pl
 import sys
 from pathlib import Path
 
-from bundle.reporting.figures import Asked, write_figures
-from bundle.reporting.runs import Repeat
+from bundle.experiments.figures import Asked, write_figures
+from bundle.experiments.runs import Repeat
 from scripts.cli import main
 
 

@@ -3,7 +3,7 @@
 python -m scripts.package --checkpoint outputs/train/model.pt --out dist
 """
 
-from bundle.packaging import ZOO_LIMIT_BYTES, write_package
+from bundle.deploy.packaging import ZOO_LIMIT_BYTES, write_package
 from scripts.cli import main
 
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from bundle.datasets.splits import evaluation
+from bundle.experiments.pipeline import Settings, StageFailed, run_stages, stages, up_to
+from bundle.experiments.results import write_results
 from bundle.manifest import load_manifest
 from bundle.networks.graders import ARCHITECTURES
-from bundle.pipeline import Settings, StageFailed, run_stages, stages, up_to
-from bundle.reporting.results import write_results
 from scripts.cli import main
 
 ALL_ARCHITECTURES = ",".join(ARCHITECTURES)

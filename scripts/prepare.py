@@ -9,9 +9,9 @@ from pathlib import Path
 
 from bundle.datasets.build import build_manifest
 from bundle.datasets.deal import join
-from bundle.datasets.phantom import write_phantom
 from bundle.datasets.readers import read
 from bundle.manifest import Manifest, load_manifest, save_manifest
+from bundle.phantom.tree import write_phantom
 from bundle.reporting.copies import write_copies
 from bundle.reporting.data_check import check_text, summary_text
 from bundle.reporting.data_check_page import write_check

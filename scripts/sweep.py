@@ -9,11 +9,11 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from bundle.executors.cluster import run_ray
-from bundle.executors.local import run_local
-from bundle.handlers.sweep_run import sweep_run
-from bundle.pipeline import StageFailed, store
-from bundle.sweep import Sweep, Task, below, lay_out
+from bundle.experiments.cluster import run_ray
+from bundle.experiments.local import run_local
+from bundle.experiments.pipeline import StageFailed, store
+from bundle.experiments.sweep import Sweep, Task, below, lay_out
+from bundle.experiments.sweep_run import sweep_run
 from scripts.cli import main
 
 EXECUTORS = ("local", "ray")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.idrid import read_idrid
-from bundle.datasets.phantom import write_phantom
 from bundle.manifest import save_manifest
+from bundle.phantom.tree import write_phantom
 from bundle.transforms import field_of_view
 from hypothesis import settings
 from PIL import Image

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.hand_over import InitialLabel
 from bundle.labels import GRADES, LESIONS, lesions_ruled_out
 from bundle.manifest import Manifest, Photograph
+from bundle.method.initial_labels import InitialLabel
 from monai.transforms import Transform
 
 UNKNOWN_GRADE = -1

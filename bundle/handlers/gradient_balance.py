@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from bundle.distributed import mean_over_ranks
-from bundle.engines import Batch, called_with, to_device
-from bundle.hypergradient import loss_gradients
-from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
+from bundle.method.hypergradient import loss_gradients
+from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, shared_parameters
+from bundle.steps import Batch, called_with, to_device
 from ignite.engine import Engine, Events
 from monai.networks.utils import train_mode
 from torch import Tensor

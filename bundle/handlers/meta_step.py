@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from bundle.distributed import mean_over_ranks
-from bundle.engines import Batch, called_with, mixed_precision
 from bundle.handlers.label_pulls import LabelPulls
-from bundle.hypergradient import Parameters, label_gradient, label_tangents, loss_gradients
-from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss, class_terms
+from bundle.method.hypergradient import Parameters, label_gradient, label_tangents, loss_gradients
+from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss, class_terms
 from bundle.networks.multitask_unet import BothTasks, GradeTask
+from bundle.steps import Batch, called_with, mixed_precision
 from monai.networks.utils import train_mode
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,7 +40,7 @@ class LabelGradients(NamedTuple):
 class MetaStep:
     """Step that changes the soft labels so that the meta loss falls after one virtual gradient step.
 
-    The virtual step is ``theta+ = theta - eps * grad (L_S + beta L_C(u))``, see :mod:`bundle.hypergradient`. The
+    The virtual step is ``theta+ = theta - eps * grad (L_S + beta L_C(u))``, see :mod:`bundle.method.hypergradient`. The
     exact gradient of the meta loss by each label is scaled to 1 and averaged over passes (:class:`LabelPulls`). The
     label update network then takes one step of its optimiser to lower
 

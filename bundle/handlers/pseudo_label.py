@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundle.attribution import NonFiniteLogits
 from bundle.files import write_csv_whole, write_json_whole
-from bundle.hand_over import save_pseudo_labels
 from bundle.labels import feasible_grades, lesions_large_enough, smallest_area_px
 from bundle.manifest import Manifest, Photograph, Point
-from bundle.pseudo_labels import (
+from bundle.method.heat_maps import NonFiniteLogits
+from bundle.method.initial_labels import save_pseudo_labels
+from bundle.method.pseudo_labels import (
     Thresholds,
     audit_row,
     check_grid,
@@ -34,7 +34,7 @@ Page = Callable[[Path, Rows, Mapping[str, Any], Mapping[str, str], Mapping[str, 
 class PseudoLabelHandler:
     """Handler that decides the initial label of every image of an evaluation (Liu & Huang 2023, section 3.1).
 
-    Attach it to an evaluator whose step is :class:`bundle.engines.ProposalStep`. It writes ``pseudo_labels.json``
+    Attach it to an evaluator whose step is :class:`bundle.steps.ProposalStep`. It writes ``pseudo_labels.json``
     (the hand-over to stage 2), ``pseudo_labels.csv`` (the same rows), ``summary.json`` (scores wherever the true
     grade is known), one picture per image, and ``decisions.html``, a page of all decisions. An interrupted run leaves
     no partial file and starts from the beginning: the same graders and photographs give the same labels.
@@ -102,7 +102,8 @@ class PseudoLabelHandler:
         """Decide the label of each image of the batch.
 
         Raises:
-            ValueError: if a grader's heat maps are on too coarse a grid (:func:`bundle.pseudo_labels.check_grid`).
+            ValueError: if the grid of a grader's heat maps is too coarse
+                (:func:`bundle.method.pseudo_labels.check_grid`).
         """
         batch, output = engine.state.batch, engine.state.output
         for grid_hw in output["grids"]:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from bundle.attribution import grade_maps
 from bundle.labels import GRADES
+from bundle.method.heat_maps import grade_maps
 from bundle.networks.graders import ARCHITECTURES, Grader
 from numpy.typing import NDArray
 from pytorch_grad_cam import GradCAM

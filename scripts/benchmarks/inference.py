@@ -7,15 +7,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from bundle.backends import Backend, load
 from bundle.datasets.items import file_items
-from bundle.engines import has_bfloat16
-from bundle.export import decided, lesion_dice
+from bundle.deploy.export import decided, lesion_dice
+from bundle.deploy.runtimes import Backend, load
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import import_smp
 from bundle.networks.weights import fact, lesion_thresholds, network_of
 from bundle.networks.weights import image_size as trained_size
+from bundle.steps import has_bfloat16
 from bundle.transforms import PrepareFundusd
 from scripts.benchmarks.inference_folder import folder_table
 from scripts.benchmarks.page import head, publish

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from bundle import ROOT
 from bundle.datasets.splits import lesion_labelling
-from bundle.hand_over import save_pseudo_labels
 from bundle.labels import GRADES, feasible_grades
 from bundle.manifest import Manifest, load_manifest
+from bundle.method.initial_labels import save_pseudo_labels
 from bundle.metrics.intervals import resampled_interval
 from scripts.benchmarks.page import head, publish
 from scripts.benchmarks.timing import table

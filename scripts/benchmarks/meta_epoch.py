@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from bundle.engines import Batch, MultiTaskStep, called_with, placed
 from bundle.handlers.meta_step import MetaStep
-from bundle.losses import CategoricalFocalLoss, LesionLoss
+from bundle.method.losses import CategoricalFocalLoss, LesionLoss
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from bundle.steps import Batch, MultiTaskStep, called_with, placed
 from scripts.benchmarks.rows import largest_mib
 from torch import Tensor
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-from bundle.engines import Batch, MultiTaskStep, has_bfloat16, placed
-from bundle.losses import CategoricalFocalLoss, LesionLoss
+from bundle.method.losses import CategoricalFocalLoss, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from bundle.steps import Batch, MultiTaskStep, has_bfloat16, placed
 from scripts.benchmarks.timing import in_turn, table
 
 CPU = torch.device("cpu")

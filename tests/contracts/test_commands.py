@@ -19,10 +19,10 @@ import pytest
 import scripts.cli
 import yaml
 from bundle import ROOT
-from bundle.datasets.phantom import write_phantom
+from bundle.experiments.suites import SUITES
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
-from bundle.suites import SUITES
+from bundle.phantom.tree import write_phantom
 from monai.bundle import scripts as monai_scripts
 
 PAGES = [
@@ -41,7 +41,7 @@ OUTPUTS = {"out", "output_dir", "results"}
 
 ELSEWHERE = {
     r"torchrun .*multi_gpu_train": "integration/test_whole_way.py::test_two_processes_with_half_the_batch_each_follow",
-    r"python -m monai\.bundle ckpt_export": "unit/test_packaging.py::",
+    r"python -m monai\.bundle ckpt_export": "unit/deploy/test_packaging.py::",
 }
 """Commands that another test runs, with small settings."""
 

@@ -18,9 +18,9 @@ import pytest
 import torch
 from bundle.datasets.diaretdb1 import DrawConsensus
 from bundle.files import load_json
-from bundle.hand_over import load_pseudo_labels
 from bundle.images import decode
 from bundle.manifest import load_manifest
+from bundle.method.initial_labels import load_pseudo_labels
 from bundle.networks.pretrained import read_weights
 from bundle.transforms import PrepareFundusd, load_mask, load_runs
 from bundle.transforms.bilevel import read_bilevel

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from bundle.datasets.items import initial_labels, items
 from bundle.datasets.splits import evaluation, lesion_training
-from bundle.hand_over import load_pseudo_labels
 from bundle.manifest import Manifest, Photograph, load_manifest
+from bundle.method.initial_labels import load_pseudo_labels
 from hypothesis import strategies as st
 
 from tests.fuzz.broken import PATHS, broken_json, given_files, judged, written

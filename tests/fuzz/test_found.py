@@ -11,12 +11,12 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from bundle.experiments.runs import _integer, _split_names
 from bundle.files import load_json
-from bundle.hand_over import InitialLabel, load_pseudo_labels
 from bundle.images import decode
 from bundle.manifest import load_manifest
+from bundle.method.initial_labels import InitialLabel, load_pseudo_labels
 from bundle.networks.weights import load_grader, load_weights, refuse_fused
-from bundle.reporting.runs import _integer, _split_names
 from bundle.transforms import Crop
 from bundle.transforms.bilevel import read_bilevel
 from bundle.transforms.nifti import read_nifti

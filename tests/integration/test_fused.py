@@ -5,9 +5,9 @@ import torch
 from bundle import ROOT
 from bundle.datasets.splits import lesion_labelling
 from bundle.files import load_json
-from bundle.hand_over import save_pseudo_labels
 from bundle.labels import GRADES, feasible_grades
 from bundle.manifest import load_manifest
+from bundle.method.initial_labels import save_pseudo_labels
 
 CONFIGS = ROOT / "configs"
 SMOKE = "experiments/smoke/train.yaml"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from bundle import ROOT
-from bundle.datasets.phantom import write_phantom
 from bundle.files import load_json
 from bundle.manifest import load_manifest
+from bundle.phantom.tree import write_phantom
 from PIL import Image
 
 CONFIGS = ROOT / "configs"

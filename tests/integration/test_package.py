@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 from bundle import ROOT
-from bundle.datasets.phantom_drawing import draw_photograph
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
+from bundle.phantom.drawing import draw_photograph
 from monai.bundle import ConfigParser
 from PIL import Image
 

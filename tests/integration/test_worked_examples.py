@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from bundle import ROOT
-from bundle.datasets.phantom import MASK_FOLDERS
 from bundle.files import load_json
 from bundle.labels import LESIONS
 from bundle.manifest import load_manifest
+from bundle.phantom.tree import MASK_FOLDERS
 
 pytest.importorskip("segmentation_models_pytorch")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -225,7 +225,7 @@ def test_results_among_the_photographs_are_refused(infer, tmp_path):
 def test_an_output_folder_that_is_a_file_is_refused_before_the_network_runs(infer, tmp_path, monkeypatch):
     Image.fromarray(eye(3)).save(tmp_path / "a.png")
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr("bundle.engines.ExplainedStep.__call__", lambda *_: pytest.fail("the network ran"))
+    monkeypatch.setattr("bundle.steps.ExplainedStep.__call__", lambda *_: pytest.fail("the network ran"))
     with pytest.raises((ValueError, RuntimeError)) as refused:
         infer(tmp_path / "a.png", output_dir=str(tmp_path / "file"))
     assert "expected an --output_dir that can be written" in "".join(map(str, causes(refused.value)))

@@ -47,11 +47,11 @@ class TestFundusDRMultitask(unittest.TestCase):
         """Draw a data set, and label each outlined photograph by what its lesions allow."""
         from bundle.datasets.build import build_manifest
         from bundle.datasets.idrid import read_idrid
-        from bundle.datasets.phantom import write_phantom
         from bundle.datasets.splits import lesion_labelling
-        from bundle.hand_over import save_pseudo_labels
         from bundle.labels import GRADES, feasible_grades
         from bundle.manifest import load_manifest, save_manifest
+        from bundle.method.initial_labels import save_pseudo_labels
+        from bundle.phantom.tree import write_phantom
         from bundle.transforms import field_of_view
 
         root, path = os.path.join(self.folder, "phantom"), os.path.join(self.folder, "manifest.json")
@@ -76,7 +76,7 @@ class TestFundusDRMultitask(unittest.TestCase):
         assert "metrics.json" in os.listdir(options["output_dir"])
 
     def test_infer_config(self):
-        from bundle.datasets.phantom_drawing import draw_photograph
+        from bundle.phantom.drawing import draw_photograph
 
         image = draw_photograph(grade=3, rng=np.random.default_rng(0), width_px=288, height_px=192).image
         source, output = os.path.join(self.folder, "eye.png"), os.path.join(self.folder, "inference")

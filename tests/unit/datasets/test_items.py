@@ -15,8 +15,8 @@ from bundle.datasets.items import (
     true_grades,
     union,
 )
-from bundle.hand_over import InitialLabel
 from bundle.manifest import Manifest, Photograph
+from bundle.method.initial_labels import InitialLabel
 
 LABEL = InitialLabel(soft=(0.0, 0.0, 0.5, 0.3, 0.2), feasible=(False, False, True, True, True), weight=0.9)
 

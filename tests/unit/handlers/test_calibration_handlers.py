@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from bundle.engines import EvaluationStep, GradingStep
 from bundle.handlers.calibration import DrawGrades, FitTemperature
 from bundle.handlers.scores import ScoreGrades
 from bundle.handlers.training_state import SaveWeights
 from bundle.metrics.calibration import fit_temperature
 from bundle.networks.weights import load_weights
+from bundle.steps import EvaluationStep, GradingStep
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from bundle.handlers.gradient_balance import GradientBalance
-from bundle.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
+from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from torch import nn
 

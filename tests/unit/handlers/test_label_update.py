@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bundle.engines import MultiTaskStep
 from bundle.handlers.label_pulls import LabelPulls
 from bundle.handlers.label_table import LabelTable
 from bundle.handlers.label_update import LabelUpdateHandler
 from bundle.handlers.meta_step import MetaStep
-from bundle.losses import CategoricalFocalLoss, LesionLoss
+from bundle.method.losses import CategoricalFocalLoss, LesionLoss
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from bundle.steps import MultiTaskStep
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from torch import nn

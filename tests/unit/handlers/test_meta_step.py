@@ -7,12 +7,12 @@ import pytest
 import torch
 import yaml
 from bundle import ROOT
-from bundle.engines import mixed_precision
 from bundle.handlers.label_pulls import LabelPulls
 from bundle.handlers.meta_step import CHECKED_STEPS, OBJECTIVES, LabelGradients, MetaStep, divergence
-from bundle.losses import CategoricalFocalLoss, LesionLoss, merged_into_background
+from bundle.method.losses import CategoricalFocalLoss, LesionLoss, merged_into_background
 from bundle.networks.label_update import LabelUpdateNetwork, parameter_groups
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from bundle.steps import mixed_precision
 from torch.func import functional_call
 from torchvision.ops import StochasticDepth
 

@@ -5,12 +5,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from bundle.engines import EvaluationStep
 from bundle.handlers.scores import ScoreLesions
 from bundle.handlers.thresholds import FitThresholds
 from bundle.handlers.training_state import SaveWeights
 from bundle.manifest import Manifest, Photograph
 from bundle.networks.weights import lesion_thresholds, load_weights
+from bundle.steps import EvaluationStep
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from monai.handlers import ValidationHandler

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from bundle.engines import GradingStep
 from bundle.handlers.training_state import DropState, SaveWeights, SeedEpochs, TrainingState
 from bundle.networks.weights import load_weights
+from bundle.steps import GradingStep
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bundle.attribution import grade_maps
+from bundle.method.heat_maps import grade_maps
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork, resized_maps
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from bundle.attribution import grade_maps
+from bundle.method.heat_maps import grade_maps
 from bundle.networks import graders
 from bundle.networks.encoders import LITES
 from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric, prior_shift

@@ -1,9 +1,9 @@
 """Tables of scores and of pseudo-labels."""
 
 import pytest
+from bundle.experiments.results import write_results
 from bundle.files import write_json_whole
 from bundle.manifest import Manifest
-from bundle.reporting.results import write_results
 from bundle.reporting.tables import evaluation_table, grader_table, markdown_table, pseudo_label_table
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from bundle.datasets.splits import lesion_labelling
-from bundle.hand_over import load_pseudo_labels
 from bundle.handlers.label_table import LabelTable
 from bundle.manifest import load_manifest
+from bundle.method.initial_labels import load_pseudo_labels
 from scripts.benchmarks.labels import _row, outlines_alone, read_labels
 from scripts.prepare import prepare
 

@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from bundle.experiments.figures import failed_rules, scores_below
+from bundle.experiments.sweep import Sweep, lay_out
 from bundle.files import file_sha256, write_json_whole
-from bundle.hand_over import save_pseudo_labels
 from bundle.labels import GRADES
 from bundle.manifest import load_manifest
+from bundle.method.initial_labels import save_pseudo_labels
+from bundle.method.pseudo_labels import Thresholds, evidence
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
-from bundle.pseudo_labels import Thresholds, evidence
-from bundle.reporting.figures import failed_rules, scores_below
-from bundle.sweep import Sweep, lay_out
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

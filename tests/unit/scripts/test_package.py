@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 import torch
-from bundle import packaging
+from bundle.deploy import packaging
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
 from scripts import package as script

@@ -1,0 +1,1 @@
+"""The trained network elsewhere: runtimes, exported files, the bundle's zip."""

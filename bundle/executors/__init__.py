@@ -1,1 +1,0 @@
-"""Executors of a sweep's tasks: this machine, or a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Synthetic photographs with lesions and grades, in the layout of IDRiD."""

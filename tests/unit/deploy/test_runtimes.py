@@ -1,0 +1,139 @@
+"""Each backend says what the network in memory says, of any number of photographs."""
+
+import sys
+
+import onnxruntime
+import openvino
+import pytest
+import torch
+from bundle.deploy.runtimes import BACKENDS, check_backend, load
+from bundle.networks.explained import OUTPUTS, ExplainedNetwork
+from bundle.networks.multitask_unet import MultiTaskUNet
+from torch import nn
+
+EXACT, ROUNDED = 1e-4, 0.1
+"""How far apart logits and maps may lie in float32, and in bfloat16: logits here reach about 3."""
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def made(seed=0):
+    torch.manual_seed(seed)
+    network = MultiTaskUNet(pretrained=False, width=1 / 16, batch_norm=True, lesion_prior=None)
+    nn.init.normal_(network.grade_head.weight, mean=0.1)
+    return network
+
+
+def images(count, height=64, width=96):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(count))
+
+
+def eager(network, image):
+    with torch.no_grad():
+        return ExplainedNetwork(network).eval()(image)
+
+
+def apart(found, expected):
+    assert tuple(found) == OUTPUTS
+    assert all(value.dtype == torch.float32 for value in found.values())
+    assert all(found[name].shape == expected[name].shape for name in OUTPUTS)
+    return max(float((found[name] - expected[name]).abs().max()) for name in OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    ("backend", "amp"),
+    [("torch", False), ("torch", True), ("openvino", False), ("openvino", True), ("onnxruntime", False)],
+)
+def test_every_backend_says_what_the_network_says_of_any_number_of_photographs_of_any_size(backend, amp):
+    network = made()
+    run = load(backend, network, CPU, amp)
+    for image in (images(1), images(3), images(2, 96, 64)):
+        assert apart(run(image), eager(network, image)) < (ROUNDED if amp else EXACT)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_weights_are_those_at_the_first_photograph(backend):
+    network, trained = made(0), made(1)
+    run = load(backend, network)
+    network.load_state_dict(trained.state_dict())
+    assert apart(run(images(2)), eager(trained, images(2))) < EXACT
+    assert apart(run(images(2)), eager(made(0), images(2))) > 0.1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_photographs_and_the_mode_of_the_network_stay_as_they_were(backend, training):
+    network, image = made().train(training), images(2)
+    before, statistics = image.clone(), [value.clone() for value in network.buffers()]
+    load(backend, network)(image)
+    assert torch.equal(image, before)
+    assert {module.training for module in network.modules()} == {training}
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), statistics, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_what_is_built_under_autocast_and_inference_mode_is_the_same(backend):
+    network = made()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = load(backend, network)(images(2))
+    assert apart(found, eager(network, images(2))) < EXACT
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_answer_is_not_overwritten_by_the_next(backend):
+    run = load(backend, made())
+    first = run(images(1))
+    kept = {name: value.clone() for name, value in first.items()}
+    run(images(1) * 0.5)
+    assert all(torch.equal(first[name], kept[name]) for name in OUTPUTS)
+
+
+def test_openvino_is_built_on_a_corner_and_answers_for_the_whole():
+    network, seen = made(), set()
+    network.encoder.register_forward_pre_hook(lambda _, given: seen.add(tuple(map(int, given[0].shape[-2:]))))
+    image = images(1, 128, 192)
+    found = load("openvino", network)(image)
+    assert seen == {(64, 64)}
+    assert apart(found, eager(network, image)) < EXACT
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "name"),
+    [("openvino", openvino.CompiledModel, "__call__"), ("onnxruntime", onnxruntime.InferenceSession, "run")],
+)
+def test_an_answer_costs_one_run_of_the_network(monkeypatch, backend, kind, name):
+    running = getattr(kind, name)
+    count = []
+
+    def counted(*args, **named):
+        count.append(1)
+        return running(*args, **named)
+
+    monkeypatch.setattr(kind, name, counted)
+    run = load(backend, made())
+    run(images(1))
+    run(images(1))
+    assert len(count) == 2
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "amp", "message"),
+    [
+        ("tensorrt", CPU, False, "expected backend in .'torch', 'openvino', 'onnxruntime'., got 'tensorrt'"),
+        ("openvino", GPU, True, "expected device cpu for backend openvino, got cuda; take backend torch there"),
+        ("onnxruntime", GPU, False, "expected device cpu for backend onnxruntime, got cuda"),
+        ("onnxruntime", CPU, True, "expected amp false for backend onnxruntime, .* got true"),
+    ],
+)
+def test_what_cannot_run_is_refused(backend, device, amp, message):
+    with pytest.raises(ValueError, match=message):
+        load(backend, made(), device, amp)
+
+
+@pytest.mark.parametrize(
+    ("backend", "package"), [("openvino", "openvino"), ("onnxruntime", "onnxruntime"), ("onnxruntime", "onnxscript")]
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, backend, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=rf"expected the package {package}, found none; say `pip install .*\[deploy\]"):
+        check_backend(backend, CPU, False)
