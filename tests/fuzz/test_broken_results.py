@@ -4,9 +4,9 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from bundle.experiments import runs
 from bundle.experiments.runs import Repeat, read_runs
 from bundle.files import load_json
-from bundle.reporting import runs
 from hypothesis import strategies as st
 from monai.bundle.workflows import ConfigWorkflow
 
