@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from bundle.steps import to_device
+from bundle.transforms.fundus import SIDE_MULTIPLE
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor
 
@@ -16,7 +17,6 @@ Step = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 FLIPS = ((-1,), (-2,), (-2, -1))
 """Axes of the flips, in addition to the unflipped photograph."""
 
-WINDOW_MULTIPLE = 32
 OVERLAP = 0.25
 
 
@@ -69,8 +69,8 @@ class WindowedStep:
     """
 
     def __init__(self, step: Step, window_px: int) -> None:
-        if window_px < WINDOW_MULTIPLE or window_px % WINDOW_MULTIPLE:
-            raise ValueError(f"expected window_px to be a multiple of {WINDOW_MULTIPLE}, got {window_px}")
+        if window_px < SIDE_MULTIPLE or window_px % SIDE_MULTIPLE:
+            raise ValueError(f"expected window_px to be a multiple of {SIDE_MULTIPLE}, got {window_px}")
         self.step = step
         self.windows = SlidingWindowInferer((window_px, window_px), overlap=OVERLAP, mode="gaussian", device="cpu")
 
