@@ -1,25 +1,35 @@
 """Files that get their final name only when they are complete, folders locked for one run, and content hashes."""
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import math
 import os
 import re
+import struct
 import threading
+import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout, lock_descriptor
+
+DECODER_ERRORS = (
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error, zlib.error,
+)  # fmt: skip
+"""Errors that decoders raise on missing, truncated or malformed files; each reader adds those of its library."""
 
 CLAIM = ".run.lock"
+LOCK_POLL_S = 0.2
 BESIDE = re.compile(r"\..+\.(?P<process>\d+)\.\d+(\.\w+)?")
 """Temporary name that :func:`written_whole` gives to an incomplete file."""
 
-_claimed: dict[Path, IO[str]] = {}
-"""Folders claimed by this process, each with its lock file."""
+_claimed: dict[Path, FileLock] = {}
+"""Folders claimed by this process, each with its lock."""
 
 
 @contextmanager
@@ -68,6 +78,37 @@ def written_at_once(path: str | os.PathLike) -> Iterator[io.BytesIO]:
         beside.write_bytes(buffer.getvalue())
 
 
+@contextmanager
+def locked(path: str | os.PathLike, wait_s: float = math.inf) -> Iterator[int]:
+    """Lock a file until the end of the block, and yield its descriptor.
+
+    The folder is created if necessary. A child process that inherits the descriptor keeps the lock when this process
+    dies; the system releases it with the last of them.
+
+    Args:
+        path: the lock file.
+        wait_s: how long to wait for another run to release it.
+
+    Raises:
+        ValueError: if another run holds it for longer.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder) / "new" / ".lock"):
+        ...     [path.name for path in Path(folder, "new").iterdir()]
+        ['.lock']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        deadline_s = time.monotonic() + wait_s
+        while not lock_descriptor(file.fileno(), blocking=False):
+            if time.monotonic() >= deadline_s:
+                raise ValueError(f"another run still works in {path.parent}: wait for it, or stop it")
+            time.sleep(LOCK_POLL_S)
+        yield file.fileno()
+
+
 def claim(folder: str | os.PathLike) -> None:
     """Lock a folder against other runs until :func:`release`, or until this process ends for any reason.
 
@@ -90,21 +131,22 @@ def claim(folder: str | os.PathLike) -> None:
     if folder in _claimed:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / CLAIM).open("a", encoding="utf-8")
+    # Not locked(): loader processes would inherit its descriptor; FileLock closes it in forked processes.
+    # No soft lock, as FileLock makes on a disk without flock: it would outlive a kill.
+    lock = FileLock(folder / CLAIM, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.close()
+        lock.acquire()
+    except Timeout:
         raise ValueError(f"another run still works in {folder}: wait for it, or name another --output_dir") from None
-    _claimed[folder] = file
+    _claimed[folder] = lock
     _remove_half_written(folder)
 
 
 def release(folder: str | os.PathLike) -> None:
     """Release a folder that this process claimed."""
-    file = _claimed.pop(Path(folder).resolve(), None)
-    if file is not None:
-        file.close()
+    lock = _claimed.pop(Path(folder).resolve(), None)
+    if lock is not None:
+        lock.release()
 
 
 def _remove_half_written(folder: Path) -> None:

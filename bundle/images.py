@@ -1,18 +1,15 @@
 """Decoding of untrusted image files: errors name the file and the fault in one sentence."""
 
 import os
-import struct
 from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
+from bundle.files import DECODER_ERRORS
 from numpy.typing import NDArray
 from PIL import Image
 
-BROKEN = (
-    OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, TypeError, LookupError,
-    AttributeError, ArithmeticError, AssertionError, RuntimeError,
-)  # fmt: skip
+BROKEN = (*DECODER_ERRORS, SyntaxError, AssertionError, RuntimeError, Image.DecompressionBombError)
 """Errors that Pillow raises on files that are missing, unreadable, truncated, malformed or absurdly large."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")

@@ -1,17 +1,15 @@
 """Photographs as the networks need them, prepared once and cached on disk."""
 
-import fcntl
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from bundle.files import content_sha256, written_whole
+from bundle.files import DECODER_ERRORS, content_sha256, locked, written_whole
 from monai.data import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
@@ -111,7 +109,7 @@ class PreparedDataset(Dataset):
             ValueError: as in :meth:`prepared`.
             OSError: as in :meth:`prepared`.
         """
-        with _locked(self.folder):
+        with locked(self.folder / ".lock"):
             missing = [item for item in self.data if not self.path(item).is_file()]
             loader = DataLoader(_Filling(self, missing), batch_size=None, num_workers=num_workers)
             for _ in tqdm(loader, desc="preparing photographs", total=len(missing), disable=None if missing else True):
@@ -130,15 +128,6 @@ class _Filling(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> int:
         self.prepared.prepared(self.items[index])
         return index
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder until the end of the block; the system releases it when the process dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _stamp(item: Item) -> list[list[int]]:
@@ -167,7 +156,7 @@ def _read(path: Path) -> dict[str, NDArray] | None:
     try:
         with np.load(path) as file:
             stored = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (*DECODER_ERRORS, RuntimeError, zipfile.BadZipFile):  # RuntimeError: a damaged entry may look encrypted
         return None
     return _dense(stored)
 

@@ -1,13 +1,12 @@
 """The explained network for other runtimes: in-memory OpenVINO and ONNX models, and functions that run them."""
 
-import importlib
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
+from bundle.optional import import_optional
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,28 +17,6 @@ Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 TRACED_PX = 64
 """Side of the image used for tracing when the trace is valid for any size; small, because tracing runs the network
 several times."""
-
-
-def import_deploy(package: str) -> ModuleType:
-    """Import a package of the extra ``deploy``, or one of its modules.
-
-    Raises:
-        ValueError: if it is not installed.
-
-    Example:
-        >>> import_deploy("no_such_package")  # doctest: +NORMALIZE_WHITESPACE
-        Traceback (most recent call last):
-            ...
-        ValueError: expected the package no_such_package, found none; say `pip install 'fundus-dr-multitask[deploy]'`,
-            or `pip install -e '.[deploy]'` in this bundle's folder
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ValueError(
-            f"expected the package {package.partition('.')[0]}, found none; say "
-            f"`pip install 'fundus-dr-multitask[deploy]'`, or `pip install -e '.[deploy]'` in this bundle's folder"
-        ) from error
 
 
 class Ordered(nn.Module):
@@ -68,8 +45,8 @@ def openvino_model(explained: ExplainedNetwork, image: Tensor) -> Any:  # noqa: 
     The input is called ``image``; the outputs are named as in ``OUTPUTS``.
     """
     # openvino.convert_model does the same, but sends usage data over the internet unless that is switched off.
-    decoders = import_deploy("openvino.frontend.pytorch.ts_decoder")
-    frontend = import_deploy("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
+    decoders = import_optional("openvino.frontend.pytorch.ts_decoder")
+    frontend = import_optional("openvino.frontend").FrontEndManager().load_by_framework("pytorch")
     corner = image.as_subclass(Tensor)[:, :, :TRACED_PX, :TRACED_PX]
     with torch.no_grad():
         decoder = decoders.TorchScriptPythonDecoder(Ordered(explained), example_input=(corner,))
@@ -83,7 +60,7 @@ def openvino_model(explained: ExplainedNetwork, image: Tensor) -> Any:  # noqa: 
 
 def openvino_runner(model: Any, *, amp: bool, threads: int) -> Run:  # noqa: ANN401  (openvino.Model, or its file)
     """Compile an OpenVINO model for the CPU, to run one request at a time on all threads."""
-    openvino = import_deploy("openvino")
+    openvino = import_optional("openvino")
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
@@ -102,7 +79,7 @@ def openvino_runner(model: Any, *, amp: bool, threads: int) -> Run:  # noqa: ANN
 def onnx_program(explained: ExplainedNetwork, image: Tensor) -> torch.onnx.ONNXProgram:
     """Export a network in evaluation mode to ONNX, for any number of images of this size."""
     for package in ("onnx", "onnxscript"):
-        import_deploy(package)
+        import_optional(package)
     batch = torch.cat([image, image])[:2]  # a batch of one would be exported as a fixed batch size
     with torch.no_grad():
         program = torch.onnx.export(
@@ -115,7 +92,7 @@ def onnx_program(explained: ExplainedNetwork, image: Tensor) -> torch.onnx.ONNXP
 
 def onnx_runner(model: str | bytes, *, threads: int) -> Run:
     """Open an ONNX model for the CPU, from a file or from its bytes."""
-    onnxruntime = import_deploy("onnxruntime")
+    onnxruntime = import_optional("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

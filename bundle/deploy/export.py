@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bundle.deploy.converted import Ordered, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
+from bundle.deploy.converted import Ordered, onnx_program, onnx_runner, openvino_model, openvino_runner
 from bundle.files import written_whole
 from bundle.label_maps import lesion_decision
+from bundle.metrics.lesions import lesion_dice
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.weights import fact, lesion_thresholds, network_of
 from bundle.networks.weights import image_size as trained_size
+from bundle.optional import import_optional
 from bundle.phantom.drawing import draw_photograph
 from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
 from torch import Tensor, nn
@@ -133,17 +135,6 @@ def decided(logits: Tensor, thresholds: Sequence[float] | None) -> Tensor:
     return lesion_decision(logits.softmax(dim=1), thresholds).argmax(dim=1)
 
 
-def lesion_dice(found: Tensor, expected: Tensor) -> float:
-    """Return ``2 |pixels of the same lesion in both| / (|lesion pixels of one| + |of the other|)``; 1 without lesions.
-
-    Example:
-        >>> lesion_dice(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 0]))  # 2 * 1 / (3 + 2)
-        0.4
-    """
-    lesions = int((found > 0).sum() + (expected > 0).sum())
-    return 2 * int(((found == expected) & (found > 0)).sum()) / lesions if lesions else 1.0
-
-
 def _out(checkpoint: str | os.PathLike, form: str, out: str | os.PathLike | None) -> Path:
     if form not in SUFFIXES:
         raise ValueError(f"expected format in {list(SUFFIXES)}, got {form!r}")
@@ -202,7 +193,7 @@ def _write_onnx(network: GradedNetwork, image: Tensor, path: Path, said: str) ->
 def _write_openvino(network: GradedNetwork, image: Tensor, path: Path, said: str) -> None:
     model = openvino_model(ExplainedNetwork(network), image)
     model.set_rt_info(said, SAID)
-    import_deploy("openvino").save_model(model, path, compress_to_fp16=False)
+    import_optional("openvino").save_model(model, path, compress_to_fp16=False)
 
 
 def _read_torchscript(path: Path, image: Tensor) -> dict[str, Tensor]:

@@ -3,10 +3,11 @@
 from typing import Protocol
 
 import torch
-from bundle.deploy.converted import Run, import_deploy, onnx_program, onnx_runner, openvino_model, openvino_runner
+from bundle.deploy.converted import Run, onnx_program, onnx_runner, openvino_model, openvino_runner
 from bundle.deploy.float32_ends import kept_in_float32
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graded_network import GradedNetwork
+from bundle.optional import import_optional
 from bundle.steps import mixed_precision
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ def check_backend(backend: str, device: torch.device, amp: bool) -> None:
     if backend == "onnxruntime" and amp:
         raise ValueError("expected amp false for backend onnxruntime, which computes in float32 on a CPU, got true")
     for package in PACKAGES[backend]:
-        import_deploy(package)
+        import_optional(package)
 
 
 def _build_openvino(network: ExplainedNetwork, image: Tensor, *, amp: bool, threads: int) -> Run:

@@ -28,6 +28,7 @@ from bundle.manifest import Manifest, Photograph, load_manifest
 from bundle.method.heat_maps import grade_maps
 from bundle.method.initial_labels import load_pseudo_labels
 from bundle.method.pseudo_labels import Thresholds
+from bundle.metrics.lesions import lesion_dice
 from bundle.networks.weights import lesion_thresholds, load_grader, short_name
 from bundle.reporting.panel import write_panel
 from bundle.reporting.tables import MISSING, markdown_table
@@ -118,22 +119,12 @@ def predict_lesions(trained: Trained, item: Mapping[str, Any]) -> NDArray[np.uin
 def scores_below(lesions: NDArray[np.uint8], outlines: Mapping[str, Mask]) -> str:
     """Write the Dice of every outlined lesion, and a remark if the network predicts none."""
     found = {
-        lesion: dice(lesions == value, outlines[lesion])
+        lesion: lesion_dice(lesions == value, outlines[lesion])
         for value, lesion in enumerate(LESIONS, start=1)
         if lesion in outlines and outlines[lesion].any()
     }
     text = ", ".join(f"{lesion} {score:.2f}" for lesion, score in found.items())
     return ("" if lesions.any() else "no lesion; ") + (f"Dice {text}" if found else "nothing to score")
-
-
-def dice(one: Mask, other: Mask) -> float:
-    """Return ``2 |A B| / (|A| + |B|)`` of two masks that are not both empty.
-
-    Example:
-        >>> dice(np.array([True, True, False]), np.array([False, True, False]))
-        0.6666666666666666
-    """
-    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
 @dataclass(frozen=True, kw_only=True)

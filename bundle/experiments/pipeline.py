@@ -1,6 +1,5 @@
 """All stages in order: each runs in its own process, is skipped if finished, and is resumed if interrupted."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -8,8 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,13 +15,12 @@ from typing import IO, Any
 
 import yaml
 from bundle import ROOT
-from bundle.files import file_sha256, load_json, write_json_whole
+from bundle.files import file_sha256, load_json, locked, write_json_whole
 
 CONFIGS = ROOT / "configs"
 PROGRESS = re.compile(r"(\S.*?\[\d+/\d+\]\s*\d+%)")
 ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)): (.*)$", re.MULTILINE)
 PROGRESS_EVERY_S = 20
-LOCK_POLL_S = 0.2
 PLACES = {
     "manifest", "graders", "pseudo_labels", "teacher", "checkpoint", "cache_dir", "tracking_uri", "tags", "num_workers",
     "resume",
@@ -296,7 +293,7 @@ def run_stages(
         ValueError: if another run uses the folder, or a stage refuses its input.
         StageFailed: if a stage's process fails in another way; the next run continues from there.
     """
-    with _lock(output_dir, lock_wait_s) as lock:
+    with locked(output_dir / ".lock", lock_wait_s) as lock:
         for number, stage in enumerate(todo, start=1):
             title = f"[{number}/{len(todo)}] {stage.name}"
             if stage.is_finished():
@@ -310,32 +307,8 @@ def run_stages(
             say(f"{title}: done in {duration_s:.0f} s")
 
 
-@contextmanager
-def _lock(output_dir: Path, wait_s: float) -> Iterator[int]:
-    """Lock the folder; a stage's process inherits the lock, so a stage whose parent was killed is not run twice."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(output_dir / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        if not _locked(descriptor, time.monotonic() + wait_s):
-            raise ValueError(f"another run still works in {output_dir}: wait for it, or stop it")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int, deadline_s: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline_s:
-                return False
-            time.sleep(LOCK_POLL_S)
-        else:
-            return True
-
-
 def _run(stage: Stage, lock: int, say: Callable[[str], None]) -> None:
+    """Run a stage's process; it inherits the lock, so a stage whose parent was killed is not run twice."""
     stage.output_dir.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
     with stage.log.open("w", encoding="utf-8") as file:

@@ -1,6 +1,5 @@
 """The MLflow record of every run: settings, curves, files, and final status."""
 
-import fcntl
 import json
 import math
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.distributed import is_main
-from bundle.files import write_json_whole, written_whole
+from bundle.files import locked, write_json_whole, written_whole
 from bundle.provenance import commit
 from ignite.engine import Engine, Events
 
@@ -234,9 +233,7 @@ def _make_store(path: Path) -> None:
     """Create a SQLite store completely or not at all: MLflow refuses one with tables left incomplete by a kill."""
     import mlflow
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path.with_name(f".{path.name}.lock")):
         if not path.exists():
             with written_whole(path) as beside:
                 mlflow.MlflowClient(f"sqlite:///{beside}").search_experiments(max_results=1)

@@ -3,6 +3,7 @@
 # flake8: noqa: N803, N806
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from bundle.metrics.shapes import LesionShapes
 from torch import Tensor
 
 SCORE_BINS = 2**16
+LabelMap = TypeVar("LabelMap", Tensor, np.ndarray)
+"""Also the mask of one lesion."""
 
 
 class LesionScores:
@@ -243,6 +246,19 @@ class LesionScores:
         if not self._counts:
             raise ValueError("expected at least one photograph before scoring, got none; call `update` first")
         return np.stack(self._counts)
+
+
+def lesion_dice(found: LabelMap, expected: LabelMap) -> float:
+    """Return ``2 |pixels of the same lesion in both| / (|lesion pixels of one| + |of the other|)``; 1 without lesions.
+
+    Example:
+        >>> lesion_dice(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 0]))  # 2 * 1 / (3 + 2)
+        0.4
+        >>> lesion_dice(np.array([True, True, False]), np.array([False, True, False]))
+        0.6666666666666666
+    """
+    lesions = int((found > 0).sum() + (expected > 0).sum())
+    return 2 * int(((found == expected) & (found > 0)).sum()) / lesions if lesions else 1.0
 
 
 def _priority(lesion: str) -> int:

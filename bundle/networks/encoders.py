@@ -2,8 +2,9 @@
 
 import torchvision
 from bundle.networks.lite_weights import PACKAGES
-from bundle.networks.pretrained import fill, imagenet_weights, import_timm
+from bundle.networks.pretrained import fill, imagenet_weights
 from bundle.networks.vgg import Normalise, VGG16Encoder
+from bundle.optional import import_optional
 from torch import Tensor, nn
 
 VGG16 = "vgg16"
@@ -113,7 +114,7 @@ class LiteEncoder(nn.Module):
     def __init__(self, architecture: str = "tf_efficientnet_lite0", pretrained: bool | str = True) -> None:
         super().__init__()
         self.normalise = LiteNormalise()
-        self.trunk = import_timm(architecture).create_model(architecture, features_only=True)
+        self.trunk = import_optional("timm", architecture).create_model(architecture, features_only=True)
         _fill_trunk(self.trunk, architecture, pretrained, LITE_HEAD)
         self.channels = (IMAGE_CHANNELS, *self.trunk.feature_info.channels())
 

@@ -10,8 +10,9 @@ import torch
 import torchvision
 from bundle.labels import GRADES
 from bundle.networks.encoders import LITES, LiteNormalise
-from bundle.networks.pretrained import TIMM_ARCHITECTURES, fill, imagenet_weights, import_timm
+from bundle.networks.pretrained import TIMM_ARCHITECTURES, fill, imagenet_weights
 from bundle.networks.vgg import Normalise
+from bundle.optional import import_optional
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -272,5 +273,5 @@ def _check_stride(architecture: str, stride: int) -> None:
 def _classifier(architecture: str) -> Classifier:
     """Build the network with ImageNet's thousand classes and random weights."""
     if architecture in TIMM_ARCHITECTURES:
-        return import_timm(architecture).create_model(architecture, pretrained=False)
+        return import_optional("timm", architecture).create_model(architecture, pretrained=False)
     return torchvision.models.get_model(architecture, weights=None)

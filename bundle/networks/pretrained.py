@@ -3,16 +3,16 @@
 import mmap
 import pickle
 import re
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
 import torch
+from bundle.files import DECODER_ERRORS
 from bundle.networks.lite_weights import MARK, PACKAGES, lite_file, timm_state
+from bundle.optional import import_optional
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 from torchvision.models import get_model_weights
@@ -27,10 +27,7 @@ TIMM_ARCHITECTURES = ("nasnetalarge", *PACKAGES)
 OLD_DENSENET_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 
 # torch's restricted unpickler has no single error type: a CSV gives IndexError, a cut or altered file any of these.
-UNREADABLE = (
-    pickle.UnpicklingError, struct.error, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
-    AssertionError, EOFError, OSError, ArithmeticError, MemoryError, zipfile.BadZipFile,
-)  # fmt: skip
+UNREADABLE = (*DECODER_ERRORS, AssertionError, RuntimeError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, Tensor] | None:
@@ -90,21 +87,6 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], architecture: str) -> 
         raise ValueError(f"expected weights of {home}'s {architecture}: {str(error)[:200]}") from error
 
 
-def import_timm(architecture: str) -> ModuleType:
-    """Import the package timm, which only its own architectures need.
-
-    Raises:
-        ValueError: if it is not installed.
-    """
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(
-            f"expected the package timm for {architecture}, found none; say `pip install 'timm>=1.0'`"
-        ) from error
-    return timm
-
-
 def _path(architecture: str, pretrained: bool | str) -> Path | None:
     """Return the file to read; None if the weights are to be downloaded."""
     if isinstance(pretrained, bool):
@@ -115,7 +97,7 @@ def _path(architecture: str, pretrained: bool | str) -> Path | None:
 def _timm_network(architecture: str) -> nn.Module:
     """Build timm's whole network without allocating memory, for the names and shapes of its tensors."""
     with torch.device("meta"):
-        return import_timm(architecture).create_model(architecture)
+        return import_optional("timm", architecture).create_model(architecture)
 
 
 def _download(architecture: str) -> Mapping[str, Tensor]:
@@ -134,7 +116,7 @@ def _download(architecture: str) -> Mapping[str, Tensor]:
 def _url(architecture: str) -> str:
     """Return the download URL; timm's own loader uses a hub that raises many kinds of errors."""
     if architecture in TIMM_ARCHITECTURES:
-        return import_timm(architecture).get_pretrained_cfg(architecture).url
+        return import_optional("timm", architecture).get_pretrained_cfg(architecture).url
     return get_model_weights(architecture).DEFAULT.url
 
 

@@ -1,13 +1,13 @@
 """Encoder-decoders of segmentation-models-pytorch for comparison, with a grade head on their deepest features."""
 
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 from bundle.labels import LESION_COUNT
 from bundle.networks.graded_network import GradedNetwork, start_from_prior
 from bundle.networks.pretrained import fill, imagenet_weights
 from bundle.networks.vgg import Normalise
+from bundle.optional import import_optional
 from torch import Tensor, nn
 
 ARCHITECTURES = {"unet": "Unet", "linknet": "Linknet", "deeplabv3plus": "DeepLabV3Plus", "fpn": "FPN"}
@@ -112,21 +112,4 @@ def _check(architecture: str, encoder_name: str, lesion_classes: int) -> None:
 
 
 def _smp_class(architecture: str) -> Callable[..., Any]:
-    return getattr(import_smp(architecture), ARCHITECTURES[architecture])
-
-
-def import_smp(architecture: str) -> ModuleType:
-    """Import the package segmentation-models-pytorch, which only the segmenters for comparison need.
-
-    Raises:
-        ValueError: if it is not installed.
-    """
-    try:
-        import segmentation_models_pytorch
-    except ImportError as error:
-        raise ValueError(
-            f"expected the package segmentation-models-pytorch for {architecture}, found none; say "
-            f"`pip install 'fundus-dr-multitask[baselines]'`, or `pip install -e '.[baselines]'` in this bundle's "
-            f"folder"
-        ) from error
-    return segmentation_models_pytorch
+    return getattr(import_optional("segmentation_models_pytorch", architecture), ARCHITECTURES[architecture])

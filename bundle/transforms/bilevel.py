@@ -1,21 +1,18 @@
 """A reader of 1-bit TIFF files that keeps the bits packed: IDRiD's masks have 12 megapixels and are nearly empty."""
 
 import os
-import struct
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 import tifffile
+from bundle.files import DECODER_ERRORS
 from bundle.manifest import PIXELS_MAX
 from numpy.typing import NDArray
 
 STORED = {tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE, tifffile.COMPRESSION.DEFLATE}
 INDEXED = {tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.MINISBLACK}
-BROKEN = (
-    tifffile.TiffFileError, OSError, zlib.error, struct.error, ValueError, LookupError, TypeError, AttributeError,
-    ArithmeticError, AssertionError, RuntimeError,
-)  # fmt: skip
+BROKEN = (*DECODER_ERRORS, AssertionError, RuntimeError, tifffile.TiffFileError)
 """Errors that tifffile raises on truncated or malformed files; it does not promise a single type."""
 
 

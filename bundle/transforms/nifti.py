@@ -6,13 +6,12 @@ import gzip
 import io
 import math
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-from bundle.files import written_whole
+from bundle.files import DECODER_ERRORS, written_whole
 from bundle.images import on_black, upper_bits
 from bundle.manifest import PIXELS_MAX
 from nibabel.filebasedimages import ImageFileError
@@ -23,10 +22,7 @@ from numpy.typing import NDArray
 
 SUFFIXES = (".nii", ".nii.gz")
 
-BROKEN = (
-    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, zlib.error, ImageFileError,
-    HeaderDataError, WrapStructError,
-)  # fmt: skip
+BROKEN = (*DECODER_ERRORS, ImageFileError, HeaderDataError, WrapStructError)
 """Errors that nibabel raises on missing, truncated or malformed files."""
 
 START_MAX_BYTES, NIFTI2_BYTES = 2**20, 540

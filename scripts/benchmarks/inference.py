@@ -8,13 +8,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from bundle.datasets.items import file_items
-from bundle.deploy.export import decided, lesion_dice
+from bundle.deploy.export import decided
 from bundle.deploy.runtimes import Backend, load
+from bundle.metrics.lesions import lesion_dice
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.segmenters import import_smp
 from bundle.networks.weights import fact, lesion_thresholds, network_of
 from bundle.networks.weights import image_size as trained_size
+from bundle.optional import import_optional
 from bundle.steps import has_bfloat16
 from bundle.transforms import PrepareFundusd
 from scripts.benchmarks.inference_folder import folder_table
@@ -155,7 +156,7 @@ def _row(name: str, ours_s: Sequence[float], peer_s: Sequence[float], work: floa
 
 def _peer() -> Callable[[Tensor], object]:
     """Return the U-Net of segmentation-models-pytorch, run with default settings."""
-    peer = import_smp("unet").Unet("vgg16", encoder_weights=None, classes=5).eval()
+    peer = import_optional("segmentation_models_pytorch", "unet").Unet("vgg16", encoder_weights=None, classes=5).eval()
 
     def run(image: Tensor) -> object:
         with torch.no_grad():

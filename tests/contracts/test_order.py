@@ -11,7 +11,7 @@ import pytest
 from bundle import ROOT
 
 ORDER = (
-    {"labels", "files", "provenance", "distributed", "memory"},
+    {"labels", "files", "provenance", "distributed", "memory", "optional"},
     {"images", "label_maps", "manifest"},
     {"transforms"},
     {"networks", "metrics", "method", "phantom"},

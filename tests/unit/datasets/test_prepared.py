@@ -135,7 +135,15 @@ def test_two_copies_of_one_file_do_not_fight_for_an_entry(tmp_path, data_set):
     assert prepared(tmp_path) == ["a", "b"]
 
 
-@pytest.mark.parametrize("harm", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"x" * 99])
+def encrypted(whole):
+    """Set the bit of the zip's directory that marks the first file as encrypted."""
+    at = whole.index(b"PK\1\2") + 8
+    return whole[:at] + bytes([whole[at] | 1]) + whole[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"x" * 99, encrypted]
+)
 def test_a_broken_entry_is_made_again(tmp_path, data_set, harm):
     eye = item(tmp_path, "eye")
     data_set(eye)[0]

@@ -11,7 +11,8 @@ import openvino
 import pytest
 import torch
 from bundle.deploy.converted import onnx_runner, openvino_runner
-from bundle.deploy.export import SAID, SUFFIXES, Agreement, agree, export, lesion_dice
+from bundle.deploy.export import SAID, SUFFIXES, Agreement, agree, export
+from bundle.metrics.lesions import lesion_dice
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet

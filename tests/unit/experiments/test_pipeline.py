@@ -1,11 +1,11 @@
 """A pipeline's stages are laid out before anything runs."""
 
-import fcntl
 import threading
 from pathlib import Path
 
 import pytest
 from bundle.experiments.pipeline import Settings, run_stages, stages, up_to
+from filelock import lock_descriptor
 
 
 def laid_out(**changes):
@@ -39,7 +39,7 @@ def test_refuses_to_end_at_a_stage_that_is_not_there():
 def held(tmp_path):
     """A folder that another run holds, and what that run holds it by."""
     with (tmp_path / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        assert lock_descriptor(file.fileno())
         yield tmp_path, file
 
 

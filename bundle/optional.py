@@ -1,0 +1,33 @@
+"""Packages that only some uses need, imported when they are needed."""
+
+import importlib
+from types import ModuleType
+
+EXTRA = "`pip install 'fundus-dr-multitask[{0}]'`, or `pip install -e '.[{0}]'` in this bundle's folder"
+INSTALL = {
+    "timm": "`pip install 'timm>=1.0'`",
+    "segmentation_models_pytorch": EXTRA.format("baselines"),
+    **dict.fromkeys(("openvino", "onnx", "onnxscript", "onnxruntime"), EXTRA.format("deploy")),
+}
+"""How to install each package."""
+
+
+def import_optional(module: str, needed_for: str = "") -> ModuleType:
+    """Import a package of ``INSTALL``, or one of its modules.
+
+    Raises:
+        ValueError: if it is not installed.
+
+    Example:
+        >>> import_optional("openvino.no_such_module")  # doctest: +NORMALIZE_WHITESPACE
+        Traceback (most recent call last):
+            ...
+        ValueError: expected the package openvino, found none; say `pip install 'fundus-dr-multitask[deploy]'`,
+            or `pip install -e '.[deploy]'` in this bundle's folder
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        expected = package.replace("_", "-") + f" for {needed_for}" * bool(needed_for)
+        raise ValueError(f"expected the package {expected}, found none; say {INSTALL[package]}") from error
