@@ -22,8 +22,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@
 
-demo: install  ## both stages on a synthetic data set, or on IDRiD with DATA=/path/to/IDRiD; ends with tables and a report
+demo: install  ## a report on six photographs; then both stages on a synthetic data set, or on IDRiD with DATA=/path/to/IDRiD
 	@mkdir -p $(DEMO)
+	$(BIN)/python -m scripts.predict docs/examples --output_dir $(DEMO)/examples
 ifeq ($(DATA),)
 	$(BIN)/python -m scripts.prepare --dataset phantom --seed 7 --root $(DEMO)/phantom --out $(DEMO)/manifest.json
 else
