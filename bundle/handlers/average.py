@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
-class AverageWeights:
-    """Handler that keeps an exponential moving average of weights and batch norm statistics over training steps.
+class WeightAverage:
+    """Exponential moving average of weights and batch norm statistics over training steps.
 
     ``mean_t = decay mean_{t-1} + (1 - decay) theta_t``, starting at ``mean_1 = theta_1``. Training itself continues
     with ``theta``. Validation, the values fitted on it and the weights file use :attr:`kept`.
@@ -28,11 +28,11 @@ class AverageWeights:
         >>> import torch
         >>> from torch import nn
         >>> layer = nn.Linear(1, 1, bias=False)
-        >>> average = AverageWeights(layer, decay=0.9)
+        >>> average = WeightAverage(layer, decay=0.9)
         >>> for value in (2.0, 4.0):
         ...     _ = nn.init.constant_(layer.weight, value)
         ...     average.update()
-        >>> average.kept.weight.item(), AverageWeights(layer, decay=None).kept.weight.item()  # 0.9 2 + 0.1 4
+        >>> average.kept.weight.item(), WeightAverage(layer, decay=None).kept.weight.item()  # 0.9 2 + 0.1 4
         (2.200000047683716, 4.0)
 
     Reference:
@@ -45,9 +45,6 @@ class AverageWeights:
         self.tasks = tasks
         self._mean = None if decay is None else _averaged(tasks, decay)
         self.kept: nn.Module = tasks if self._mean is None else self._mean.module
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
 
     def update(self) -> None:
         """Add the current weights to the average."""
@@ -62,6 +59,28 @@ class AverageWeights:
         """Restore the state from :meth:`state_dict`."""
         if self._mean is not None:
             self._mean.load_state_dict(dict(state))
+
+
+class AverageWeights:
+    """Handler that adds the weights to their average after every training step.
+
+    Args:
+        average: the average.
+
+    Example:
+        >>> from torch import nn
+        >>> average, engine = WeightAverage(nn.Linear(1, 1), decay=0.9), Engine(lambda engine, batch: None)
+        >>> AverageWeights(average).attach(engine)
+        >>> _ = engine.run([0, 0])
+        >>> average.state_dict()["n_averaged"]
+        tensor(2)
+    """
+
+    def __init__(self, average: WeightAverage) -> None:
+        self.average = average
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.average.update)
 
 
 def _averaged(tasks: nn.Module, decay: float) -> AveragedModel:

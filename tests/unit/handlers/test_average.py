@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bundle.handlers.average import AverageWeights
+from bundle.handlers.average import AverageWeights, WeightAverage
 from ignite.engine import Engine
 from torch import nn
 
@@ -19,13 +19,13 @@ def trained(average, learner, values):
             tensor.data.fill_(value)
 
     engine = Engine(step)
-    average.attach(engine)
+    AverageWeights(average).attach(engine)
     engine.run(values)
 
 
 def test_weights_and_statistics_are_averaged_from_the_first_step_on():
     learner = network()
-    average = AverageWeights(learner, decay=0.75)
+    average = WeightAverage(learner, decay=0.75)
     trained(average, learner, [4.0, 8.0, 0.0])
     mean = 0.75 * (0.75 * 4 + 0.25 * 8) + 0.25 * 0  # 3.75
     assert average.kept[0].weight.unique().tolist() == [mean]
@@ -35,7 +35,7 @@ def test_weights_and_statistics_are_averaged_from_the_first_step_on():
 
 def test_without_a_decay_the_network_itself_is_kept():
     learner = network()
-    average = AverageWeights(learner, decay=None)
+    average = WeightAverage(learner, decay=None)
     trained(average, learner, [4.0])
     assert average.kept is learner
     assert average.state_dict() == {}
@@ -43,9 +43,9 @@ def test_without_a_decay_the_network_itself_is_kept():
 
 def test_what_goes_on_from_a_state_ends_where_one_run_would():
     whole, cut, resumed = network(), network(), network()
-    undisturbed = AverageWeights(whole, decay=0.9)
+    undisturbed = WeightAverage(whole, decay=0.9)
     trained(undisturbed, whole, [1.0, 2.0, 7.0])
-    first, second = AverageWeights(cut, decay=0.9), AverageWeights(resumed, decay=0.9)
+    first, second = WeightAverage(cut, decay=0.9), WeightAverage(resumed, decay=0.9)
     trained(first, cut, [1.0, 2.0])
     second.load_state_dict(first.state_dict())
     trained(second, resumed, [7.0])
@@ -54,10 +54,10 @@ def test_what_goes_on_from_a_state_ends_where_one_run_would():
 
 
 def test_the_average_needs_no_gradient():
-    assert not any(parameter.requires_grad for parameter in AverageWeights(network(), decay=0.9).kept.parameters())
+    assert not any(parameter.requires_grad for parameter in WeightAverage(network(), decay=0.9).kept.parameters())
 
 
 @pytest.mark.parametrize("decay", [0, 1, -0.5, 99])
 def test_what_is_no_decay_is_refused(decay):
     with pytest.raises(ValueError, match=f"expected average_decay above 0 and below 1, or null .*, got {decay}"):
-        AverageWeights(network(), decay=decay)
+        WeightAverage(network(), decay=decay)
