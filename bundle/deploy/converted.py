@@ -1,6 +1,7 @@
 """The explained network for other runtimes: in-memory OpenVINO and ONNX models, and functions that run them."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,13 +61,12 @@ def openvino_model(explained: ExplainedNetwork, image: Tensor) -> Any:  # noqa: 
 
 def openvino_runner(model: Any, *, amp: bool, threads: int) -> Run:  # noqa: ANN401  (openvino.Model, or its file)
     """Compile an OpenVINO model for the CPU, to run one request at a time on all threads."""
-    openvino = import_optional("openvino")
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
         "INFERENCE_NUM_THREADS": threads,
     }
-    compiled = openvino.Core().compile_model(model, "CPU", hints)
+    compiled = _core().compile_model(model, "CPU", hints)
 
     def run(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         found = compiled([image])
@@ -74,6 +74,17 @@ def openvino_runner(model: Any, *, amp: bool, threads: int) -> Run:  # noqa: ANN
         return [found[name].copy() for name in OUTPUTS]
 
     return run
+
+
+@cache
+def _core() -> Any:  # noqa: ANN401  (openvino.Core)
+    """Return the one core of this process.
+
+    Each core gives the main thread another stack for signals, and gives back the one that it found when it ends. Where
+    the first of two ends first, the second gives back memory that is no longer there, and the next signal, such as that
+    of a data loader's worker that ends, kills the process without a message.
+    """
+    return import_optional("openvino").Core()
 
 
 def onnx_program(explained: ExplainedNetwork, image: Tensor) -> torch.onnx.ONNXProgram:

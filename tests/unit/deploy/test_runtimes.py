@@ -1,5 +1,6 @@
 """Each backend says what the network in memory says, of any number of photographs."""
 
+import subprocess
 import sys
 
 import onnxruntime
@@ -95,6 +96,28 @@ def test_openvino_is_built_on_a_corner_and_answers_for_the_whole():
     found = load("openvino", network)(image)
     assert seen == {(64, 64)}
     assert apart(found, eager(network, image)) < EXACT
+
+
+def test_a_signal_still_arrives_after_two_networks_of_openvino_came_and_went():
+    """Each core of OpenVINO left its own stack for signals, the last one that of a core which was gone."""
+    code = """
+import faulthandler, os, signal
+import torch
+from bundle.deploy.runtimes import load
+from bundle.networks.multitask_unet import MultiTaskUNet
+faulthandler.enable()  # handlers run on a stack of their own
+came = []
+signal.signal(signal.SIGUSR1, lambda *_: came.append(True))
+for size in (64, 96):
+    backend = load("openvino", MultiTaskUNet(pretrained=False, width=1 / 16), threads=1)
+    for height in (size, size + 32):
+        backend(torch.rand(1, 3, height, 64))
+del backend
+os.kill(os.getpid(), signal.SIGUSR1)
+print("came", came)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "came [True]\n"), done.stderr
 
 
 @pytest.mark.parametrize(
