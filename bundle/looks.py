@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from bundle.steps import to_device
-from bundle.transforms.fundus import SIDE_MULTIPLE
+from bundle.transforms.prepare import SIDE_MULTIPLE
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from bundle import ROOT
-from bundle.datasets.photographs import PhotographDataset, collate, reason_of
+from bundle.datasets.inference import PhotographDataset, collate, reason_of
 from bundle.handlers.predictions import Prediction, PredictionHandler, predicted
 from bundle.networks.weights import refuse_fused
 from monai.bundle.config_parser import ConfigParser

@@ -8,7 +8,7 @@ python -m scripts.prepare --dataset joined --root idrid.json,diaretdb1.json --ou
 from pathlib import Path
 
 from bundle.datasets.build import build_manifest
-from bundle.datasets.deal import join
+from bundle.datasets.folds import join
 from bundle.datasets.readers import read
 from bundle.manifest import Manifest, load_manifest, save_manifest
 from bundle.phantom.tree import write_phantom

@@ -9,11 +9,9 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from bundle.experiments.cluster import run_ray
-from bundle.experiments.local import run_local
+from bundle.experiments.executors import run_local, run_ray
 from bundle.experiments.pipeline import StageFailed, store
-from bundle.experiments.sweep import Sweep, Task, below, lay_out
-from bundle.experiments.sweep_run import sweep_run
+from bundle.experiments.sweep import Sweep, Task, below, lay_out, sweep_run
 from scripts.cli import main
 
 EXECUTORS = ("local", "ray")

@@ -10,7 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
+from bundle.datasets.readers.idrid import read_idrid
 from bundle.manifest import save_manifest
 from bundle.phantom.tree import write_phantom
 from bundle.transforms import field_of_view

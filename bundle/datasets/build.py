@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from bundle.datasets.audit import perceptual_hash
-from bundle.datasets.deal import deal
-from bundle.datasets.listing import names
-from bundle.datasets.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, Landmark, RawPhotograph
+from bundle.datasets.copies import perceptual_hash
+from bundle.datasets.folds import deal
+from bundle.datasets.readers.files import names
+from bundle.datasets.readers.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, Landmark, RawPhotograph
 from bundle.files import content_sha256, written_whole
-from bundle.images import brightest, decode, mask_levels
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, Point, resized, resolve, same_shape
+from bundle.transforms.decode import decode, mask_levels
+from bundle.transforms.pixels import brightest
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -54,7 +55,7 @@ def build_manifest(
         seed: seed of the folds.
         notes: notes of the reader; the notes of this function are appended.
         allow_missing: leave out unusable photographs and note each of them, instead of raising an error.
-        keep_leaks: see :func:`bundle.datasets.deal.deal`.
+        keep_leaks: see :func:`bundle.datasets.folds.deal`.
 
     Raises:
         ValueError: if there are no rows, an image or mask cannot be decoded completely, an image has no field of view,

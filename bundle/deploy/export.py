@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bundle.deploy.converted import Ordered, onnx_program, onnx_runner, openvino_model, openvino_runner
+from bundle.deploy.runtimes import Ordered, onnx_program, onnx_runner, openvino_model, openvino_runner
 from bundle.files import written_whole
-from bundle.label_maps import lesion_decision
 from bundle.metrics.lesions import lesion_dice
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graded_network import GradedNetwork
@@ -20,6 +19,7 @@ from bundle.networks.weights import image_size as trained_size
 from bundle.optional import import_optional
 from bundle.phantom.drawing import draw_photograph
 from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
+from bundle.transforms.native import lesion_decision
 from torch import Tensor, nn
 
 SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}

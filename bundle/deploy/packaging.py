@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import yaml
 from bundle import ROOT
 from bundle.files import file_sha256, load_json, written_whole
-from bundle.networks.bare_weights import write_bare
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.trained_on import trained_on
-from bundle.networks.weights import facts_of, image_size, network_of, refuse_fused
+from bundle.networks.weights import facts_of, image_size, network_of, refuse_fused, write_bare
 from bundle.workflow import running_workflow
 
 NAME = "fundus_dr_multitask"

@@ -4,6 +4,7 @@
 
 import datetime
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,26 +16,181 @@ from bundle import provenance
 from bundle.datasets.items import items
 from bundle.datasets.splits import evaluation
 from bundle.experiments.comparison_page import portable
-from bundle.experiments.lesion_figure import Compared, write_lesion_figure
 from bundle.experiments.runs import Repeat
 from bundle.experiments.suites import Row, suite_named
-from bundle.experiments.sweep import LABELS
-from bundle.experiments.trained import Trained, load_trained, repeat_folder
-from bundle.files import file_sha256, load_json, write_text_whole
-from bundle.images import decode, to_rgb
-from bundle.label_maps import lesion_decision
-from bundle.labels import GRADE_NAMES, GRADES, LESIONS
+from bundle.experiments.sweep import LABELS, task_name
+from bundle.files import file_sha256, load_json, write_text_whole, written_whole
+from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph, load_manifest
 from bundle.method.heat_maps import grade_maps
 from bundle.method.initial_labels import load_pseudo_labels
 from bundle.method.pseudo_labels import Thresholds
 from bundle.metrics.lesions import lesion_dice
-from bundle.networks.weights import lesion_thresholds, load_grader, short_name
+from bundle.networks.graded_network import GradedNetwork
+from bundle.networks.weights import (
+    check_facts,
+    facts_of,
+    lesion_thresholds,
+    load_grader,
+    network_of,
+    refuse_fused,
+    short_name,
+)
+from bundle.reporting.overlay import LESION_HEX, lesion_overlay, shrink_lesions
 from bundle.reporting.panel import write_panel
 from bundle.reporting.tables import MISSING, markdown_table
 from bundle.reporting.tables import number as written
 from bundle.transforms import PrepareFundusd, label_map, load_masks, to_native
+from bundle.transforms.decode import decode, to_rgb
+from bundle.transforms.native import lesion_decision
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from PIL import Image
+
+REPEAT_FOLDER = re.compile(r"fold(\d+)_seed(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """One network of a sweep, in evaluation mode.
+
+    Attributes:
+        row: row of the table.
+        weights: weights file.
+        facts: facts in the weights file, such as ``image_size`` and ``epochs``.
+        network: network with these weights loaded.
+    """
+
+    row: Row
+    weights: Path
+    facts: Mapping[str, Any]
+    network: GradedNetwork
+
+    @property
+    def image_size(self) -> int:
+        return int(self.facts["image_size"])
+
+
+def repeat_folder(sweep: Path, name: str, repeat: Repeat) -> Path:
+    """Return the folder of a row's files for one fold and seed in a sweep (see :mod:`bundle.experiments.sweep`)."""
+    return sweep / task_name(name, repeat.fold, repeat.seed)
+
+
+def load_trained(sweep: Path, row: Row, repeat: Repeat, manifest: Manifest) -> Trained:
+    """Build the network of a finished training from its weights file.
+
+    Raises:
+        ValueError: if no such training has finished, it ran on another manifest, fold or seed, no network can be
+            built from its weights, or they have one fused lesion class.
+    """
+    folder = repeat_folder(sweep, row.name, repeat)
+    marker, weights = folder / "finished.train.json", folder / "model.pt"
+    if not (marker.is_file() and weights.is_file()):
+        raise ValueError(_nothing_finished(sweep, row, repeat))
+    facts = facts_of(weights)
+    _check_manifest(weights, facts, manifest)
+    refuse_fused(weights)
+    check_facts(weights, facts, {"fold": repeat.fold, "seed": repeat.seed})
+    return Trained(row=row, weights=weights, facts=facts, network=network_of(weights))
+
+
+def _nothing_finished(sweep: Path, row: Row, repeat: Repeat) -> str:
+    """Write the error message: the missing training, and the finished ones found instead."""
+    found = (REPEAT_FOLDER.fullmatch(path.parent.name) for path in (sweep / row.name).glob("*/finished.train.json"))
+    there = sorted(Repeat(*map(int, match.groups())) for match in found if match)
+    return (
+        f"expected a finished training of row {row.name!r} ({repeat}) in {sweep}, found "
+        f"{'those of ' + '; '.join(map(str, there)) if there else 'none of this row'}; choose --sweep, --fold and "
+        f"--seed, or train it with python -m scripts.sweep --rows {row.name}"
+    )
+
+
+def _check_manifest(weights: Path, facts: Mapping[str, Any], manifest: Manifest) -> None:
+    made_from = str(facts.get("manifest_sha256"))
+    if made_from != manifest.sha256:
+        raise ValueError(
+            f"expected weights that were trained on this manifest (sha256 {manifest.sha256[:12]}), {weights} was "
+            f"trained on another ({made_from[:12]}): give the --manifest of the sweep"
+        )
+
+
+PICTURE_PX = 460
+"""Long side of a photograph in the figure."""
+
+DPI = 150
+INK, QUIET = "#1c1e21", "#63686f"
+TRUTH = "outlines of the data set"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Compared:
+    """One photograph, its outlines, and the lesions that each column predicts.
+
+    Attributes:
+        name: id of the photograph.
+        image: RGB ``(H, W, 3)``, uint8.
+        truth: label map ``(H, W)`` of the outlines.
+        predicted: label map ``(H, W)`` by column, in the order of the columns.
+        scores: text below the picture of a column.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    predicted: Mapping[str, NDArray[np.uint8]]
+    scores: Mapping[str, str]
+
+
+def write_lesion_figure(path: str | os.PathLike, photographs: Sequence[Compared]) -> None:
+    """Draw one row per photograph: the photograph, its outlines, and the lesions that each network predicts.
+
+    Label maps are shrunk without losing a lesion: a pixel is drawn if any pixel that it covers was lesion.
+
+    Raises:
+        ValueError: if there is no photograph, or two differ in their columns.
+    """
+    columns = [list(one.predicted) for one in photographs]
+    if not columns or any(names != columns[0] for names in columns):
+        raise ValueError(f"expected one photograph or more, all with the same columns, got {columns}")
+    figure = _figure(photographs, ["photograph", TRUTH, *columns[0]])
+    with written_whole(path) as beside:
+        figure.savefig(beside, dpi=DPI)
+
+
+def _figure(photographs: Sequence[Compared], titles: Sequence[str]) -> Figure:
+    tallest = max(one.image.shape[0] / one.image.shape[1] for one in photographs)
+    width_in = PICTURE_PX / DPI
+    size = ((width_in + 0.08) * len(titles), (width_in * tallest + 0.34) * len(photographs) + 0.62)
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    grid = figure.subplots(len(photographs), len(titles), squeeze=False)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, size=9, color=INK)
+    for cells, one in zip(grid, photographs, strict=True):
+        _draw_row(cells, one)
+    patches = [Patch(color=LESION_HEX[lesion], label=f"{LESION_NAMES[lesion]} ({lesion})") for lesion in LESIONS]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_row(cells: Sequence[Axes], one: Compared) -> None:
+    picture = Image.fromarray(one.image)
+    picture.thumbnail((PICTURE_PX, PICTURE_PX))
+    small = np.asarray(picture)
+    maps = [np.zeros(one.image.shape[:2], np.uint8), one.truth, *one.predicted.values()]
+    below = [one.name, _present(one.truth), *(one.scores.get(name, "") for name in one.predicted)]
+    for axes, lesions, text in zip(cells, maps, below, strict=True):
+        axes.imshow(lesion_overlay(small, shrink_lesions(lesions, picture.size)))
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(text, size=8, color=QUIET, parse_math=False)
+
+
+def _present(lesions: NDArray[np.uint8]) -> str:
+    found = [lesion for value, lesion in enumerate(LESIONS, start=1) if (lesions == value).any()]
+    return " ".join(found) or "no lesion"
+
 
 Mask = NDArray[np.bool_]
 

@@ -1,13 +1,18 @@
-"""The end of a grader's training: its temperature, which is stored in its weights file, and plots of its grades."""
+"""What is fitted on the held-out fold after training: temperature, thresholds, and areas from which a lesion counts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from bundle.handlers.scores import ScoreGrades
+from bundle.datasets.items import UNKNOWN_GRADE
+from bundle.handlers.joint_scores import largest_found_px
+from bundle.handlers.scores import ScoreGrades, ScoreLesions, Scorer
 from bundle.handlers.training_state import validate_last_weights
+from bundle.labels import LEAST_PPM, LESIONS
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
 from bundle.metrics.grading import grading_scores
+from bundle.metrics.presence import areas_that_count_ppm
 from bundle.networks.graders import NO_SHIFT, prior_shift
 from ignite.engine import Engine, Events
 
@@ -103,3 +108,122 @@ class DrawGrades:
         self.confusion(self.output_dir / "confusion.png", probabilities, grades)
         heard = self.fitted.temperature, self.fitted.prior_shift
         self.reliability(self.output_dir / "reliability.png", probabilities, grades, *heard)
+
+
+UNFITTED = 0.5
+"""Threshold of a lesion that is missing from the held-out fold, if others were fitted."""
+
+
+class FitThresholds:
+    """Handler that fits each lesion's threshold for the best pooled Dice on the validation fold after training.
+
+    Dice is computed at native size (:meth:`LesionScores.best_thresholds`). The fold is evaluated again if the last
+    validation did not use the weights of the last epoch. A lesion that is missing from the fold keeps 0.5, and is named
+    in the log. Nothing is fitted if no fold is held out, or if the fold is also the test set: ``thresholds`` is then
+    None, and the most probable class decides.
+
+    Args:
+        validator: engine that evaluates the fold.
+        scorer: attached to the validator.
+        fold_is_test: whether the network will be tested on the fold because there is no test split.
+
+    Example:
+        >>> from bundle.manifest import Manifest
+        >>> manifest = Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=())
+        >>> FitThresholds(Engine(lambda engine, batch: None), ScoreLesions(manifest, rows=[])).facts()
+        {'lesion_thresholds': None, 'lesion_threshold_images': None}
+    """
+
+    def __init__(self, validator: Engine, scorer: ScoreLesions, fold_is_test: bool = False) -> None:
+        self.validator, self.scorer, self.fold_is_test = validator, scorer, fold_is_test
+        self.thresholds: dict[str, float] | None = None
+        self.images: dict[str, int] | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if self.fold_is_test or not self.scorer.rows:
+            why = "the held-out fold is also the test" if self.fold_is_test else "no fold is held out"
+            engine.logger.info(f"{why}: no lesion thresholds were fitted, the most probable class decides")
+            return
+        validate_last_weights(self.validator, engine)
+        classes, fitted = self.scorer.scores.classes, self.scorer.scores.best_thresholds()
+        self.thresholds = {lesion: fitted.get(lesion, UNFITTED) for lesion in classes}
+        self.images = {lesion: int(self.validator.state.metrics[f"lesions/images_{lesion}"]) for lesion in classes}
+        engine.state.metrics.update({f"lesions/threshold_{lesion}": value for lesion, value in fitted.items()})
+        if unfitted := [lesion for lesion in classes if lesion not in fitted]:
+            engine.logger.info(f"the fold has no {', '.join(unfitted)}: not fitted, the threshold stays {UNFITTED}")
+
+    def facts(self) -> dict[str, Any]:
+        """Return facts for the weights file: the thresholds, and the number of photographs with each lesion."""
+        return {"lesion_thresholds": self.thresholds, "lesion_threshold_images": self.images}
+
+
+FITTED_ON = ("fold", "train")
+"""First words of the subsets that may be used for fitting; a test set used for fitting is no longer a test set."""
+
+
+class FitPresence(Scorer):
+    """Scorer that fits the smallest area at which each lesion is present (:func:`areas_that_count_ppm`).
+
+    A network trained only on outlined photographs has seen no healthy eye, and finds lesions on each one. These
+    findings are small; the grades of held-out photographs, which are cheap, show how small.
+
+    Args:
+        ids: graded photographs that count.
+        subset: name of their subset, as returned by :func:`bundle.datasets.splits.scored`.
+        thresholds: thresholds of the lesions (:func:`lesion_decision`); None: the most probable class decides.
+        least_ppm: area below which nothing counts, in millionths of the field of view.
+
+    Raises:
+        ValueError: if the subset is or contains a test set; at the end of the evaluation, if no photograph was graded.
+
+    Example:
+        >>> FitPresence(["7"], subset="test")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected a held-out fold or a training part to fit areas on, got test; leave the test for scores
+    """
+
+    def __init__(
+        self, ids: Sequence[str], subset: str, thresholds: Sequence[float] | None = None, least_ppm: float = LEAST_PPM
+    ) -> None:
+        if not subset.startswith(FITTED_ON):
+            raise ValueError(
+                f"expected a held-out fold or a training part to fit areas on, got {subset}; leave the test for scores"
+            )
+        self.ids, self.subset, self.thresholds, self.least_ppm = set(ids), subset, thresholds, least_ppm
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the images of an earlier evaluation."""
+        self.largest_ppm: list[list[float]] = []
+        self.grades: list[int] = []
+        self.areas_ppm: dict[str, float] = {}
+
+    def update(self, engine: Engine) -> None:
+        """Measure the largest component of each lesion on each photograph of a batch."""
+        batch, lesions = engine.state.batch, engine.state.output["lesions"]
+        for index, (name, grade) in enumerate(zip(batch["id"], batch["grade"].tolist(), strict=True)):
+            if name in self.ids and grade != UNKNOWN_GRADE:
+                found_px = largest_found_px(lesions[index], self.thresholds, batch["geometry"][index])
+                field_px = float(batch["field_px"][index])
+                self.largest_ppm.append([1e6 * found_px[lesion] / field_px for lesion in LESIONS])
+                self.grades.append(grade)
+
+    def compute(self, engine: Engine) -> None:
+        """Fit the areas and write them to ``engine.state.metrics``."""
+        if not self.grades:
+            raise ValueError(f"expected graded photographs in {self.subset} to fit areas on, found none")
+        self.areas_ppm = areas_that_count_ppm(np.array(self.largest_ppm), self.grades, least_ppm=self.least_ppm)
+        engine.state.metrics.update({f"presence/min_area_ppm_{lesion}": a for lesion, a in self.areas_ppm.items()})
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return no intervals: the areas are settings, not scores."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the areas for the weights file; a lesion that no grade in the subset rules out keeps ``least_ppm``."""
+        areas_ppm = {lesion: self.areas_ppm.get(lesion, self.least_ppm) for lesion in LESIONS}
+        return {"min_area_ppm": areas_ppm, "min_area_fitted_on": f"{len(self.grades)} photographs of {self.subset}"}

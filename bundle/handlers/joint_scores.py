@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from bundle.datasets.items import UNKNOWN_GRADE
 from bundle.handlers.scores import Scorer
-from bundle.label_maps import lesion_decision
 from bundle.labels import Feasible, feasible_grades, lesions_large_enough
 from bundle.metrics.joint import joint_intervals, joint_scores
 from bundle.transforms import largest_px, lesion_areas_px, native_labels
+from bundle.transforms.native import lesion_decision
 from ignite.engine import Engine
 
 

@@ -6,8 +6,7 @@ import torch
 from bundle.distributed import mean_over_ranks
 from bundle.handlers.label_table import LabelTable
 from bundle.handlers.meta_step import MetaStep
-from bundle.memory import says_what_to_lower
-from bundle.steps import Batch, to_device
+from bundle.steps import Batch, says_what_to_lower, to_device
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from bundle.label_maps import check_thresholds, lesion_decision
 from bundle.labels import (
     GRADES,
     LESION_COUNT,
@@ -21,6 +20,7 @@ from bundle.labels import (
     rules_grade,
 )
 from bundle.transforms import Crop, largest_px, lesion_areas_px, native_labels, to_native
+from bundle.transforms.native import check_thresholds, lesion_decision
 from ignite.engine import Engine, Events
 
 HEAT_LONG_SIDE_PX = 1024

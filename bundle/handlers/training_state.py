@@ -6,8 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from bundle.distributed import is_main, rank
-from bundle.networks.torch_file import save_whole
-from bundle.networks.weights import read_weights, save_weights
+from bundle.networks.weights import read_weights, save_weights, save_whole
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 from monai.transforms import Randomizable

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from bundle.metrics.components import components
+from bundle.transforms.components import numbered_components
 from monai.metrics.froc import compute_fp_tp_probs_nd, compute_froc_curve_data, compute_froc_score
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -50,7 +50,7 @@ def candidates(scores_HW: np.ndarray, outline_HW: np.ndarray) -> Candidates:
         ([0.625], [0.75, 0.5])
     """
     places = local_maxima(scores_HW, max(1, round(APART * min(scores_HW.shape))))
-    false, best, _ = compute_fp_tp_probs_nd(scores_HW[tuple(places.T)], places, components(outline_HW)[1])
+    false, best, _ = compute_fp_tp_probs_nd(scores_HW[tuple(places.T)], places, numbered_components(outline_HW)[1])
     return Candidates(np.asarray(false, dtype=np.float32), np.asarray(best))
 
 
@@ -69,7 +69,7 @@ def local_maxima(scores_HW: np.ndarray, apart_px: int) -> np.ndarray:
     """
     highest = cv2.dilate(scores_HW, np.ones((2 * apart_px + 1, 2 * apart_px + 1), np.uint8))
     tops_HW = (scores_HW == highest) & (scores_HW >= LEAST_SCORE)
-    places, numbers = np.argwhere(tops_HW), components(tops_HW)[1][tops_HW]  # (t, 2) and (t,) for t top pixels
+    places, numbers = np.argwhere(tops_HW), numbered_components(tops_HW)[1][tops_HW]  # (t, 2) and (t,) for t top pixels
     of_one_top = np.argsort(numbers, kind="stable")
     _, first, sizes = np.unique(numbers[of_one_top], return_index=True, return_counts=True)
     return places[of_one_top[first + sizes // 2]]  # the middle pixel of each top in reading order, away from its border

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 from bundle.labels import GRADES
-from bundle.metrics.bootstrap import percentile_interval
+from bundle.metrics.intervals import percentile_interval
 from scipy.stats import rankdata
 from sklearn.metrics import cohen_kappa_score
 

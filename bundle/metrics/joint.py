@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from bundle.labels import GRADES, Feasible, consistent_grade, rules_grade
-from bundle.metrics.bootstrap import percentile_interval
 from bundle.metrics.grading import quadratic_kappa
+from bundle.metrics.intervals import percentile_interval
 
 ANSWERS = ("head", "consistent", "rules")
 """The grade head alone; the head among the grades that the predicted lesions allow; the predicted lesions alone."""

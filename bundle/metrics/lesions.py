@@ -7,11 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from bundle.label_maps import check_thresholds, lesion_decision, most_probable_class
 from bundle.labels import LESION_PRIORITY, LESIONS
-from bundle.metrics.bootstrap import image_weights, percentile_interval
-from bundle.metrics.by_lesion import mean_over_images, named, ratio
-from bundle.metrics.shapes import LesionShapes
+from bundle.metrics.intervals import image_weights, percentile_interval
+from bundle.metrics.shapes import LesionShapes, mean_over_images, named, ratio
+from bundle.transforms.native import check_thresholds, lesion_decision, most_probable_class
 from torch import Tensor
 
 SCORE_BINS = 2**16

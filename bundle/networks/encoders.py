@@ -1,8 +1,7 @@
 """Encoders of the stage 2 networks: features at six resolutions, with normalisation and ImageNet weights."""
 
 import torchvision
-from bundle.networks.lite_weights import PACKAGES
-from bundle.networks.pretrained import fill, imagenet_weights
+from bundle.networks.imagenet import PACKAGES, fill, imagenet_weights
 from bundle.networks.vgg import Normalise, VGG16Encoder
 from bundle.optional import import_optional
 from torch import Tensor, nn

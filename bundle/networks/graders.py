@@ -10,7 +10,7 @@ import torch
 import torchvision
 from bundle.labels import GRADES
 from bundle.networks.encoders import LITES, LiteNormalise
-from bundle.networks.pretrained import TIMM_ARCHITECTURES, fill, imagenet_weights
+from bundle.networks.imagenet import TIMM_ARCHITECTURES, fill, imagenet_weights
 from bundle.networks.vgg import Normalise
 from bundle.optional import import_optional
 from torch import Tensor, nn

@@ -5,7 +5,7 @@ from typing import Any
 
 from bundle.labels import LESION_COUNT
 from bundle.networks.graded_network import GradedNetwork, start_from_prior
-from bundle.networks.pretrained import fill, imagenet_weights
+from bundle.networks.imagenet import fill, imagenet_weights
 from bundle.networks.vgg import Normalise
 from bundle.optional import import_optional
 from torch import Tensor, nn

@@ -3,7 +3,7 @@
 from typing import cast
 
 import torch
-from bundle.networks.pretrained import imagenet_weights
+from bundle.networks.imagenet import imagenet_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import make_layers

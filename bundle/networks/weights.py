@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import json
 import os
 import pkgutil
 import sys
@@ -11,17 +12,99 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.files import file_sha256
-from bundle.label_maps import check_thresholds
+from bundle.files import file_sha256, load_json, write_text_whole, written_whole
 from bundle.labels import LEAST_PPM, LESIONS, smallest_areas_ppm
-from bundle.networks.bare_weights import read_description, without_folders
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.graders import NO_SHIFT, Grader, prior_shift
+from bundle.networks.imagenet import read_weights
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.pretrained import read_weights
 from bundle.networks.segmenters import GradedSegmenter
-from bundle.networks.torch_file import save_whole
+from bundle.transforms.native import check_thresholds
 from torch import Tensor, nn
+
+
+def save_whole(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write a torch file to a temporary path next to it, then rename it; the same content gives the same bytes.
+
+    Raises:
+        OSError: if it cannot be written, for example on a full disk.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     one, other = Path(folder, "one.pt"), Path(folder, "other.pt")
+        ...     for path in (one, other):
+        ...         save_whole(path, {"weight": torch.ones(2)})
+        ...     one.read_bytes() == other.read_bytes()
+        True
+    """
+    # Given a path, torch would store the temporary name in the file, and would not mention a full disk in its error.
+    with written_whole(path) as beside, beside.open("wb") as file:
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:
+            if not isinstance(error.__context__, OSError):
+                raise
+            raise OSError(
+                f"cannot write {path}: {error.__context__.strerror}; make room there, and run the same command again"
+            ) from error
+
+
+def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: str, facts: Mapping[str, Any]) -> None:
+    """Write a state dict, and ``{"network", "facts", "sha256"}`` to a ``.json`` file of the same name.
+
+    The same tensors give the same bytes. Paths among the facts are shortened to the file name, because packages are
+    passed on to others.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/model.pt"
+        ...     write_bare(path, {"weight": torch.ones(2)}, "MultiTaskUNet", facts={"teacher": "/home/me/old.pt"})
+        ...     read_description(path)
+        {'network': 'MultiTaskUNet', 'facts': {'teacher': 'old.pt'}}
+    """
+    save_whole(path, state)
+    said = {"network": network, "facts": without_folders(facts)}
+    text = json.dumps({**said, "sha256": file_sha256(path)}, indent=4) + "\n"
+    write_text_whole(_description(path), text)
+
+
+def read_description(path: str | os.PathLike) -> dict[str, Any]:
+    """Return ``{"network", "facts"}`` of a bare state dict.
+
+    Raises:
+        ValueError: if its description file is missing, is malformed, or was written for other weights.
+    """
+    beside = _description(path)
+    if not beside.is_file():
+        raise ValueError(
+            f"expected weights that this bundle wrote in {path}, got a file without 'model' and 'network', and no "
+            f"{beside.name} beside it that says what they are"
+        )
+    said = load_json(beside)
+    if not isinstance(said, dict) or not {"network", "facts", "sha256"} <= set(said):
+        raise ValueError(f"expected 'network', 'facts' and 'sha256' in {beside}, got other things")
+    if said["sha256"] != file_sha256(path):
+        raise ValueError(f"expected the weights that {beside} was written for in {path}, got others")
+    return {"network": said["network"], "facts": said["facts"]}
+
+
+def _description(path: str | os.PathLike) -> Path:
+    return Path(path).with_suffix(".json")
+
+
+def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Shorten each path among the facts to the file name, to keep local folders private.
+
+    Example:
+        >>> without_folders({"teacher": "/home/me/old.pt", "seed": 3})
+        {'teacher': 'old.pt', 'seed': 3}
+    """
+    return {name: Path(fact).name if isinstance(fact, str) and os.sep in fact else fact for name, fact in facts.items()}
+
 
 NEEDED = {
     MultiTaskUNet.__name__: ("width", "batch_norm", "decoder_norm"),

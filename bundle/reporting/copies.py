@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from bundle.datasets.audit import HASH_SIZE, unpack
-from bundle.datasets.near_hashes import near_pairs
+from bundle.datasets.copies import HASH_SIZE, near_pairs, unpack
 from bundle.files import write_csv_whole, written_at_once
 from bundle.labels import GRADE_NAMES
 from bundle.manifest import Manifest, Photograph
@@ -32,7 +31,7 @@ def copy_rows(manifest: Manifest) -> list[dict[str, Any]]:
     """Describe every pair that looks alike, within the manifest's groups, by which folds were assigned.
 
     Photographs with equal hashes are each paired only with the first of them
-    (:func:`bundle.datasets.near_hashes.near_pairs`). The bytes of the files are not compared.
+    (:func:`bundle.datasets.copies.near_pairs`). The bytes of the files are not compared.
 
     Returns:
         One row for each pair: ids ``first`` and ``second``, ``distance_bits`` of 256, their splits and grades,

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bundle.label_maps import MOST_PROBABLE, decision_in_words
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES
 from bundle.metrics.froc import RATES
 from bundle.metrics.grading import SPECIFICITIES
 from bundle.transforms import class_names
+from bundle.transforms.native import MOST_PROBABLE, decision_in_words
 
 MISSING = "\N{EN DASH}"
 

@@ -2,11 +2,21 @@
 
 from bundle.transforms.augment import RandColourd, RandFundusAffined
 from bundle.transforms.components import components, largest_px, lesion_areas_px
-from bundle.transforms.fundus import CutDetaild, MeasureFieldd, NativeLabelsd, PrepareFundusd
-from bundle.transforms.fuse import FuseLesionsd, class_names, fuse_lesions, fuse_outlines, fused_radius_px
-from bundle.transforms.geometry import Crop, field_mask, field_of_view, native_labels, to_native
-from bundle.transforms.lesions import label_map, load_mask, load_masks, load_runs
-from bundle.transforms.photograph import load_photograph, resize_crop
+from bundle.transforms.decode import load_photograph, resize_crop
+from bundle.transforms.field import Crop, field_mask, field_of_view
+from bundle.transforms.native import native_labels, to_native
+from bundle.transforms.outlines import (
+    FuseLesionsd,
+    class_names,
+    fuse_lesions,
+    fuse_outlines,
+    fused_radius_px,
+    label_map,
+    load_mask,
+    load_masks,
+    load_runs,
+)
+from bundle.transforms.prepare import CutDetaild, MeasureFieldd, NativeLabelsd, PrepareFundusd
 from bundle.transforms.resize import resize_lesions, resize_mask
 from bundle.transforms.runs import centre_of, components_by_quadrant, largest_component_px, runs_of
 

@@ -5,6 +5,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from bundle.labels import LESIONS
 from numpy.typing import NDArray
@@ -46,6 +47,18 @@ def components(labels_HW: NDArray[np.uint8]) -> Components:
     classes = np.zeros(count, np.uint8)
     classes[component] = runs.classes
     return Components(classes, np.bincount(component, runs.ends - runs.starts, minlength=count).astype(np.int64))
+
+
+def numbered_components(mask_HW: NDArray[np.bool_]) -> tuple[int, NDArray]:
+    """Count the connected components (8 neighbours) of a bool mask and number their pixels ``(H, W)``, from 1.
+
+    Example:
+        >>> count, numbers = numbered_components(np.array([[1, 0, 0, 1], [0, 1, 0, 1]], dtype=bool))
+        >>> count, numbers.tolist()
+        (2, [[1, 0, 0, 2], [0, 1, 0, 2]])
+    """
+    count, numbers_HW = cv2.connectedComponents(np.ascontiguousarray(mask_HW).view(np.uint8), connectivity=8)
+    return count - 1, np.asarray(numbers_HW)
 
 
 def lesion_areas_px(labels_HW: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:

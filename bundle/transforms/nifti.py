@@ -12,8 +12,8 @@ from typing import Any
 import nibabel
 import numpy as np
 from bundle.files import DECODER_ERRORS, written_whole
-from bundle.images import on_black, upper_bits
 from bundle.manifest import PIXELS_MAX
+from bundle.transforms.pixels import on_black, upper_bits
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 from bundle.labels import LESION_PRIORITY, LESIONS
-from bundle.transforms.geometry import Crop
-from bundle.transforms.lesions import Mask
+from bundle.transforms.field import Crop
+from bundle.transforms.outlines import Mask
 from bundle.transforms.runs import Indices, Runs, components_of
 from numpy.typing import NDArray
 from scipy import sparse

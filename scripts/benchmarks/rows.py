@@ -76,8 +76,7 @@ def measure(count: int, like: str) -> dict[str, float]:
 def audited(hashes: np.ndarray) -> float:
     """Return the seconds that the search for copies takes."""
     # Imported late, so that its packages do not count as memory of the manifest.
-    from bundle.datasets.audit import group_copies
-    from bundle.datasets.near_hashes import near_pairs
+    from bundle.datasets.copies import group_copies, near_pairs
 
     started = time.perf_counter()
     groups = group_copies(len(hashes), near_pairs(hashes))

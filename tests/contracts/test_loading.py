@@ -14,8 +14,8 @@ from bundle import ROOT
 from bundle.handlers.training_state import TrainingState
 from bundle.manifest import Manifest, Photograph, load_manifest, save_manifest
 from bundle.networks.graders import Grader
+from bundle.networks.imagenet import imagenet_weights, read_weights
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.pretrained import imagenet_weights, read_weights
 from bundle.networks.weights import (
     load_grader,
     load_graders,

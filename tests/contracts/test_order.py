@@ -11,8 +11,8 @@ import pytest
 from bundle import ROOT
 
 ORDER = (
-    {"labels", "files", "provenance", "distributed", "memory", "optional"},
-    {"images", "label_maps", "manifest"},
+    {"labels", "files", "provenance", "distributed", "optional"},
+    {"manifest"},
     {"transforms"},
     {"networks", "metrics", "method", "phantom"},
     {"datasets", "steps"},

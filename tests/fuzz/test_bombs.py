@@ -16,14 +16,14 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from bundle.datasets.diaretdb1 import DrawConsensus
+from bundle.datasets.readers.diaretdb1 import DrawConsensus
 from bundle.files import load_json
-from bundle.images import decode
 from bundle.manifest import load_manifest
 from bundle.method.initial_labels import load_pseudo_labels
-from bundle.networks.pretrained import read_weights
+from bundle.networks.imagenet import read_weights
 from bundle.transforms import PrepareFundusd, load_mask, load_runs
 from bundle.transforms.bilevel import read_bilevel
+from bundle.transforms.decode import decode
 from bundle.transforms.nifti import read_nifti
 from PIL import Image, PngImagePlugin
 

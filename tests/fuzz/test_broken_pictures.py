@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from bundle.images import decode
 from bundle.transforms import PrepareFundusd, load_mask, load_runs, runs_of
 from bundle.transforms.bilevel import read_bilevel
+from bundle.transforms.decode import decode
 from hypothesis import strategies as st
 from PIL import Image
 

@@ -1,8 +1,8 @@
 """A broken table, list or marking of a data set is refused in one sentence that names it."""
 
 import pytest
-from bundle.datasets.diaretdb1 import DrawConsensus, read_diaretdb1
-from bundle.datasets.grade_table import read_grades, read_splits
+from bundle.datasets.readers.diaretdb1 import DrawConsensus, read_diaretdb1
+from bundle.datasets.readers.files import read_grades, read_splits
 from bundle.labels import GRADES
 from hypothesis import strategies as st
 

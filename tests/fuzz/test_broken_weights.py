@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 from bundle.networks.graders import Grader
-from bundle.networks.pretrained import imagenet_weights, read_weights
+from bundle.networks.imagenet import imagenet_weights, read_weights
 from bundle.networks.weights import load_grader, load_teacher, load_weights, provenance, refuse_fused
 from hypothesis import strategies as st
 from torch import nn

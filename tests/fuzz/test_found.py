@@ -13,12 +13,12 @@ import pytest
 import torch
 from bundle.experiments.runs import _integer, _split_names
 from bundle.files import load_json
-from bundle.images import decode
 from bundle.manifest import load_manifest
 from bundle.method.initial_labels import InitialLabel, load_pseudo_labels
 from bundle.networks.weights import load_grader, load_weights, refuse_fused
 from bundle.transforms import Crop
 from bundle.transforms.bilevel import read_bilevel
+from bundle.transforms.decode import decode
 from bundle.transforms.nifti import read_nifti
 from PIL import Image
 from torch import nn

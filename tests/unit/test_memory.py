@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bundle.memory import says_what_to_lower
+from bundle.steps import says_what_to_lower
 
 ENGINE = SimpleNamespace(state=SimpleNamespace(device=torch.device("cuda", 1)))
 BATCH = {"image": torch.zeros(2, 3, 64, 96)}

@@ -46,7 +46,7 @@ class TestFundusDRMultitask(unittest.TestCase):
     def prepare(self):
         """Draw a data set, and label each outlined photograph by what its lesions allow."""
         from bundle.datasets.build import build_manifest
-        from bundle.datasets.idrid import read_idrid
+        from bundle.datasets.readers.idrid import read_idrid
         from bundle.datasets.splits import lesion_labelling
         from bundle.labels import GRADES, feasible_grades
         from bundle.manifest import load_manifest, save_manifest

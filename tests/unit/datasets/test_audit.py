@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from bundle.datasets.audit import group_copies, perceptual_hash, unpack
-from bundle.datasets.near_hashes import DISTANCE_MAX, near_pairs
+from bundle.datasets.copies import DISTANCE_MAX, group_copies, near_pairs, perceptual_hash, unpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

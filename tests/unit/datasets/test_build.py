@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.raw import Drawn, Landmark, RawPhotograph
+from bundle.datasets.readers.idrid import read_idrid
+from bundle.datasets.readers.raw import Drawn, Landmark, RawPhotograph
 from bundle.datasets.splits import graded_training
 from bundle.files import content_sha256
 from bundle.manifest import load_manifest, save_manifest

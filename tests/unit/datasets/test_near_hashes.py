@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bundle.datasets.near_hashes import CHUNKS, DISTANCE_MAX, near_pairs
+from bundle.datasets.copies import CHUNKS, DISTANCE_MAX, near_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

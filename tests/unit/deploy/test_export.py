@@ -10,8 +10,8 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from bundle.deploy.converted import onnx_runner, openvino_runner
 from bundle.deploy.export import SAID, SUFFIXES, Agreement, agree, export
+from bundle.deploy.runtimes import onnx_runner, openvino_runner
 from bundle.metrics.lesions import lesion_dice
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graders import Grader

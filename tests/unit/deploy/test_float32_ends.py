@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bundle.deploy.float32_ends import kept_in_float32
+from bundle.deploy.runtimes import kept_in_float32
 from bundle.networks.explained import ExplainedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
 from torch import nn

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from bundle import ROOT
-from bundle.experiments.cluster import run_ray
-from bundle.experiments.local import run_local
+from bundle.experiments.executors import run_local, run_ray
 from bundle.experiments.pipeline import Stage, StageFailed
 from bundle.experiments.sweep import Task
 
@@ -217,7 +216,7 @@ def test_a_task_whose_worker_is_lost_is_run_again(ray, tmp_path):
 
 
 def test_a_task_that_is_lost_for_good_fails_and_takes_only_its_own_with_it(ray, tmp_path, monkeypatch):
-    monkeypatch.setattr("bundle.experiments.cluster.MAX_RETRIES", 0)
+    monkeypatch.setattr("bundle.experiments.executors.MAX_RETRIES", 0)
     always = "os.kill(os.getppid(), signal.SIGKILL)"
     tasks = [toy(tmp_path, "lost", always), toy(tmp_path, "after", needs=["lost"]), toy(tmp_path, "other")]
     with pytest.raises(StageFailed, match=r"1 of 3 tasks failed\n  lost: .*worker died.*") as caught:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bundle.experiments.lesion_figure import DPI, PICTURE_PX, Compared, write_lesion_figure
+from bundle.experiments.figures import DPI, PICTURE_PX, Compared, write_lesion_figure
 from bundle.labels import LESION_COLOURS, LESIONS
 from PIL import Image
 

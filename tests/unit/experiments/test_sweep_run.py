@@ -1,7 +1,7 @@
 """A sweep is one run in MLflow, however often it is started; it ends as its tasks do."""
 
 import pytest
-from bundle.experiments.sweep_run import sweep_run
+from bundle.experiments.sweep import sweep_run
 from bundle.handlers.tracking import EXPERIMENT
 
 mlflow = pytest.importorskip("mlflow")

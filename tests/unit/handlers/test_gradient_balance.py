@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bundle.handlers.gradient_balance import GradientBalance
+from bundle.handlers.monitors import GradientBalance
 from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from torch import nn

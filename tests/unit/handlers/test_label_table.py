@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bundle.handlers.label_collapse import FailOnLabelCollapse
 from bundle.handlers.label_table import LabelTable
+from bundle.handlers.monitors import FailOnLabelCollapse
 
 INITIAL = torch.tensor([[0.0, 0.0, 0.5, 0.3, 0.2], [0.0, 0.0, 0.2, 0.5, 0.3], [0.0, 1.0, 0.0, 0.0, 0.0]])
 GRADES = [3, -1, 1]

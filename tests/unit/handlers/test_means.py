@@ -1,7 +1,7 @@
 """An epoch's metric is the mean of its iterations, and of no other epoch's."""
 
 import torch
-from bundle.handlers.means import MeanOutputs
+from bundle.handlers.monitors import MeanOutputs
 from ignite.engine import Engine, Events
 
 

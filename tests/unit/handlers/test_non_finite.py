@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bundle.handlers.non_finite import FailOnNonFinite
+from bundle.handlers.monitors import FailOnNonFinite
 from ignite.engine import Engine
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bundle.handlers.presence import FitPresence
+from bundle.handlers.calibration import FitPresence
 from ignite.engine import Engine
 
 

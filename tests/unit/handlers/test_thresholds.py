@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 import torch
+from bundle.handlers.calibration import FitThresholds
 from bundle.handlers.scores import ScoreLesions
-from bundle.handlers.thresholds import FitThresholds
 from bundle.handlers.training_state import SaveWeights
 from bundle.manifest import Manifest, Photograph
 from bundle.networks.weights import lesion_thresholds, load_weights

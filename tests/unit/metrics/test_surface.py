@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from bundle.metrics import surface
-from bundle.metrics.surface import hd95_px
+from bundle.metrics import shapes
+from bundle.metrics.shapes import hd95_px
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import compute_hausdorff_distance
@@ -71,6 +71,6 @@ def test_dense_borders_have_the_same_distance_by_a_distance_transform(monkeypatc
     rng = np.random.default_rng(0)
     pairs = [(rng.random((40, 70)) < share, rng.random((40, 70)) < 0.01) for share in (0.01, 0.3, 1)]
     by_tree = [hd95_px(*pair) for pair in pairs]
-    monkeypatch.setattr(surface, "DENSE", 0)
+    monkeypatch.setattr(shapes, "DENSE", 0)
     assert [hd95_px(*pair) for pair in pairs] == pytest.approx(by_tree, rel=1e-6)
     assert min(by_tree) > 1

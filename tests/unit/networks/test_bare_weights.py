@@ -3,9 +3,15 @@
 import pytest
 import torch
 from bundle.files import load_json
-from bundle.networks.bare_weights import read_description, write_bare
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import check_facts, lesion_thresholds, load_weights, provenance
+from bundle.networks.weights import (
+    check_facts,
+    lesion_thresholds,
+    load_weights,
+    provenance,
+    read_description,
+    write_bare,
+)
 
 FACTS = {"width": 1 / 16, "image_size": 64, "pretrained": "/home/me/vgg16.pth"}
 

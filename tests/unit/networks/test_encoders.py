@@ -8,8 +8,7 @@ import torch
 import torchvision
 from bundle.networks.encoders import ENCODERS, LiteNormalise, build_encoder
 from bundle.networks.graders import Grader
-from bundle.networks.lite_weights import lite_file
-from bundle.networks.pretrained import imagenet_weights
+from bundle.networks.imagenet import imagenet_weights, lite_file
 from bundle.networks.vgg import Normalise
 from bundle.networks.weights import save_weights
 from torch import nn

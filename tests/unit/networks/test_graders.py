@@ -14,7 +14,7 @@ from bundle.method.heat_maps import grade_maps
 from bundle.networks import graders
 from bundle.networks.encoders import LITES
 from bundle.networks.graders import ARCHITECTURES, KNOWN_ARCHITECTURES, Grader, Symmetric, prior_shift
-from bundle.networks.pretrained import TIMM_ARCHITECTURES, imagenet_weights
+from bundle.networks.imagenet import TIMM_ARCHITECTURES, imagenet_weights
 from bundle.networks.vgg import Normalise
 from bundle.networks.weights import save_weights
 from scripts.benchmarks.attribution import maps_one_by_one

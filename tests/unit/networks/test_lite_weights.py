@@ -7,8 +7,7 @@ import pytest
 import skimage.data
 import timm
 import torch
-from bundle.networks.lite_weights import PACKAGES, lite_file, timm_state
-from bundle.networks.pretrained import imagenet_weights, read_weights
+from bundle.networks.imagenet import PACKAGES, imagenet_weights, lite_file, read_weights, timm_state
 from torch.nn import functional as F
 
 CAT, ESPRESSO = 285, 967

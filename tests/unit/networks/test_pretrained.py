@@ -8,8 +8,8 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from bundle.networks import pretrained
-from bundle.networks.pretrained import imagenet_weights, read_weights
+from bundle.networks import imagenet
+from bundle.networks.imagenet import imagenet_weights, read_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models import densenet201
@@ -39,7 +39,7 @@ def test_true_asks_torchvision_for_its_best_weights_and_checks_their_hash(monkey
 
 def test_what_torchvision_lacks_is_downloaded_from_the_address_that_timm_knows(monkeypatch):
     asked = []
-    monkeypatch.setattr(pretrained, "load_state_dict_from_url", lambda url, **how: asked.append((url, how)) or {})
+    monkeypatch.setattr(imagenet, "load_state_dict_from_url", lambda url, **how: asked.append((url, how)) or {})
     assert imagenet_weights("nasnetalarge", True) == {}
     ((url, how),) = asked
     assert re.fullmatch(r"https://.*/nasnetalarge-[0-9a-f]{8}\.pth", url)
@@ -50,7 +50,7 @@ def test_a_failed_download_of_timms_weights_says_how_to_go_on_too(monkeypatch):
     def fail(url, **how):
         raise URLError("no route to host")
 
-    monkeypatch.setattr(pretrained, "load_state_dict_from_url", fail)
+    monkeypatch.setattr(imagenet, "load_state_dict_from_url", fail)
     with pytest.raises(ValueError, match=r"weights of nasnetalarge from https://.*no route.*`--pretrained PATH`"):
         imagenet_weights("nasnetalarge", True)
 

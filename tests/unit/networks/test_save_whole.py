@@ -6,7 +6,7 @@ import resource
 import signal
 
 import torch
-from bundle.networks.torch_file import save_whole
+from bundle.networks.weights import save_whole
 
 
 def test_the_same_content_has_the_same_bytes_in_every_folder(tmp_path):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle.datasets.audit import group_copies, unpack
-from bundle.datasets.near_hashes import near_pairs
+from bundle.datasets.copies import group_copies, near_pairs, unpack
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting import copies
 from bundle.reporting.copies import contact_sheet, copy_rows, printable, write_copies

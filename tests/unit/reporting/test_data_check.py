@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle.datasets.audit import group_copies, unpack
 from bundle.datasets.build import build_manifest
-from bundle.datasets.idrid import read_idrid
-from bundle.datasets.near_hashes import near_pairs
+from bundle.datasets.copies import group_copies, near_pairs, unpack
+from bundle.datasets.readers.idrid import read_idrid
 from bundle.labels import LESION_COLOURS, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting.data_check import check_tables, check_text, summary_text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.transforms import components, native_labels, to_native
-from bundle.transforms import geometry as module
+from bundle.transforms import native as module
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label

@@ -1,0 +1,144 @@
+"""Grouping of copies, exclusion of training photographs that leak, dealing of folds, and joining of data sets."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bundle.datasets.copies import group_copies, near_pairs, unpack
+from bundle.datasets.readers.raw import OUTLINES_NOTE
+from bundle.datasets.splits import stratified_folds
+from bundle.manifest import Manifest, Photograph
+
+
+def deal(
+    name: str,
+    roots: Mapping[str, Path],
+    photographs: Sequence[Photograph],
+    folds: int,
+    seed: int,
+    notes: Iterable[str] = (),
+    keep_leaks: bool = False,
+) -> Manifest:
+    """Group copies by perceptual hash, exclude training photographs that leak into the test split, and deal the folds.
+
+    Training photographs that are copies of a test photograph are left out of training; the test split stays complete.
+
+    Args:
+        name: name of the manifest.
+        roots: folders by name; the photographs' paths begin with one of these names.
+        photographs: rows of one or several data sets; their groups, folds and exclusions are determined again.
+        folds: number of cross-validation folds.
+        seed: seed of the folds.
+        notes: earlier notes; the notes of this function are appended.
+        keep_leaks: keep the copies of test photographs in training, and note it.
+
+    Raises:
+        ValueError: if there is no photograph, two share an id, or there are too few for the folds.
+
+    Example:
+        >>> known = {"sha256": "0" * 64, "width_px": 6, "height_px": 4, "grade": 2, "group": ""}
+        >>> rows = [
+        ...     Photograph(id=name, image=f"clinic/{name}.jpg", split=split, perceptual_hash=digit * 64, **known)
+        ...     for name, split, digit in zip("1234", ["train", "train", "train", "test"], "05f0")
+        ... ]  # digits of the hash: 4 looks like 1
+        >>> manifest = deal("clinic", {"clinic": Path("/data")}, rows, folds=2, seed=0)
+        >>> {row.id: row.left_out for row in manifest.photographs if row.left_out}
+        {'1': 'copy of the test photograph 4'}
+        >>> sorted(row.fold for row in manifest.photographs if row.fold is not None)
+        [0, 1]
+    """
+    if not photographs:
+        raise ValueError(f"data set {name!r}: expected at least one photograph that can be used, got none")
+    rows = sorted(photographs, key=lambda row: row.id)
+    hashes = unpack([row.perceptual_hash for row in rows])
+    first = group_copies(len(rows), near_pairs(hashes))
+    groups = [rows[index].id for index in first]
+    rows = [replace(row, group=group, fold=None, left_out=None) for row, group in zip(rows, groups, strict=True)]
+    leaks = _leaks(rows)
+    if not keep_leaks:
+        rows = [replace(row, left_out=leaks.get(row.id)) for row in rows]
+    fold_of = _folds(rows, folds, seed)
+    return Manifest(
+        name=name,
+        roots=dict(roots),
+        folds=folds,
+        seed=seed,
+        photographs=tuple(replace(row, fold=fold_of.get(row.id)) for row in rows),
+        notes=(*notes, *_copy_notes(rows), *_grade_notes(rows), *_leak_notes(leaks, keep_leaks)),
+    )
+
+
+def join(name: str, manifests: Sequence[Manifest], folds: int, seed: int, keep_leaks: bool = False) -> Manifest:
+    """Make one manifest from several: copies are searched for across them, and the folds are dealt again.
+
+    No photograph is opened, because a manifest contains everything the audit needs.
+
+    Raises:
+        ValueError: if there are fewer than two, two contain the same data set, or as in :func:`deal`.
+
+    Example:
+        >>> manifest = Manifest(name="clinic", roots={"clinic": Path("/data")}, folds=2, seed=0, photographs=())
+        >>> join("both", [manifest, manifest], folds=2, seed=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected different data sets to join, got ['clinic'] twice; give one another --name
+    """
+    if len(manifests) < 2:
+        raise ValueError(f"expected at least two manifests to join, got {len(manifests)}")
+    twice = [root for root, count in Counter(root for one in manifests for root in one.roots).items() if count > 1]
+    if twice:
+        raise ValueError(f"expected different data sets to join, got {sorted(twice)} twice; give one another --name")
+    roots = {root: path for one in manifests for root, path in one.roots.items()}
+    kept = ("left out: ", OUTLINES_NOTE)  # all other notes are made again
+    notes = [f"{one.name}: {note}" for one in manifests for note in one.notes if any(map(note.__contains__, kept))]
+    return deal(name, roots, [row for one in manifests for row in one.photographs], folds, seed, notes, keep_leaks)
+
+
+def _leaks(rows: Sequence[Photograph]) -> dict[str, str]:
+    """Map the id of each training photograph that is a copy of a test photograph to the reason to exclude it."""
+    tests = {row.group: row.id for row in rows if row.split == "test"}
+    return {
+        row.id: f"copy of the test photograph {tests[row.group]}"
+        for row in rows
+        if row.split == "train" and row.group in tests
+    }
+
+
+def _folds(rows: Sequence[Photograph], folds: int, seed: int) -> dict[str, int]:
+    """Deal the photographs that training may use, balancing outlined ones, each lesion, and each grade."""
+    kept = [row for row in rows if row.split == "train" and not row.left_out]
+    dealt = stratified_folds([row.group for row in kept], [_strata(row) for row in kept], folds, seed)
+    return {row.id: fold for row, fold in zip(kept, dealt, strict=True)}
+
+
+def _strata(row: Photograph) -> list[str]:
+    grade = [f"grade {row.grade}"] if row.grade is not None else []
+    return [*(["outlined"] if row.outlined else []), *sorted(row.masks), *grade]
+
+
+def _copy_notes(rows: Sequence[Photograph]) -> list[str]:
+    sizes = [count for count in Counter(row.group for row in rows).values() if count > 1]
+    if not sizes:
+        return []
+    return [f"{sum(sizes)} files show only {len(sizes)} different photographs, up to {max(sizes)} copies of one"]
+
+
+def _grade_notes(rows: Sequence[Photograph]) -> list[str]:
+    grades = defaultdict(set)
+    for row in rows:
+        if row.grade is not None:
+            grades[row.group].add(row.grade)
+    torn = sorted(group for group, found in grades.items() if len(found) > 1)
+    return [f"{len(torn)} photographs whose copies differ in grade count as ungraded: {_list(torn)}"] if torn else []
+
+
+def _leak_notes(leaks: Mapping[str, str], kept: bool) -> list[str]:
+    if not leaks:
+        return []
+    where = "kept in training though" if kept else "taken out of training as"
+    return [f"{where} copies of test photographs: {len(leaks)} ({_list(sorted(leaks))})"]
+
+
+def _list(ids: Sequence[str], count: int = 20) -> str:
+    return ", ".join(ids[:count]) + (", ..." if len(ids) > count else "")

@@ -1,0 +1,345 @@
+"""Reader of your own photographs: a folder of images, with folders of masks, a table of grades, or both."""
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+import numpy as np
+from bundle.datasets.readers.files import Gaps, files, names, read_grades, read_splits
+from bundle.datasets.readers.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
+from bundle.labels import LESIONS
+from bundle.transforms.decode import decode, mask_levels
+from numpy.typing import NDArray
+from PIL import Image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+MASK_SUFFIXES = (*SUFFIXES, ".bmp", ".gif")
+ROLES = {lesion: lesion for lesion in LESIONS} | {"OD": OPTIC_DISC}
+"""Role of each code in ``masks`` and ``indices``."""
+
+
+def read_folder(
+    root: str | os.PathLike,
+    *,
+    images: str = "images",
+    masks: str | None = None,
+    indexed_masks: str | None = None,
+    indices: str | None = None,
+    mask_min: int | None = None,
+    grades: str | None = None,
+    name_column: str = "image",
+    grade_column: str = "grade",
+    split_column: str | None = None,
+    allow_missing: bool = False,
+) -> Reading:
+    """Read one folder of images. Images and masks are not opened.
+
+    With masks, every image counts as outlined: each of the listed lesions was looked for on it, and a lesion without a
+    file is absent. Photographs without outlines belong in another folder, as a data set of their own.
+
+    Args:
+        root: base folder; all other folders are given relative to it.
+        images: folder of the photographs (jpg, png, tif).
+        masks: a folder for each outlined lesion, and ``OD`` for the optic disc, as ``MA=masks/ma,EX=masks/ex``. A mask
+            has the name of its image, or ``<image>_MA``, and two values, 0 and another, unless ``mask_min`` is given.
+        indexed_masks: instead of ``masks``, one folder of masks with an index for each lesion; each mask has the name
+            of its image.
+        indices: index of each lesion, as ``EX=1,HE=2,MA=3,SE=4``; 0 is background.
+        mask_min: smallest grey value, 1-255, at which a pixel of ``masks`` belongs to the lesion.
+        grades: table of ICDRS grades (CSV), below ``root`` or as an absolute path.
+        name_column: column of that table with the names of the photographs.
+        grade_column: column of that table with the grades.
+        split_column: column of that table with ``train`` or ``test``. Without it, all photographs are ``train``.
+        allow_missing: leave out images without a grade or an indexed mask, and the reverse, and list them in the notes.
+
+    Raises:
+        ValueError: if options contradict each other or lead out of ``root``, a folder or table is missing or not as
+            described, or something else is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.files import write_csv_whole
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     Path(root, "images").mkdir()
+        ...     Path(root, "images", "a.jpg").touch()
+        ...     write_csv_whole(Path(root, "grades.csv"), [{"image": "a", "grade": 2}, {"image": "b", "grade": 0}])
+        ...     found = read_folder(root, grades="grades.csv", allow_missing=True)
+        >>> [(one.id, one.grade) for one in found.photographs], found.notes
+        ([('photographs/train/a', 2)], ["left out: 1 rows of 'grades.csv' without an image (b)"])
+    """
+    root = Path(root).resolve()
+    _check_options(masks, indexed_masks, indices, mask_min, grades, split_column)
+    if not root.is_dir():
+        raise ValueError(f"expected the folder of the photographs, found none at {root}")
+    gaps = Gaps("photographs", root)
+    found = _find_images(_below(root, "images", images))
+    rows = {stem: _photograph(stem, image) for stem, image in found.items()}
+    if grades is not None:
+        rows = _read_graded(found, _table(root, grades), name_column, grade_column, split_column, gaps)
+    if masks is not None:
+        rows = _with_masks(rows, _find_masks(root, masks, found, gaps), mask_min)
+    if indexed_masks is not None and indices is not None:
+        indexed = _find_indexed_masks(_below(root, "indexed_masks", indexed_masks), found, gaps)
+        rows = _with_indices(rows, indexed, _read_indices(indices))
+    notes = gaps.notes(allow_missing)
+    if not any(row.annotated or row.grade is not None for row in rows.values()):
+        raise ValueError(f"expected photographs with a grade or with outlines of lesions in {root}, found none")
+    return Reading(list(rows.values()), notes)
+
+
+def _check_options(
+    masks: str | None,
+    indexed_masks: str | None,
+    indices: str | None,
+    mask_min: int | None,
+    grades: str | None,
+    split_column: str | None,
+) -> None:
+    wrong = {
+        "expected --masks, --indexed_masks or --grades, got none: nothing would be known of the photographs": (
+            masks is None and indexed_masks is None and grades is None
+        ),
+        "expected --masks or --indexed_masks, got both": masks is not None and indexed_masks is not None,
+        "expected --indexed_masks and --indices together, got one of them": (indexed_masks is None)
+        != (indices is None),
+        "expected --masks with --mask_min, got none": mask_min is not None and masks is None,
+        "expected --grades with --split_column, got none": split_column is not None and grades is None,
+        f"expected --mask_min as a whole number in 1-255, got {mask_min!r}": (
+            mask_min is not None and (isinstance(mask_min, bool) or mask_min not in range(1, 256))
+        ),
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise ValueError(message)
+
+
+def _below(root: Path, option: str, text: str) -> Path:
+    """Return a folder below ``root``; refuse any other."""
+    folder = PurePath(text)
+    if folder.is_absolute() or ".." in folder.parts:
+        raise ValueError(f"expected --{option} to name a folder below {root}, got {text!r}")
+    if not (root / folder).is_dir():
+        raise ValueError(f"expected a folder at {root / folder}, named by --{option}, found none")
+    return root / folder
+
+
+def _table(root: Path, text: str) -> Path:
+    if ".." in PurePath(text).parts:
+        raise ValueError(f"expected --grades to name a table below {root}, or its absolute path, got {text!r}")
+    return root / text
+
+
+def _pairs(option: str, text: str) -> dict[str, str]:
+    """Read ``CODE=value,CODE=value``."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    found = {code.strip(): value.strip() for code, _, value in pairs}
+    if len(found) < len(pairs) or not found.keys() <= ROLES.keys() or not all(found.values()):
+        raise ValueError(
+            f"expected --{option} as CODE=..., separated by commas, with codes out of {', '.join(ROLES)}, each once, "
+            f"got {text!r}"
+        )
+    return found
+
+
+def _find_images(folder: Path) -> dict[str, Path]:
+    found = files(folder, *SUFFIXES)
+    if not found:
+        raise ValueError(
+            f"expected photographs ({', '.join(SUFFIXES)}) in {folder}, found "
+            f"{names(path.name for path in folder.iterdir())}"
+        )
+    return found
+
+
+def _photograph(stem: str, image: Path, split: str = "train", grade: int | None = None) -> RawPhotograph:
+    return RawPhotograph(id=f"photographs/{split}/{stem}", image=image, split=split, grade=grade)
+
+
+def _read_graded(
+    images: Mapping[str, Path], table: Path, name_column: str, grade_column: str, split_column: str | None, gaps: Gaps
+) -> dict[str, RawPhotograph]:
+    grades = read_grades(table, name_column, grade_column)
+    splits = (
+        read_splits(table, name_column, split_column) if split_column is not None else dict.fromkeys(grades, "train")
+    )
+    gaps.add(f"rows of '{table.name}' without an image", grades.keys() - images.keys())
+    gaps.add(f"images without a row in '{table.name}'", images.keys() - grades.keys())
+    return {
+        stem: _photograph(stem, image, splits[stem], grades[stem]) for stem, image in images.items() if stem in grades
+    }
+
+
+def _find_masks(root: Path, text: str, images: Collection[str], gaps: Gaps) -> dict[str, dict[str, Path]]:
+    """Map each code to the masks of its folder, by image."""
+    folders = {code: _below(root, "masks", folder) for code, folder in _pairs("masks", text).items()}
+    masks = {code: _masks_in(folder, code, images) for code, folder in folders.items()}
+    for code, paths in masks.items():
+        gaps.add(f"{code} masks without an image", paths.keys() - set(images))
+    return masks
+
+
+def _masks_in(folder: Path, code: str, images: Collection[str]) -> dict[str, Path]:
+    masks: dict[str, Path] = {}
+    for stem, path in files(folder, *MASK_SUFFIXES).items():
+        image = stem if stem in images else stem.removesuffix(f"_{code}")
+        if image in masks:
+            raise ValueError(
+                f"expected one {code} mask of {image}, got {masks[image].name} and {path.name} in {folder}"
+            )
+        masks[image] = path
+    if not masks:
+        # Otherwise a wrong folder would mean that no photograph has the lesion.
+        raise ValueError(f"expected masks ({', '.join(MASK_SUFFIXES)}) of {code} in {folder}, found none")
+    return masks
+
+
+def _with_masks(
+    rows: Mapping[str, RawPhotograph], masks: Mapping[str, Mapping[str, Path]], mask_min: int | None
+) -> dict[str, RawPhotograph]:
+    outlined = {}
+    for stem, row in rows.items():
+        paths = {ROLES[code]: found[stem] for code, found in masks.items() if stem in found}
+        row = replace(row, annotated=_lesions(masks))
+        if mask_min is None:
+            disc = paths.pop(OPTIC_DISC, None)
+            outlined[stem] = replace(row, masks=paths, optic_disc=disc)
+        else:
+            draw = DrawGrey(paths, mask_min) if paths else None
+            outlined[stem] = replace(row, draw=draw, drawn_from=tuple(paths.values()))
+    return outlined
+
+
+def _find_indexed_masks(folder: Path, images: Collection[str], gaps: Gaps) -> dict[str, Path]:
+    masks = files(folder, *MASK_SUFFIXES)
+    gaps.add("indexed masks without an image", masks.keys() - set(images))
+    gaps.add("images without an indexed mask", set(images) - masks.keys())
+    return masks
+
+
+def _read_indices(text: str) -> dict[str, int]:
+    """Map roles to indices."""
+    found = _pairs("indices", text)
+    if len(set(found.values())) < len(found) or not set(found.values()) <= set(map(str, range(1, 256))):
+        raise ValueError(f"expected --indices as different whole numbers in 1-255, got {text!r}")
+    return {code: int(index) for code, index in found.items()}
+
+
+def _with_indices(
+    rows: Mapping[str, RawPhotograph], masks: Mapping[str, Path], index_of: Mapping[str, int]
+) -> dict[str, RawPhotograph]:
+    roles = {ROLES[code]: index for code, index in index_of.items()}
+    return {
+        stem: replace(
+            row, annotated=_lesions(index_of), draw=DrawIndexed(masks[stem], roles), drawn_from=(masks[stem],)
+        )
+        for stem, row in rows.items()
+        if stem in masks
+    }
+
+
+def _lesions(codes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(lesion for lesion in LESIONS if lesion in set(codes))
+
+
+@dataclass(frozen=True, slots=True)
+class DrawGrey:
+    """Callable that draws the pixels where a grey mask reaches a value.
+
+    Attributes:
+        paths: mask file of each lesion, or of the optic disc.
+        mask_min: smallest grey value that belongs to the lesion.
+
+    Raises:
+        ValueError: when called, if a file cannot be decoded, has another size, or is not grey; the message names it.
+
+    Shape:
+        - output: a mask ``(height_px, width_px)`` for each path.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mask = Path(folder, "7_MA.png")
+        ...     Image.fromarray(np.array([[0, 127, 128]], np.uint8)).save(mask)
+        ...     DrawGrey({"MA": mask}, mask_min=128)(width_px=3, height_px=1)
+        Drawn(masks={'MA': array([[False, False,  True]])}, disputed=())
+    """
+
+    paths: Mapping[str, Path]
+    mask_min: int
+
+    def __call__(self, width_px: int, height_px: int) -> Drawn:
+        return Drawn({role: _grey(path, width_px, height_px) >= self.mask_min for role, path in self.paths.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class DrawIndexed:
+    """Callable that draws each lesion at the pixels with its index.
+
+    Attributes:
+        path: file of the mask.
+        index_of: maps each lesion, or the optic disc, to its index.
+
+    Raises:
+        ValueError: when called, if the file cannot be decoded, has another size, does not contain indices, or contains
+            one that is neither 0 nor listed; the message names the file.
+
+    Shape:
+        - output: a mask ``(height_px, width_px)`` for each index.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mask = Path(folder, "7.png")
+        ...     Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(mask)
+        ...     DrawIndexed(mask, {"EX": 1, "MA": 2})(width_px=3, height_px=1).masks
+        {'EX': array([[False,  True, False]]), 'MA': array([[False, False,  True]])}
+    """
+
+    path: Path
+    index_of: Mapping[str, int]
+
+    def __call__(self, width_px: int, height_px: int) -> Drawn:
+        levels = mask_levels(_open(self.path, width_px, height_px), self.path)  # (H, W, C)
+        if not _is_grey(levels):
+            raise ValueError(f"expected a mask of indices (one channel, or equal ones) in {self.path}, got colours")
+        stored = levels[..., 0]
+        unknown = set(np.unique(stored).tolist()) - {0, *self.index_of.values()}
+        if unknown:
+            raise ValueError(
+                f"expected indices out of 0, {', '.join(map(str, sorted(self.index_of.values())))} in {self.path}, got "
+                f"{', '.join(map(str, sorted(unknown)))} too; name all of them in --indices"
+            )
+        return Drawn({role: stored == index for role, index in self.index_of.items()})
+
+
+def _open(path: Path, width_px: int, height_px: int) -> Image.Image:
+    mask, size = decode(path, "mask")
+    if size != (width_px, height_px):
+        raise ValueError(
+            f"expected a mask of {width_px}x{height_px} px, as its photograph, got {size[0]}x{size[1]} px in {path}"
+        )
+    return mask
+
+
+def _grey(path: Path, width_px: int, height_px: int) -> NDArray[np.uint8]:
+    """Read grey values 0-255; some data sets store grey as three equal channels, plus opacity."""
+    mask = _open(path, width_px, height_px)
+    levels = mask_levels(mask.convert("L") if mask.mode == "1" else mask, path)
+    reasons = {
+        "indices of a palette": mask.mode in ("P", "PA"),
+        f"{8 * levels.itemsize} bits": levels.itemsize > 1,
+        "colours": not _is_grey(levels),
+    }
+    for found, is_wrong in reasons.items():
+        if is_wrong:
+            raise ValueError(
+                f"expected a grey mask of 8 bits in {path}, got {found}; a mask of two values is read without "
+                f"--mask_min, any other must be saved as grey"
+            )
+    return levels[..., 0]
+
+
+def _is_grey(levels: NDArray) -> bool:
+    """Return whether all channels are equal, or there is only one."""
+    return bool((levels == levels[..., :1]).all())

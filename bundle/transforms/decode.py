@@ -1,0 +1,206 @@
+"""Photographs and masks as arrays: the one way from a file, of whatever format, to pixels."""
+
+# flake8: noqa: N806
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from bundle.files import DECODER_ERRORS
+from bundle.transforms.field import Crop
+from bundle.transforms.nifti import is_nifti, read_nifti
+from bundle.transforms.pixels import on_black, upper_bits
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+BROKEN = (*DECODER_ERRORS, SyntaxError, AssertionError, RuntimeError, Image.DecompressionBombError)
+"""Errors that Pillow raises on files that are missing, unreadable, truncated, malformed or absurdly large."""
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")
+"""No other decoder is tried, whatever the file name: Pillow has forty, and one of them runs Ghostscript."""
+
+TRANSPARENT_MODES = ("LA", "PA", "RGBA")
+MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)
+"""Pillow modes that are accepted for masks: 1 to 16 bits, one channel or three, with and without opacity."""
+
+
+class Opened(NamedTuple):
+    """A decoded image, and the size that its file declares, which is larger for a JPEG decoded at reduced size."""
+
+    image: Image.Image
+    native_px: tuple[int, int]  # width, height
+
+
+def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] | None = None) -> Opened:
+    """Decode an image file completely.
+
+    Args:
+        path: path of the file.
+        what: its expected content, for the error message.
+        draft: mode and side; a JPEG is decoded in this mode at 1/2, 1/4 or 1/8 if both sides stay at least this long.
+
+    Raises:
+        ValueError: if the file is missing, unreadable, not a complete image, or declares more than Pillow's limit
+            of 178,956,970 pixels.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (96, 64)).save(f"{folder}/eye.jpg")
+        ...     found = decode(f"{folder}/eye.jpg", draft=("RGB", 16))
+        >>> found.native_px, found.image.size  # at 1/4: at 1/8 one side would be shorter than 16
+        ((96, 64), (24, 16))
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            native_px = image.size
+            if draft:
+                image.draft(draft[0], (draft[1], draft[1]))
+            image.load()
+    except BROKEN as error:
+        raise ValueError(f"expected a whole {what} in {path}, got one that cannot be decoded: {error}") from None
+    return Opened(image, native_px)
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the pixels of a decoded image as 8-bit RGB, ``(H, W, 3)``.
+
+    16-bit values keep their upper 8 bits; Pillow's own conversion clips them. Grey, palette and CMYK become RGB.
+    Transparent pixels become black, like the area around an eye. The camera's orientation tag is ignored: pixels stay
+    where they are stored.
+
+    Raises:
+        ValueError: if a channel has more than 16 bits or contains floats.
+
+    Example:
+        >>> to_rgb(Image.fromarray(np.full((1, 1), 0x80FF, np.uint16))).tolist()
+        [[[128, 128, 128]]]
+    """
+    if image.mode == "RGB":
+        return np.asarray(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = upper_bits(np.asarray(image))
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        return on_black(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def mask_levels(image: Image.Image, path: str | os.PathLike) -> NDArray:
+    """Return the values in a decoded mask: grey levels, palette indices or colours; one bit becomes 0 and 1.
+
+    Opacity does not mark lesions. If it is the same everywhere, it is ignored; if it varies, wholly transparent pixels
+    are background, 0 in every channel.
+
+    Args:
+        image: the mask.
+        path: path of its file, for the error message.
+
+    Returns:
+        ``(H, W, C)``; C is 1 or 3.
+
+    Raises:
+        ValueError: if it stores something else, such as floats, or if only its opacity varies.
+
+    Example:
+        >>> rgba = np.array([[[0, 0, 0, 255], [255, 0, 0, 255]]], np.uint8)  # opaque everywhere
+        >>> mask_levels(Image.fromarray(rgba), "81_EX.tif").tolist()
+        [[[0, 0, 0], [255, 0, 0]]]
+    """
+    if image.mode not in MASK_MODES:
+        raise ValueError(
+            f"expected a mask of grey levels, indices or colours, got Pillow's mode {image.mode} in {path}; save it as "
+            f"PNG with one channel"
+        )
+    stored = np.asarray(image, np.uint8 if image.mode == "1" else None)
+    levels = stored.reshape(*stored.shape[:2], -1)
+    if image.mode not in TRANSPARENT_MODES:
+        return levels
+    levels, opacity = levels[..., :-1], levels[..., -1:]
+    if (opacity == opacity[:1, :1]).all():
+        return levels
+    if not levels.any():
+        raise ValueError(
+            f"expected lesions in another colour than black, got a mask of which only the opacity varies in {path}; "
+            f"save it with one channel, the lesion white on black"
+        )
+    return np.where(opacity > 0, levels, 0)
+
+
+class Decoded(NamedTuple):
+    """A decoded photograph; one pixel covers ``reduction`` x ``reduction`` native pixels."""
+
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB
+    native_px: tuple[int, int]  # width, height
+    reduction: int
+
+
+def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: int | None = None) -> Decoded:
+    """Decode a photograph to 8-bit RGB, from an image (:func:`to_rgb`) or NIfTI (:func:`read_nifti`).
+
+    The camera's orientation tag is ignored, because outlines are drawn on the pixels as stored.
+
+    Args:
+        source: path of the file, or decoded pixels ``(H, W, 3)``, which are not changed.
+        target_px: decode a JPEG at 1/2, 1/4 or 1/8 if both sides stay at least this long; None decodes it at full size.
+
+    Raises:
+        ValueError: if the file is missing, not an image, truncated, or has more than 16 bits per channel.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (96, 64), "brown").save(f"{folder}/eye.jpg")
+        ...     found = load_photograph(f"{folder}/eye.jpg", target_px=32)
+        >>> found.pixels.shape, found.native_px, found.reduction
+        ((32, 48, 3), (96, 64), 2)
+    """
+    if isinstance(source, np.ndarray) or is_nifti(source):
+        pixels = source if isinstance(source, np.ndarray) else read_nifti(source)
+        return Decoded(pixels, (pixels.shape[1], pixels.shape[0]), 1)
+    image, native_px = decode(source, draft=("RGB", target_px) if target_px else None)
+    try:
+        return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def resize_crop(pixels: NDArray[np.uint8], crop: Crop, image_size: int, reduction: int = 1) -> NDArray[np.uint8]:
+    """Cut a square out of decoded pixels and resize it with a triangle filter two of its pixels wide; black outside.
+
+    Args:
+        pixels: ``(H, W, 3)``.
+        crop: the square, in native pixels, in multiples of ``reduction``, as :meth:`Crop.about` returns it.
+        image_size: side of the result.
+        reduction: native pixels per decoded pixel, along one side.
+
+    Returns:
+        ``(image_size, image_size, 3)``.
+
+    Raises:
+        ValueError: if the crop does not lie on whole decoded pixels.
+
+    Example:
+        >>> pixels = np.full((2, 4, 3), 200, np.uint8)
+        >>> crop = Crop(left=0, top=-1, side=4, width=4, height=2)  # a row above the photograph, and one below
+        >>> resize_crop(pixels, crop, image_size=4)[..., 0]
+        array([[  0,   0,   0,   0],
+               [200, 200, 200, 200],
+               [200, 200, 200, 200],
+               [  0,   0,   0,   0]], dtype=uint8)
+    """
+    if any(number % reduction for number in crop[:3]):
+        raise ValueError(f"expected a crop on multiples of {reduction} px, as it was decoded, got {crop}")
+    left, top, side = crop.left // reduction, crop.top // reduction, crop.side // reduction
+    height, width = pixels.shape[:2]
+    square = np.zeros((side, side, 3), np.uint8)
+    square[max(-top, 0) : height - top, max(-left, 0) : width - left] = pixels[
+        max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)
+    ]
+    # Torch's interpolation keeps uint8 and is faster than Pillow's filters of the same shape.
+    batch_1CHW = torch.from_numpy(square).permute(2, 0, 1)[None]
+    resized = F.interpolate(batch_1CHW, (image_size, image_size), mode="bilinear", antialias=True, align_corners=False)
+    return resized[0].permute(1, 2, 0).numpy()

@@ -1,0 +1,74 @@
+"""Pictures of every mode become RGB of 8 bits, nothing clipped, nothing turned."""
+
+import numpy as np
+import pytest
+from bundle.transforms.decode import decode, to_rgb
+from PIL import Image
+
+DEEP = np.array([[0, 255, 256], [0x80FF, 0xFE00, 0xFFFF]], np.uint16)
+"""Two rows of three pixels; the upper bytes are 0, 0, 1 and 128, 254, 255."""
+
+
+def saved(tmp_path, picture, name="a.png", **options):
+    picture.save(tmp_path / name, **options)
+    return to_rgb(decode(tmp_path / name).image)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_of_16_bits_the_upper_8_are_kept_where_pillow_would_clip(tmp_path, name):
+    pixels = saved(tmp_path, Image.fromarray(DEEP), name)
+    assert pixels[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]]
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_big_endian_16_bits_are_the_same(tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "big.tif", DEEP, byteorder=">")
+    assert to_rgb(decode(tmp_path / "big.tif").image)[1].tolist() == [[128] * 3, [254] * 3, [255] * 3]
+
+
+def test_16_bits_of_every_colour_are_scaled_alike(tmp_path):
+    import cv2
+
+    colour = np.stack([DEEP, DEEP // 2, DEEP // 4], axis=-1)
+    assert cv2.imwrite(str(tmp_path / "colour.png"), colour[..., ::-1])
+    assert np.array_equal(to_rgb(decode(tmp_path / "colour.png").image), colour >> 8)
+
+
+def test_grey_is_the_same_in_every_channel(tmp_path):
+    assert saved(tmp_path, Image.new("L", (3, 2), 77)).tolist() == [[[77] * 3] * 3] * 2
+
+
+def test_cmyk_is_converted(tmp_path):
+    pixels = saved(tmp_path, Image.new("CMYK", (24, 16), (0, 255, 255, 0)), "a.jpg", quality=95)
+    assert pixels.shape == (16, 24, 3)
+    assert pixels.mean(axis=(0, 1)) == pytest.approx([255, 0, 0], abs=4)
+
+
+def test_a_palette_gives_its_colours(tmp_path):
+    picture = Image.fromarray(np.array([[0, 1, 1]], np.uint8), mode="P")
+    picture.putpalette([1, 2, 3, 200, 100, 50])
+    assert saved(tmp_path, picture).tolist() == [[[1, 2, 3], [200, 100, 50], [200, 100, 50]]]
+
+
+def test_what_is_transparent_is_black_and_what_is_not_stays(tmp_path):
+    rgba = np.array([[[200, 100, 50, 255], [255, 255, 255, 0], [200, 100, 50, 51]]], np.uint8)
+    assert saved(tmp_path, Image.fromarray(rgba)).tolist() == [[[200, 100, 50], [0, 0, 0], [40, 20, 10]]]
+
+
+def test_pixels_stay_where_they_are_stored_whatever_the_camera_noted(tmp_path):
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # turn by 90 degrees to show
+    half = np.zeros((16, 24, 3), np.uint8)
+    half[:, :12] = 200
+    pixels = saved(tmp_path, Image.fromarray(half), "a.jpg", exif=rotated, quality=95)
+    assert pixels.shape == (16, 24, 3)
+    assert pixels[:, :10].min() > 150
+    assert pixels[:, 14:].max() < 50
+
+
+@pytest.mark.parametrize("pixels", [np.full((2, 3), 0.5, np.float32), np.full((2, 3), 70_000, np.int32)])
+def test_more_than_16_bits_are_refused(tmp_path, pixels):
+    with pytest.raises(ValueError, match="expected channels of 8 or 16 bits, got"):
+        saved(tmp_path, Image.fromarray(pixels), "a.tif")
