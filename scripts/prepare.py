@@ -15,7 +15,6 @@ from bundle.phantom.tree import write_phantom
 from bundle.reporting.copies import write_copies
 from bundle.reporting.data_check import check_text, summary_text
 from bundle.reporting.data_check_page import write_check
-from bundle.transforms import field_of_view
 from scripts.cli import main
 
 
@@ -78,7 +77,7 @@ def prepare(
             write_phantom(root, seed=seed)
         photographs, notes = read(dataset, root, allow_missing=allow_missing, **options)
         manifest = build_manifest(
-            name or dataset, photographs, root, field_of_view, drawn_root=Path(out).with_suffix(".masks"), folds=folds,
+            name or dataset, photographs, root, drawn_root=Path(out).with_suffix(".masks"), folds=folds,
             seed=seed, notes=notes, allow_missing=allow_missing, keep_leaks=keep_leaks,
         )  # fmt: skip
     save_manifest(manifest, out)

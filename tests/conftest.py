@@ -13,7 +13,6 @@ from bundle.datasets.build import build_manifest
 from bundle.datasets.readers.idrid import read_idrid
 from bundle.manifest import save_manifest
 from bundle.phantom.tree import write_phantom
-from bundle.transforms import field_of_view
 from hypothesis import settings
 from PIL import Image
 
@@ -151,7 +150,7 @@ def write_phantom_manifest():
         if without is not None:
             shutil.rmtree(folder / "phantom" / without)
         photographs, notes = read_idrid(folder / "phantom")
-        manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=folds, notes=notes)
+        manifest = build_manifest("phantom", photographs, folder / "phantom", folds=folds, notes=notes)
         save_manifest(manifest, folder / name)
 
     return write

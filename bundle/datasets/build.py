@@ -16,6 +16,7 @@ from bundle.files import content_sha256, written_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, Point, resized, resolve, same_shape
 from bundle.transforms.decode import decode, mask_levels
+from bundle.transforms.field import field_of_view
 from bundle.transforms.pixels import brightest
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,14 +25,11 @@ from tqdm import tqdm
 HASHED_SIDE_PX = 256
 """Shortest side of a photograph as decoded for the audit."""
 
-FieldOfView = Callable[[NDArray[np.uint8]], tuple[int, int, int, int]]
-
 
 def build_manifest(
     name: str,
     rows: Sequence[RawPhotograph],
     root: str | os.PathLike,
-    field_of_view: FieldOfView,
     *,
     drawn_root: str | os.PathLike | None = None,
     folds: int = 5,
@@ -49,7 +47,6 @@ def build_manifest(
         name: name of the data set; first part of every id and path.
         rows: photographs that a reader found.
         root: folder of the data set.
-        field_of_view: maps an ``(H, W)`` grey image to the ``(left, top, right, bottom)`` box of its round field.
         drawn_root: folder for drawn masks; required if rows draw any.
         folds: number of cross-validation folds.
         seed: seed of the folds.
@@ -68,7 +65,7 @@ def build_manifest(
         if drawn_root is None:
             raise ValueError(f"data set {name!r}: expected a drawn_root, for its masks must be drawn")
         roots[f"{name}.masks"] = Path(drawn_root).resolve()
-    inspect = _Inspector(name, roots, field_of_view)
+    inspect = _Inspector(name, roots)
     photographs, broken = _inspect_all(
         sorted(rows, key=lambda row: row.id), inspect, roots[name] if allow_missing else None
     )
@@ -114,14 +111,14 @@ def _inspect_all(
 class _Inspector:
     """Converter from a reader's row to a manifest row in a group of its own; it opens the photograph and its masks."""
 
-    def __init__(self, name: str, roots: Mapping[str, Path], field_of_view: FieldOfView) -> None:
-        self.name, self.roots, self.field_of_view = name, roots, field_of_view
+    def __init__(self, name: str, roots: Mapping[str, Path]) -> None:
+        self.name, self.roots = name, roots
 
     def __call__(self, row: RawPhotograph) -> Photograph:
         image, (width_px, height_px) = decode(row.image, draft=("L", HASHED_SIDE_PX))
         grey = image.convert("L")
         try:
-            box = self.field_of_view(np.asarray(grey))
+            box = field_of_view(np.asarray(grey))
         except ValueError as error:
             raise ValueError(f"{row.image}: {error}") from None
         disc = {OPTIC_DISC: row.optic_disc} if row.optic_disc else {}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.readers.folder import DrawGrey, DrawIndexed, read_folder
-from bundle.transforms import field_of_view
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -67,7 +66,7 @@ def by_id(found):
 
 def build(root, name="own", **options):
     photographs, notes = read_folder(root, **options)
-    return build_manifest(name, photographs, root, field_of_view, drawn_root=root / "drawn", folds=2, notes=notes)
+    return build_manifest(name, photographs, root, drawn_root=root / "drawn", folds=2, notes=notes)
 
 
 def test_a_table_of_grades_is_enough(root):
