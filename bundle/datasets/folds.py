@@ -1,13 +1,13 @@
 """Grouping of copies, exclusion of training photographs that leak, dealing of folds, and joining of data sets."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from bundle.datasets.copies import group_copies, near_pairs, unpack
 from bundle.datasets.readers.raw import OUTLINES_NOTE
-from bundle.datasets.splits import stratified_folds
 from bundle.manifest import Manifest, Photograph
 
 
@@ -93,6 +93,58 @@ def join(name: str, manifests: Sequence[Manifest], folds: int, seed: int, keep_l
     kept = ("left out: ", OUTLINES_NOTE)  # all other notes are made again
     notes = [f"{one.name}: {note}" for one in manifests for note in one.notes if any(map(note.__contains__, kept))]
     return deal(name, roots, [row for one in manifests for row in one.photographs], folds, seed, notes, keep_leaks)
+
+
+def stratified_folds(
+    groups: Sequence[Hashable], strata: Sequence[Collection[Hashable]], folds: int, seed: int
+) -> list[int]:
+    """Deal photographs into folds of similar composition without splitting a group.
+
+    Groups are dealt one by one, rarest stratum first. Each goes to the fold that so far has the smallest share
+    ``sum_s n_s / N_s`` of the group's strata; ties go to the fold with the fewest photographs.
+
+    Args:
+        groups: group of each photograph; copies of one photograph share a group.
+        strata: properties to balance, any number per photograph, such as its grade and each of its lesions.
+        folds: number of folds.
+        seed: seed of the order in which groups of equally rare strata are dealt.
+
+    Returns:
+        The fold of each photograph, in ``0..folds-1``.
+
+    Raises:
+        ValueError: if there are fewer than 2 folds, or fewer groups than folds.
+
+    Example:
+        >>> stratified_folds(groups=["a", "a", "b", "c"], strata=[[0], [0], [0], [1]], folds=2, seed=0)
+        [1, 1, 0, 0]
+
+    Source:
+        Sechidis et al., "On the Stratification of Multi-label Data", ECML PKDD 2011.
+    """
+    strata_of: dict[Hashable, list[Hashable]] = defaultdict(list)
+    size = Counter(groups)
+    for group, found in zip(groups, strata, strict=True):
+        strata_of[group] += found
+    if folds < 2 or len(size) < folds:
+        raise ValueError(
+            f"expected at least 2 folds and as many different photographs, got {folds} folds and {len(size)} "
+            f"photographs to train on; choose other --folds"
+        )
+    total = Counter(stratum for found in strata_of.values() for stratum in found)
+    names = sorted(size, key=str)
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    order.sort(key=lambda group: min((total[stratum] for stratum in strata_of[group]), default=len(groups)))
+    dealt: list[Counter] = [Counter() for _ in range(folds)]
+    photographs = [0] * folds
+    fold_of = {}
+    for group in order:
+        found = strata_of[group]
+        share = [sum(filled[stratum] / total[stratum] for stratum in found) for filled in dealt]
+        fold_of[group] = fold = min(range(folds), key=lambda fold: (round(share[fold], 9), photographs[fold]))
+        dealt[fold].update(found)
+        photographs[fold] += size[group]
+    return [fold_of[group] for group in groups]
 
 
 def _leaks(rows: Sequence[Photograph]) -> dict[str, str]:
