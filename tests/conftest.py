@@ -21,6 +21,8 @@ settings.register_profile("here", deadline=None, derandomize=True)
 settings.load_profile("here")
 
 WIDTH_PX, HEIGHT_PX = 60, 40
+
+# IDRiD's names as published, and not as the reader spells them: the reader is checked against this tree.
 LESION_FOLDERS = {
     "MA": "1. Microaneurysms",
     "HE": "2. Haemorrhages",
