@@ -8,11 +8,11 @@ import torch
 from bundle.labels import GRADES, LESIONS, lesions_ruled_out
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
+from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES
 from monai.transforms import Transform
 from torch.utils.data import DistributedSampler
 
 UNKNOWN_GRADE = -1
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".nii", ".nii.gz")
 
 
 def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
@@ -80,14 +80,14 @@ def _file_items(source: Path) -> list[dict[str, Any]]:
         raise ValueError(f"expected a photograph or a folder of photographs, found nothing at {source}")
     paths = sorted(path for path in source.rglob("*") if _is_photograph(path, source)) if source.is_dir() else [source]
     if not paths:
-        raise ValueError(f"expected photographs ({', '.join(SUFFIXES)}) in {source}, found none")
+        raise ValueError(f"expected photographs ({', '.join(PHOTOGRAPH_SUFFIXES)}) in {source}, found none")
     base = source if source.is_dir() else source.parent
     return [{"id": path.relative_to(base).as_posix(), "image": str(path), "path": str(path)} for path in paths]
 
 
 def _is_photograph(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.name.lower().endswith(SUFFIXES) and not hidden and path.is_file()
+    return path.name.lower().endswith(PHOTOGRAPH_SUFFIXES) and not hidden and path.is_file()
 
 
 def _distinct(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bundle.labels import GRADES
+from bundle.transforms.decode import IMAGE_SUFFIXES
 
 
 def files(folder: Path, *suffixes: str) -> dict[str, Path]:
@@ -209,7 +210,7 @@ def _read_lines(table: Path) -> list[list[str]]:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and suffix.lower() in ("jpg", "jpeg", "png", "tif", "tiff") else name
+    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _grade(text: str, name: str, table: Path) -> int:

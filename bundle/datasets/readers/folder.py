@@ -9,12 +9,11 @@ import numpy as np
 from bundle.datasets.readers.files import Gaps, files, names, read_grades, read_splits
 from bundle.datasets.readers.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
-from bundle.transforms.decode import decode, mask_levels
+from bundle.transforms.decode import IMAGE_SUFFIXES, decode, mask_levels
 from numpy.typing import NDArray
 from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-MASK_SUFFIXES = (*SUFFIXES, ".bmp", ".gif")
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif")
 ROLES = {lesion: lesion for lesion in LESIONS} | {"OD": OPTIC_DISC}
 """Role of each code in ``masks`` and ``indices``."""
 
@@ -143,10 +142,10 @@ def _pairs(option: str, text: str) -> dict[str, str]:
 
 
 def _find_images(folder: Path) -> dict[str, Path]:
-    found = files(folder, *SUFFIXES)
+    found = files(folder, *IMAGE_SUFFIXES)
     if not found:
         raise ValueError(
-            f"expected photographs ({', '.join(SUFFIXES)}) in {folder}, found "
+            f"expected photographs ({', '.join(IMAGE_SUFFIXES)}) in {folder}, found "
             f"{names(path.name for path in folder.iterdir())}"
         )
     return found
