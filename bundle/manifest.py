@@ -211,19 +211,6 @@ class Manifest:
         photographs: the rows, in the order of their ids.
         notes: findings when the manifest was made, one sentence each.
         sha256: hash of the file it was loaded from; empty if it was never saved.
-
-    Example:
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, grade=grade, **known)
-        ...     for name, group, grade in [("1", "1", 2), ("2", "2", 0), ("3", "2", 1)]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> manifest.known_grades()  # 2 and 3 are copies of one photograph, and graded differently
-        {'1': 2}
-        >>> manifest.path(rows[0].image).as_posix()
-        '/data/1.jpg'
     """
 
     name: str
@@ -275,16 +262,6 @@ class Manifest:
 
         Its own mark takes precedence over that of a copy. Copies of another shape are skipped, because they are cropped
         at an unknown place.
-
-        Example:
-            >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "group": "1"}
-            >>> large = Photograph(id="1", image="clinic/1.jpg", width_px=60, height_px=40, **known)
-            >>> known |= {"width_px": 30, "height_px": 20, "fovea_px": (14.5, 9.5)}
-            >>> small = Photograph(id="2", image="clinic/2.jpg", **known)
-            >>> roots = {"clinic": Path("/data")}
-            >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=(large, small))
-            >>> manifest.landmark(large, "fovea_px"), manifest.landmark(large, "disc_px")
-            ((29.5, 19.5), None)
         """
         size_px = row.width_px, row.height_px
         for one in (row, *(copy for copy in self.photographs if copy.group == row.group)):
@@ -407,14 +384,6 @@ def save_manifest(manifest: Manifest, path: str | os.PathLike) -> None:
     """Write a manifest; the final name appears only when the file is complete.
 
     A root inside the manifest's own folder is written relative to it, so that both can be moved together.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path, root = Path(folder).resolve() / "manifest.json", Path(folder).resolve() / "images"
-        ...     save_manifest(Manifest(name="clinic", roots={"clinic": root}, folds=2, seed=0, photographs=()), path)
-        ...     json.loads(path.read_text())["roots"], load_manifest(path).roots["clinic"] == root
-        ({'clinic': 'images'}, True)
     """
     folder = Path(path).resolve().parent
     roots = {name: _relative_to(folder, root) for name, root in manifest.roots.items()}

@@ -35,18 +35,6 @@ def deal(
 
     Raises:
         ValueError: if there is no photograph, two share an id, or there are too few for the folds.
-
-    Example:
-        >>> known = {"sha256": "0" * 64, "width_px": 6, "height_px": 4, "grade": 2, "group": ""}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", split=split, perceptual_hash=digit * 64, **known)
-        ...     for name, split, digit in zip("1234", ["train", "train", "train", "test"], "05f0")
-        ... ]  # digits of the hash: 4 looks like 1
-        >>> manifest = deal("clinic", {"clinic": Path("/data")}, rows, folds=2, seed=0)
-        >>> {row.id: row.left_out for row in manifest.photographs if row.left_out}
-        {'1': 'copy of the test photograph 4'}
-        >>> sorted(row.fold for row in manifest.photographs if row.fold is not None)
-        [0, 1]
     """
     if not photographs:
         raise ValueError(f"data set {name!r}: expected at least one photograph that can be used, got none")

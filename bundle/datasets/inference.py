@@ -48,16 +48,6 @@ def reason_of(error: BaseException) -> str | None:
     """Return the message of the outermost ValueError among an error and its causes, or None.
 
     MONAI's Compose and its configs raise RuntimeError from the error of a component.
-
-    Example:
-        >>> try:
-        ...     try:
-        ...         raise ValueError("expected a whole image")
-        ...     except ValueError as inner:
-        ...         raise RuntimeError("applying transform") from inner
-        ... except RuntimeError as outer:
-        ...     print(reason_of(outer), reason_of(KeyError("image")))
-        expected a whole image None
     """
     return next((str(cause) for cause in _causes(error) if isinstance(cause, ValueError)), None)
 

@@ -16,19 +16,7 @@ UNKNOWN_GRADE = -1
 
 
 def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
-    """Return an item for each photograph: its files, and the id and hash that the cache is keyed by.
-
-    Example:
-        >>> row = Photograph(
-        ...     id="clinic/train/7", image="clinic/7.jpg", split="train", sha256="0" * 64, perceptual_hash="0" * 64,
-        ...     width_px=6, height_px=4, annotated=("MA",), masks={"MA": "clinic/7_MA.png"}, areas_px={"MA": 2},
-        ...     group="7",
-        ... )
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=(row,))
-        >>> items(manifest, [row])[0]["files"]
-        {'image': '/data/7.jpg', 'MA': '/data/7_MA.png'}
-    """
+    """Return an item for each photograph: its files, and the id and hash that the cache is keyed by."""
     return [
         {
             "id": row.id,
@@ -58,14 +46,6 @@ def file_items(
     Raises:
         ValueError: if no source is given, a source does not exist or contains no photograph, two photographs would
             have the same name, or ``output_dir`` is not separate.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt"):
-        ...         Path(folder, name).touch()
-        ...     [item["id"] for item in file_items(folder)]
-        ['a.JPG', 'b.png']
     """
     if not sources:
         raise ValueError("expected --input DIR_OR_FILE: the photographs to look at")
@@ -110,37 +90,13 @@ def _check_apart(source: Path, output_dir: Path) -> None:
 
 
 def true_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
-    """Map each id to its grade, even if only a copy is graded; -1 if the grade is unknown.
-
-    Example:
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, grade=grade, **known)
-        ...     for name, group, grade in [("1", "1", 3), ("2", "1", None), ("3", "3", None)]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> true_grades(manifest, rows)  # 2 is a copy of 1
-        {'1': {'grade': 3}, '2': {'grade': 3}, '3': {'grade': -1}}
-    """
+    """Map each id to its grade, even if only a copy is graded; -1 if the grade is unknown."""
     known = manifest.known_grades()
     return {row.id: {"grade": known.get(row.group, UNKNOWN_GRADE)} for row in rows}
 
 
 def measured_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
-    """Map each id to the grade for scoring: the grade of its own file, or if that has none, of its copies.
-
-    Example:
-        >>> known = {"split": "test", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group="1", grade=grade, **known)
-        ...     for name, grade in [("1", 3), ("2", 0), ("3", None)]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> measured_grades(manifest, rows)  # copies of one photograph that are graded differently
-        {'1': {'grade': 3}, '2': {'grade': 0}, '3': {'grade': -1}}
-    """
+    """Map each id to the grade for scoring: the grade of its own file, or if that has none, of its copies."""
     rows = list(rows)
     own = {row.id: {"grade": row.grade} for row in rows if row.grade is not None}
     return true_grades(manifest, rows) | own
@@ -183,25 +139,6 @@ def taught_labels(
 
     Raises:
         ValueError: if an outlined photograph has no initial label.
-
-    Example:
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> outlined = Photograph(id="1", image="clinic/1.jpg", group="1", annotated=("MA",), **known)
-        >>> graded = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=name, grade=grade, **known)
-        ...     for name, grade in [("2", 3), ("3", 1)]
-        ... ]
-        >>> roots, rows = {"clinic": Path("/data")}, (outlined, *graded)
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=rows)
-        >>> may = (False, False, True, True, True)
-        >>> label = InitialLabel(soft=(0.0, 0.0, 0.75, 0.25, 0.0), feasible=may, weight=0.5)
-        >>> taught = taught_labels(manifest, [outlined], {"1": label}, graded)
-        >>> taught["1"]["initial"], taught["1"]["looked_for"]
-        (tensor([0.0000, 0.0000, 0.7500, 0.2500, 0.0000]), tensor([ True, False, False, False]))
-        >>> taught["2"]["initial"], taught["2"]["looked_for"].any()
-        (tensor([0., 0., 0., 1., 0.]), tensor(False))
-        >>> taught["3"]["looked_for"]  # mild: at most microaneurysms
-        tensor([False,  True,  True,  True])
     """
     known = manifest.known_grades()
     grade_of = {row.id: known[row.group] for row in graded}
@@ -266,14 +203,7 @@ def grades(rows: Iterable[Photograph]) -> list[int]:
 
 
 def union(*groups: Iterable[Photograph]) -> list[Photograph]:
-    """Join groups of photographs; a photograph in several groups is listed once.
-
-    Example:
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> first, second = (Photograph(id=name, image=f"clinic/{name}.jpg", group=name, **known) for name in "12")
-        >>> ids(union([first, second], [second]))
-        ['1', '2']
-    """
+    """Join groups of photographs; a photograph in several groups is listed once."""
     return list({row.id: row for group in groups for row in group}.values())
 
 

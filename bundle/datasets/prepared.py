@@ -47,21 +47,6 @@ class PreparedDataset(Dataset):
         prepare: makes the cached tensors.
         cache_dir: folder of the cache; several data sets may share it.
         transform: applied to the item and its prepared tensors, at every access.
-
-    Example:
-        >>> import tempfile
-        >>> class Length:
-        ...     settings = "length"
-        ...     def __call__(self, data):
-        ...         return {**data, "length": torch.tensor([len(data["image"].read_bytes())])}
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     image = Path(folder, "7.jpg")
-        ...     _ = image.write_bytes(bytes(6))
-        ...     files = {"image": image}
-        ...     item = {"id": "7", "image": image, "files": files, "sha256": content_sha256(files)}
-        ...     data = PreparedDataset([item], Length(), cache_dir=folder)
-        ...     data[0]["length"], data.path(item).is_file()
-        (tensor([6]), True)
     """
 
     def __init__(

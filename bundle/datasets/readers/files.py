@@ -15,14 +15,6 @@ def files(folder: Path, *suffixes: str) -> dict[str, Path]:
 
     Raises:
         ValueError: if a name is not UTF-8, which no manifest can store, or two files differ only in their suffix.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("b.JPG", "a.png", "._a.png", "notes.txt"):
-        ...         Path(folder, name).touch()
-        ...     {stem: path.name for stem, path in files(Path(folder), ".jpg", ".png").items()}
-        {'a': 'a.png', 'b': 'b.JPG'}
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -110,15 +102,6 @@ def read_grades(table: Path, name_column: str, grade_column: str) -> dict[str, i
 
     Raises:
         ValueError: if the file or a column is missing, a grade is not in 0-4, or a photograph is listed twice.
-
-    Example:
-        >>> import tempfile
-        >>> from bundle.files import write_csv_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     table = Path(folder, "grades.csv")
-        ...     write_csv_whole(table, [{"photo": "a.jpg", "eye": "left", "level": 2}, {"photo": "b", "level": " 0 "}])
-        ...     read_grades(table, name_column="photo", grade_column="level")
-        {'a': 2, 'b': 0}
     """
     cells = _read_column(table, name_column, grade_column)
     return {name: _grade(text, name, table) for name, text in cells.items()}
@@ -134,15 +117,6 @@ def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, s
 
     Raises:
         ValueError: as in :func:`read_grades`, or if a cell is not a split.
-
-    Example:
-        >>> import tempfile
-        >>> from bundle.files import write_csv_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     table = Path(folder, "splits.csv")
-        ...     write_csv_whole(table, [{"photo": "a", "part": "Valid"}, {"photo": "b", "part": "test"}])
-        ...     read_splits(table, name_column="photo", split_column="part")
-        {'a': 'train', 'b': 'test'}
     """
     cells = _read_column(table, name_column, split_column)
     return {name: _split(text, name, table) for name, text in cells.items()}
@@ -159,15 +133,6 @@ def read_points(table: Path, name_column: str, x_column: str, y_column: str) -> 
 
     Raises:
         ValueError: as in :func:`read_grades`, or if a cell is not a finite, non-negative number.
-
-    Example:
-        >>> import tempfile
-        >>> from bundle.files import write_csv_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     table = Path(folder, "fovea.csv")
-        ...     write_csv_whole(table, [{"photo": "a", "x": 1494, "y": " 1970 "}])
-        ...     read_points(table, name_column="photo", x_column="x", y_column="y")
-        {'a': (1494.0, 1970.0)}
     """
     columns, rows = (_read_column(table, name_column, column) for column in (x_column, y_column))
     return {name: (_place(columns[name], name, table), _place(rows[name], name, table)) for name in columns}
