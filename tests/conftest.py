@@ -145,7 +145,7 @@ def tiny_idrid(empty_idrid: TinyIdrid) -> TinyIdrid:
 
 @pytest.fixture(scope="session")
 def write_phantom_manifest():
-    """Draw a phantom of so many photographs of each kind below a folder, and write its manifest, ``without`` a part."""
+    """Draw a phantom with the given number of photographs of each kind, and write its manifest, ``without`` a part."""
 
     def write(folder, *, folds=3, name="manifest.json", without=None, **numbers):
         write_phantom(folder / "phantom", width_px=288, height_px=192, seed=3, **numbers)

@@ -63,7 +63,7 @@ def build_manifest(
     roots = {name: Path(root).resolve()}
     if any(row.draw for row in rows):
         if drawn_root is None:
-            raise ValueError(f"data set {name!r}: expected a drawn_root, for its masks must be drawn")
+            raise ValueError(f"data set {name!r}: expected a drawn_root, because its masks must be drawn")
         roots[f"{name}.masks"] = Path(drawn_root).resolve()
     inspect = _Inspector(name, roots)
     photographs, broken = _inspect_all(
@@ -74,9 +74,9 @@ def build_manifest(
 
 
 def _dispute_notes(photographs: Sequence[Photograph]) -> list[str]:
-    found = [f"{row.id} {'+'.join(row.disputed)}" for row in photographs if row.disputed]
+    disputed = [f"{row.id} {'+'.join(row.disputed)}" for row in photographs if row.disputed]
     what = "disputed, marked by some without a pixel that counts"
-    return [f"{OUTLINES_NOTE}{what}: {len(found)} ({names(found, 20)})"] if found else []
+    return [f"{OUTLINES_NOTE}{what}: {len(disputed)} ({names(disputed, 20)})"] if disputed else []
 
 
 def _landmark_notes(rows: Sequence[RawPhotograph], photographs: Sequence[Photograph]) -> list[str]:
@@ -123,11 +123,11 @@ class _Inspector:
             raise ValueError(f"{row.image}: {error}") from None
         disc = {OPTIC_DISC: row.optic_disc} if row.optic_disc else {}
         drawn = row.draw(width_px, height_px) if row.draw else Drawn({})
-        files = {**row.masks, **disc, **self._written(row, drawn)}
+        files = {**row.masks, **disc, **self._write_masks(row, drawn)}
         areas_px = {role: _area_px(path, row.image, (width_px, height_px)) for role, path in files.items()}
         masks = {lesion: files[lesion] for lesion in LESIONS if areas_px.get(lesion)}
         name = f"{self.name}/{row.id}"
-        found = Photograph(
+        photograph = Photograph(
             id=name,
             image=self._mounted(row.image),
             split=row.split,
@@ -146,13 +146,14 @@ class _Inspector:
             drawn_from=tuple(self._mounted(path) for path in row.drawn_from),
             group=name,
         )
-        content = {role: resolve(self.roots, path) for role, path in found.files().items()}
-        return replace(found, sha256=content_sha256(content))
+        content = {role: resolve(self.roots, path) for role, path in photograph.files().items()}
+        return replace(photograph, sha256=content_sha256(content))
 
-    def _written(self, row: RawPhotograph, drawn: Drawn) -> dict[str, Path]:
-        found = {role: mask for role, mask in drawn.masks.items() if mask.any()}
-        folder = self.roots[f"{self.name}.masks"] if found else Path()
-        return {role: _write_mask(folder / f"{row.id}_{role}", mask) for role, mask in found.items()}
+    def _write_masks(self, row: RawPhotograph, drawn: Drawn) -> dict[str, Path]:
+        """Write the drawn masks that are not empty; return the path of each role."""
+        masks = {role: mask for role, mask in drawn.masks.items() if mask.any()}
+        folder = self.roots[f"{self.name}.masks"] if masks else Path()
+        return {role: _write_mask(folder / f"{row.id}_{role}", mask) for role, mask in masks.items()}
 
     def _mounted(self, path: Path) -> str:
         """Return an absolute path as the name of its root followed by the path relative to that root."""
@@ -186,13 +187,13 @@ def _area_px(mask: Path, image: Path, size: tuple[int, int]) -> int:
         raise ValueError(
             f"expected a mask of {size[0]}x{size[1]} px as {image}, got {mask_size[0]}x{mask_size[1]} px in {mask}"
         )
-    found = _lesion_values(content, mask)
-    if len(found) > 1:
+    counts = _lesion_values(content, mask)
+    if len(counts) > 1:
         raise ValueError(
-            f"expected a mask of two values, 0 and another, got {names(map(str, found))} beside 0 in {mask}; --dataset "
-            f"folder reads grey masks with --mask_min, and one mask of several lesions with --indexed_masks"
+            f"expected a mask of two values, 0 and another, got {names(map(str, counts))} as well as 0 in {mask}; "
+            f"--dataset folder reads grey masks with --mask_min, and one mask of several lesions with --indexed_masks"
         )
-    area_px = sum(found.values())
+    area_px = sum(counts.values())
     if area_px == size[0] * size[1]:
         raise ValueError(
             f"expected a mask with background, which is 0, got none in {mask}: the whole of {image.name} would be "

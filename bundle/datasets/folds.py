@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from bundle.datasets.copies import group_copies, near_pairs, unpack
+from bundle.datasets.readers.files import names
 from bundle.datasets.readers.raw import OUTLINES_NOTE
 from bundle.manifest import Manifest, Photograph
 
@@ -120,8 +121,8 @@ def stratified_folds(
             f"photographs to train on; choose other --folds"
         )
     total = Counter(stratum for found in strata_of.values() for stratum in found)
-    names = sorted(size, key=str)
-    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    ordered = sorted(size, key=str)
+    order = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
     order.sort(key=lambda group: min((total[stratum] for stratum in strata_of[group]), default=len(groups)))
     dealt: list[Counter] = [Counter() for _ in range(folds)]
     photographs = [0] * folds
@@ -148,13 +149,12 @@ def _leaks(rows: Sequence[Photograph]) -> dict[str, str]:
 def _folds(rows: Sequence[Photograph], folds: int, seed: int) -> dict[str, int]:
     """Deal the photographs that training may use, balancing outlined ones, each lesion, and each grade."""
     kept = [row for row in rows if row.split == "train" and not row.left_out]
-    dealt = stratified_folds([row.group for row in kept], [_strata(row) for row in kept], folds, seed)
+    strata = [
+        ["outlined"] * row.outlined + sorted(row.masks) + [f"grade {row.grade}"] * (row.grade is not None)
+        for row in kept
+    ]
+    dealt = stratified_folds([row.group for row in kept], strata, folds, seed)
     return {row.id: fold for row, fold in zip(kept, dealt, strict=True)}
-
-
-def _strata(row: Photograph) -> list[str]:
-    grade = [f"grade {row.grade}"] if row.grade is not None else []
-    return [*(["outlined"] if row.outlined else []), *sorted(row.masks), *grade]
 
 
 def _copy_notes(rows: Sequence[Photograph]) -> list[str]:
@@ -169,16 +169,14 @@ def _grade_notes(rows: Sequence[Photograph]) -> list[str]:
     for row in rows:
         if row.grade is not None:
             grades[row.group].add(row.grade)
-    torn = sorted(group for group, found in grades.items() if len(found) > 1)
-    return [f"{len(torn)} photographs whose copies differ in grade count as ungraded: {_list(torn)}"] if torn else []
+    torn = [group for group, different in grades.items() if len(different) > 1]
+    return (
+        [f"{len(torn)} photographs whose copies differ in grade count as ungraded: {names(torn, 20)}"] if torn else []
+    )
 
 
 def _leak_notes(leaks: Mapping[str, str], kept: bool) -> list[str]:
     if not leaks:
         return []
     where = "kept in training though" if kept else "taken out of training as"
-    return [f"{where} copies of test photographs: {len(leaks)} ({_list(sorted(leaks))})"]
-
-
-def _list(ids: Sequence[str], count: int = 20) -> str:
-    return ", ".join(ids[:count]) + (", ..." if len(ids) > count else "")
+    return [f"{where} copies of test photographs: {len(leaks)} ({names(leaks, 20)})"]

@@ -52,7 +52,9 @@ def file_items(
     listed = [sources] if isinstance(sources, (str, Path)) else sources
     for source in listed if output_dir is not None else ():
         _check_apart(Path(source), Path(output_dir or ""))
-    return _distinct([item for source in listed for item in _file_items(Path(source))])
+    photographs = [item for source in listed for item in _file_items(Path(source))]
+    _check_distinct(photographs)
+    return photographs
 
 
 def _file_items(source: Path) -> list[dict[str, Any]]:
@@ -70,7 +72,7 @@ def _is_photograph(path: Path, folder: Path) -> bool:
     return path.name.lower().endswith(PHOTOGRAPH_SUFFIXES) and not hidden and path.is_file()
 
 
-def _distinct(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _check_distinct(listed: Iterable[Mapping[str, Any]]) -> None:
     seen: dict[str, str] = {}
     for item in listed:
         if item["id"] in seen:
@@ -79,7 +81,6 @@ def _distinct(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 f"{item['image']}; give a folder that holds both"
             )
         seen[item["id"]] = item["image"]
-    return listed
 
 
 def _check_apart(source: Path, output_dir: Path) -> None:

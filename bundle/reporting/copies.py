@@ -42,8 +42,8 @@ def copy_rows(manifest: Manifest) -> list[dict[str, Any]]:
     photographs = [row for row in manifest.photographs if sizes[row.group] > 1]
     if not photographs:
         return []
-    pairs = near_pairs(unpack([one.perceptual_hash for one in photographs]))
-    numbers = zip(pairs.first.tolist(), pairs.second.tolist(), pairs.distance_bits.tolist(), strict=True)
+    pairs = near_pairs(unpack([row.perceptual_hash for row in photographs]))
+    numbers = zip(*(column.tolist() for column in pairs), strict=True)
     rows = [_row(photographs[first], photographs[second], bits) for first, second, bits in numbers]
     return sorted(rows, key=lambda row: (not row["crosses_split"], -row["distance_bits"], row["first"], row["second"]))
 

@@ -104,7 +104,10 @@ def read_grades(table: Path, name_column: str, grade_column: str) -> dict[str, i
         ValueError: if the file or a column is missing, a grade is not in 0-4, or a photograph is listed twice.
     """
     cells = _read_column(table, name_column, grade_column)
-    return {name: _grade(text, name, table) for name, text in cells.items()}
+    for name, text in cells.items():
+        if text not in map(str, GRADES):
+            raise ValueError(f"{table}: expected a grade in 0-4 for {name}, got {text!r}")
+    return {name: int(text) for name, text in cells.items()}
 
 
 def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, str]:
@@ -119,7 +122,10 @@ def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, s
         ValueError: as in :func:`read_grades`, or if a cell is not a split.
     """
     cells = _read_column(table, name_column, split_column)
-    return {name: _split(text, name, table) for name, text in cells.items()}
+    for name, text in cells.items():
+        if text.lower() not in SPLITS:
+            raise ValueError(f"{table}: expected a split out of {', '.join(SPLITS)} for {name}, got {text!r}")
+    return {name: SPLITS[text.lower()] for name, text in cells.items()}
 
 
 def read_points(table: Path, name_column: str, x_column: str, y_column: str) -> dict[str, tuple[float, float]]:
@@ -176,15 +182,3 @@ def _read_lines(table: Path) -> list[list[str]]:
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
     return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def _grade(text: str, name: str, table: Path) -> int:
-    if text not in map(str, GRADES):
-        raise ValueError(f"{table}: expected a grade in 0-4 for {name}, got {text!r}")
-    return int(text)
-
-
-def _split(text: str, name: str, table: Path) -> str:
-    if text.lower() not in SPLITS:
-        raise ValueError(f"{table}: expected a split out of {', '.join(SPLITS)} for {name}, got {text!r}")
-    return SPLITS[text.lower()]

@@ -1,4 +1,4 @@
-"""The manifest says what the files hold: sizes, hashes, copies, leaks and folds."""
+"""The manifest has what the files contain: sizes, hashes, copies, leaks and folds."""
 
 import os
 import shutil
@@ -211,7 +211,7 @@ def test_refuses_a_mask_of_two_colours(tiny_idrid):
     rgb[10:13, 20:27], rgb[20:23, 20:27] = (255, 0, 0), (0, 255, 0)
     Image.fromarray(rgb).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
     with pytest.raises(
-        ValueError, match=r"two values, .* got \(0, 255, 0\), \(255, 0, 0\) beside 0 in .*01_MA\.tif; --da"
+        ValueError, match=r"two values, .* got \(0, 255, 0\), \(255, 0, 0\) as well as 0 in .*01_MA\.tif; --da"
     ):
         build(tiny_idrid)
 
@@ -220,7 +220,7 @@ def test_refuses_a_mask_of_many_values(tiny_idrid):
     ramp = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60) % 6
     Image.fromarray(ramp).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
     with pytest.raises(
-        ValueError, match=r"two values, 0 and another, got 1, 2, 3, \.\.\. beside 0 in .*--indexed_masks"
+        ValueError, match=r"two values, 0 and another, got 1, 2, 3, \.\.\. as well as 0 in .*--indexed_masks"
     ):
         build(tiny_idrid)
 
@@ -332,7 +332,7 @@ def test_what_is_drawn_becomes_files_named_by_their_content(tiny_idrid, tmp_path
 
 
 def test_drawing_needs_a_folder(tiny_idrid):
-    with pytest.raises(ValueError, match="expected a drawn_root, for its masks must be drawn"):
+    with pytest.raises(ValueError, match="expected a drawn_root, because its masks must be drawn"):
         build_manifest("tiny", [drawn_row(tiny_idrid, disc(60, 40))], tiny_idrid.root)
 
 

@@ -192,7 +192,7 @@ def test_the_manifest_holds_what_was_drawn_and_what_from(root, options, areas_px
 def test_grey_masks_without_a_least_value_are_refused_when_they_are_opened(root):
     save(root / "masks" / "ex" / "c.tif", square(5, 100) + square(2, 50))
     with pytest.raises(
-        ValueError, match=r"expected a mask of two values, .* got 100, 150 beside 0 in .*c\.tif; .* --mask_min"
+        ValueError, match=r"expected a mask of two values, .* got 100, 150 as well as 0 in .*c\.tif; .* --mask_min"
     ):
         build(root, masks=MASKS)
     assert build(root, masks=MASKS, mask_min=128).photographs
