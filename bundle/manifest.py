@@ -113,13 +113,33 @@ class Photograph:
 
 
 def _check(row: Photograph) -> None:
-    """Raise ValueError, naming the row, for values that no data set can have."""
+    """Raise ValueError, naming the photograph, for values that no data set can have."""
     where = f"photograph {row.id!r}"
     _check_types(row, where)
     if row.split not in SPLITS:
         raise ValueError(f"{where}: expected split in {list(SPLITS)}, got {row.split!r}")
     if row.grade is not None and (isinstance(row.grade, bool) or row.grade not in GRADES):
         raise ValueError(f"{where}: expected a grade in 0-4 or null, got {row.grade!r}")
+    _check_lesions(row, where)
+    if row.width_px < 1 or row.height_px < 1 or row.width_px * row.height_px > PIXELS_MAX:
+        raise ValueError(
+            f"{where}: expected a size of at least 1x1 px and at most {PIXELS_MAX} pixels, got "
+            f"{row.width_px}x{row.height_px}"
+        )
+    for name in ("sha256", "perceptual_hash"):
+        if not HEXADECIMAL.fullmatch(getattr(row, name)):
+            raise ValueError(f"{where}: expected {name} as 64 hexadecimal digits, got {getattr(row, name)!r}")
+    for name in LANDMARKS:
+        _check_point(name, getattr(row, name), (row.width_px, row.height_px), where)
+    for path in row.files().values():
+        if any(map(UNSAFE_PART.fullmatch, re.split(r"[/\\]", path))):
+            raise ValueError(f"{where}: expected a path below the data set's root, got {path!r}")
+    if row.fold is not None and (row.fold < 0 or row.split == "test" or row.left_out):
+        raise ValueError(f"{where}: a fold belongs to training photographs, got fold {row.fold}")
+
+
+def _check_lesions(row: Photograph, where: str) -> None:
+    """Raise ValueError for masks, areas and disputed lesions that contradict each other."""
     if not set(row.annotated) <= set(LESIONS) or not set(row.masks) <= set(row.annotated):
         raise ValueError(
             f"{where}: expected masks of annotated lesions out of {list(LESIONS)}, got {sorted(row.masks)}"
@@ -128,23 +148,8 @@ def _check(row: Photograph) -> None:
         raise ValueError(
             f"{where}: expected disputed lesions among the annotated ones without a mask, got {list(row.disputed)}"
         )
-    if row.width_px < 1 or row.height_px < 1 or row.width_px * row.height_px > PIXELS_MAX:
-        raise ValueError(
-            f"{where}: expected a size of at least 1x1 px and at most {PIXELS_MAX} pixels, got "
-            f"{row.width_px}x{row.height_px}"
-        )
     if set(row.areas_px) != set(row.masks):
         raise ValueError(f"{where}: expected an area for each of the masks {sorted(row.masks)}, got {row.areas_px}")
-    for name in ("sha256", "perceptual_hash"):
-        if not HEXADECIMAL.fullmatch(getattr(row, name)):
-            raise ValueError(f"{where}: expected {name} as 64 hexadecimal digits, got {getattr(row, name)!r}")
-    for name in LANDMARKS:
-        _check_point(name, getattr(row, name), (row.width_px, row.height_px), where)
-    for path in row.files().values():
-        if not _leads_down(path):
-            raise ValueError(f"{where}: expected a path below the data set's root, got {path!r}")
-    if row.fold is not None and (row.fold < 0 or row.split == "test" or row.left_out):
-        raise ValueError(f"{where}: a fold belongs to training photographs, got fold {row.fold}")
 
 
 def _check_types(row: Photograph, where: str) -> None:
@@ -194,11 +199,6 @@ def resized(point: Point, size_px: tuple[int, int], new_px: tuple[int, int]) -> 
     return x_px, y_px
 
 
-def _leads_down(path: str) -> bool:
-    """Return whether a path stays below its starting folder, on every operating system."""
-    return not any(map(UNSAFE_PART.fullmatch, re.split(r"[/\\]", path)))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A data set, as used by the stages.
@@ -211,19 +211,6 @@ class Manifest:
         photographs: the rows, in the order of their ids.
         notes: findings when the manifest was made, one sentence each.
         sha256: hash of the file it was loaded from; empty if it was never saved.
-
-    Example:
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, grade=grade, **known)
-        ...     for name, group, grade in [("1", "1", 2), ("2", "2", 0), ("3", "2", 1)]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> manifest.known_grades()  # 2 and 3 are copies of one photograph, and graded differently
-        {'1': 2}
-        >>> manifest.path(rows[0].image).as_posix()
-        '/data/1.jpg'
     """
 
     name: str
@@ -243,7 +230,11 @@ class Manifest:
         for row in self.photographs:
             if row.fold is not None:
                 folds_of_group[row.group].add(row.fold)
-        lost = [row.id for row in self.photographs if not _roots_of(row) <= self.roots.keys()]
+        lost = [
+            row.id
+            for row in self.photographs
+            if not all(path.split("/")[0] in self.roots for path in row.files().values())
+        ]
         if lost:
             raise ValueError(
                 f"manifest {self.name!r}: expected paths that begin with one of {sorted(self.roots)}, {len(lost)} "
@@ -275,20 +266,10 @@ class Manifest:
 
         Its own mark takes precedence over that of a copy. Copies of another shape are skipped, because they are cropped
         at an unknown place.
-
-        Example:
-            >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "group": "1"}
-            >>> large = Photograph(id="1", image="clinic/1.jpg", width_px=60, height_px=40, **known)
-            >>> known |= {"width_px": 30, "height_px": 20, "fovea_px": (14.5, 9.5)}
-            >>> small = Photograph(id="2", image="clinic/2.jpg", **known)
-            >>> roots = {"clinic": Path("/data")}
-            >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=(large, small))
-            >>> manifest.landmark(large, "fovea_px"), manifest.landmark(large, "disc_px")
-            ((29.5, 19.5), None)
         """
         size_px = row.width_px, row.height_px
-        for one in (row, *(copy for copy in self.photographs if copy.group == row.group)):
-            point, marked_px = getattr(one, name), (one.width_px, one.height_px)
+        for copy in (row, *(other for other in self.photographs if other.group == row.group)):
+            point, marked_px = getattr(copy, name), (copy.width_px, copy.height_px)
             if point is not None and same_shape(size_px, marked_px):
                 return resized(point, marked_px, size_px)
         return None
@@ -313,10 +294,6 @@ def _check_head(manifest: Manifest) -> None:
             f"manifest {manifest.name!r}: expected folds and seed as whole numbers, name and notes as text; {wrong} "
             f"are not"
         )
-
-
-def _roots_of(row: Photograph) -> set[str]:
-    return {path.split("/")[0] for path in row.files().values()}
 
 
 def resolve(roots: Mapping[str, Path], relative: str) -> Path:
@@ -407,17 +384,12 @@ def save_manifest(manifest: Manifest, path: str | os.PathLike) -> None:
     """Write a manifest; the final name appears only when the file is complete.
 
     A root inside the manifest's own folder is written relative to it, so that both can be moved together.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path, root = Path(folder).resolve() / "manifest.json", Path(folder).resolve() / "images"
-        ...     save_manifest(Manifest(name="clinic", roots={"clinic": root}, folds=2, seed=0, photographs=()), path)
-        ...     json.loads(path.read_text())["roots"], load_manifest(path).roots["clinic"] == root
-        ({'clinic': 'images'}, True)
     """
     folder = Path(path).resolve().parent
-    roots = {name: _relative_to(folder, root) for name, root in manifest.roots.items()}
+    roots = {
+        name: root.relative_to(folder).as_posix() if root.is_relative_to(folder) else str(root)
+        for name, root in manifest.roots.items()
+    }
     content = {
         "schema": SCHEMA, "name": manifest.name, "roots": roots, "folds": manifest.folds,
         "seed": manifest.seed, "notes": list(manifest.notes),
@@ -426,12 +398,8 @@ def save_manifest(manifest: Manifest, path: str | os.PathLike) -> None:
     write_text_whole(path, json.dumps(content, indent=1) + "\n")
 
 
-def _relative_to(folder: Path, root: Path) -> str:
-    return root.relative_to(folder).as_posix() if root.is_relative_to(folder) else str(root)
-
-
 def _compact(row: Photograph) -> dict[str, Any]:
     """Leave out fields that have their default value, so that 100,000 rows stay readable."""
     defaults = {f.name: f.default for f in dataclasses.fields(row)}
-    found = {name: getattr(row, name) for name in defaults}
-    return {name: value for name, value in found.items() if value not in (defaults[name], (), {})}
+    values = {name: getattr(row, name) for name in defaults}
+    return {name: value for name, value in values.items() if value not in (defaults[name], (), {})}

@@ -15,7 +15,6 @@ from bundle.phantom.tree import write_phantom
 from bundle.reporting.copies import write_copies
 from bundle.reporting.data_check import check_text, summary_text
 from bundle.reporting.data_check_page import write_check
-from bundle.transforms import field_of_view
 from scripts.cli import main
 
 
@@ -64,35 +63,36 @@ def prepare(
         grade_column: folder: its column of grades.
         split_column: folder: its column of train and test.
     """
-    if Path(out).is_dir():
+    path = Path(out)
+    if path.is_dir():
         raise ValueError(f"expected --out to name a file, got the folder {out}")
-    options = {
-        "consensus": consensus, "images": images, "masks": masks, "indexed_masks": indexed_masks, "indices": indices,
-        "mask_min": mask_min, "grades": grades, "name_column": name_column, "grade_column": grade_column,
-        "split_column": split_column,
-    }  # fmt: skip
     if dataset == "joined":
-        manifest = joined(root, name or Path(out).stem, folds, seed, keep_leaks)
+        manifests = [load_manifest(manifest.strip()) for manifest in root.split(",")]
+        manifest = join(name or path.stem, manifests, folds, seed, keep_leaks)
     else:
         if dataset == "phantom" and not (Path(root).is_dir() and any(Path(root).iterdir())):
             write_phantom(root, seed=seed)
-        photographs, notes = read(dataset, root, allow_missing=allow_missing, **options)
-        manifest = build_manifest(
-            name or dataset, photographs, root, field_of_view, drawn_root=Path(out).with_suffix(".masks"), folds=folds,
-            seed=seed, notes=notes, allow_missing=allow_missing, keep_leaks=keep_leaks,
+        photographs, notes = read(
+            dataset, root, allow_missing=allow_missing, consensus=consensus, images=images, masks=masks,
+            indexed_masks=indexed_masks, indices=indices, mask_min=mask_min, grades=grades, name_column=name_column,
+            grade_column=grade_column, split_column=split_column,
         )  # fmt: skip
-    save_manifest(manifest, out)
-    written = [Path(out), *write_copies(manifest, Path(out).with_suffix(""))]
+        manifest = build_manifest(
+            name or dataset, photographs, root, drawn_root=path.with_suffix(".masks"), folds=folds, seed=seed,
+            notes=notes, allow_missing=allow_missing, keep_leaks=keep_leaks,
+        )  # fmt: skip
+    _write(manifest, path, check)
+
+
+def _write(manifest: Manifest, path: Path, check: bool) -> None:
+    """Write a manifest, its copies and, if wanted, its check; print what is in it and the names of the files."""
+    save_manifest(manifest, path)
+    written = [path, *write_copies(manifest, path.with_suffix(""))]
     if check:
-        written.append(Path(out).with_suffix(".check.html"))
+        written.append(path.with_suffix(".check.html"))
         write_check(manifest, written[-1])
     print(check_text(manifest) if check else summary_text(manifest))
-    print("\n".join(f"wrote {path}" for path in written))
-
-
-def joined(manifests: str, name: str, folds: int, seed: int, keep_leaks: bool) -> Manifest:
-    """Join manifests that are separated by commas."""
-    return join(name, [load_manifest(path.strip()) for path in manifests.split(",")], folds, seed, keep_leaks)
+    print("\n".join(f"wrote {file}" for file in written))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from bundle.datasets.build import build_manifest
 from bundle.datasets.readers.idrid import read_idrid
 from bundle.manifest import save_manifest
 from bundle.phantom.tree import write_phantom
-from bundle.transforms import field_of_view
 from hypothesis import settings
 from PIL import Image
 
@@ -22,6 +21,8 @@ settings.register_profile("here", deadline=None, derandomize=True)
 settings.load_profile("here")
 
 WIDTH_PX, HEIGHT_PX = 60, 40
+
+# IDRiD's names as published, and not as the reader spells them: the reader is checked against this tree.
 LESION_FOLDERS = {
     "MA": "1. Microaneurysms",
     "HE": "2. Haemorrhages",
@@ -144,14 +145,14 @@ def tiny_idrid(empty_idrid: TinyIdrid) -> TinyIdrid:
 
 @pytest.fixture(scope="session")
 def write_phantom_manifest():
-    """Draw a phantom of so many photographs of each kind below a folder, and write its manifest, ``without`` a part."""
+    """Draw a phantom with the given number of photographs of each kind, and write its manifest, ``without`` a part."""
 
     def write(folder, *, folds=3, name="manifest.json", without=None, **numbers):
         write_phantom(folder / "phantom", width_px=288, height_px=192, seed=3, **numbers)
         if without is not None:
             shutil.rmtree(folder / "phantom" / without)
         photographs, notes = read_idrid(folder / "phantom")
-        manifest = build_manifest("phantom", photographs, folder / "phantom", field_of_view, folds=folds, notes=notes)
+        manifest = build_manifest("phantom", photographs, folder / "phantom", folds=folds, notes=notes)
         save_manifest(manifest, folder / name)
 
     return write

@@ -16,6 +16,7 @@ from bundle.files import content_sha256, written_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, Point, resized, resolve, same_shape
 from bundle.transforms.decode import decode, mask_levels
+from bundle.transforms.field import field_of_view
 from bundle.transforms.pixels import brightest
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,14 +25,11 @@ from tqdm import tqdm
 HASHED_SIDE_PX = 256
 """Shortest side of a photograph as decoded for the audit."""
 
-FieldOfView = Callable[[NDArray[np.uint8]], tuple[int, int, int, int]]
-
 
 def build_manifest(
     name: str,
     rows: Sequence[RawPhotograph],
     root: str | os.PathLike,
-    field_of_view: FieldOfView,
     *,
     drawn_root: str | os.PathLike | None = None,
     folds: int = 5,
@@ -49,7 +47,6 @@ def build_manifest(
         name: name of the data set; first part of every id and path.
         rows: photographs that a reader found.
         root: folder of the data set.
-        field_of_view: maps an ``(H, W)`` grey image to the ``(left, top, right, bottom)`` box of its round field.
         drawn_root: folder for drawn masks; required if rows draw any.
         folds: number of cross-validation folds.
         seed: seed of the folds.
@@ -66,9 +63,9 @@ def build_manifest(
     roots = {name: Path(root).resolve()}
     if any(row.draw for row in rows):
         if drawn_root is None:
-            raise ValueError(f"data set {name!r}: expected a drawn_root, for its masks must be drawn")
+            raise ValueError(f"data set {name!r}: expected a drawn_root, because its masks must be drawn")
         roots[f"{name}.masks"] = Path(drawn_root).resolve()
-    inspect = _Inspector(name, roots, field_of_view)
+    inspect = _Inspector(name, roots)
     photographs, broken = _inspect_all(
         sorted(rows, key=lambda row: row.id), inspect, roots[name] if allow_missing else None
     )
@@ -77,9 +74,9 @@ def build_manifest(
 
 
 def _dispute_notes(photographs: Sequence[Photograph]) -> list[str]:
-    found = [f"{row.id} {'+'.join(row.disputed)}" for row in photographs if row.disputed]
+    disputed = [f"{row.id} {'+'.join(row.disputed)}" for row in photographs if row.disputed]
     what = "disputed, marked by some without a pixel that counts"
-    return [f"{OUTLINES_NOTE}{what}: {len(found)} ({names(found, 20)})"] if found else []
+    return [f"{OUTLINES_NOTE}{what}: {len(disputed)} ({names(disputed, 20)})"] if disputed else []
 
 
 def _landmark_notes(rows: Sequence[RawPhotograph], photographs: Sequence[Photograph]) -> list[str]:
@@ -114,23 +111,23 @@ def _inspect_all(
 class _Inspector:
     """Converter from a reader's row to a manifest row in a group of its own; it opens the photograph and its masks."""
 
-    def __init__(self, name: str, roots: Mapping[str, Path], field_of_view: FieldOfView) -> None:
-        self.name, self.roots, self.field_of_view = name, roots, field_of_view
+    def __init__(self, name: str, roots: Mapping[str, Path]) -> None:
+        self.name, self.roots = name, roots
 
     def __call__(self, row: RawPhotograph) -> Photograph:
         image, (width_px, height_px) = decode(row.image, draft=("L", HASHED_SIDE_PX))
         grey = image.convert("L")
         try:
-            box = self.field_of_view(np.asarray(grey))
+            box = field_of_view(np.asarray(grey))
         except ValueError as error:
             raise ValueError(f"{row.image}: {error}") from None
         disc = {OPTIC_DISC: row.optic_disc} if row.optic_disc else {}
         drawn = row.draw(width_px, height_px) if row.draw else Drawn({})
-        files = {**row.masks, **disc, **self._written(row, drawn)}
+        files = {**row.masks, **disc, **self._write_masks(row, drawn)}
         areas_px = {role: _area_px(path, row.image, (width_px, height_px)) for role, path in files.items()}
         masks = {lesion: files[lesion] for lesion in LESIONS if areas_px.get(lesion)}
         name = f"{self.name}/{row.id}"
-        found = Photograph(
+        photograph = Photograph(
             id=name,
             image=self._mounted(row.image),
             split=row.split,
@@ -149,13 +146,14 @@ class _Inspector:
             drawn_from=tuple(self._mounted(path) for path in row.drawn_from),
             group=name,
         )
-        content = {role: resolve(self.roots, path) for role, path in found.files().items()}
-        return replace(found, sha256=content_sha256(content))
+        content = {role: resolve(self.roots, path) for role, path in photograph.files().items()}
+        return replace(photograph, sha256=content_sha256(content))
 
-    def _written(self, row: RawPhotograph, drawn: Drawn) -> dict[str, Path]:
-        found = {role: mask for role, mask in drawn.masks.items() if mask.any()}
-        folder = self.roots[f"{self.name}.masks"] if found else Path()
-        return {role: _write_mask(folder / f"{row.id}_{role}", mask) for role, mask in found.items()}
+    def _write_masks(self, row: RawPhotograph, drawn: Drawn) -> dict[str, Path]:
+        """Write the drawn masks that are not empty; return the path of each role."""
+        masks = {role: mask for role, mask in drawn.masks.items() if mask.any()}
+        folder = self.roots[f"{self.name}.masks"] if masks else Path()
+        return {role: _write_mask(folder / f"{row.id}_{role}", mask) for role, mask in masks.items()}
 
     def _mounted(self, path: Path) -> str:
         """Return an absolute path as the name of its root followed by the path relative to that root."""
@@ -189,13 +187,13 @@ def _area_px(mask: Path, image: Path, size: tuple[int, int]) -> int:
         raise ValueError(
             f"expected a mask of {size[0]}x{size[1]} px as {image}, got {mask_size[0]}x{mask_size[1]} px in {mask}"
         )
-    found = _lesion_values(content, mask)
-    if len(found) > 1:
+    counts = _lesion_values(content, mask)
+    if len(counts) > 1:
         raise ValueError(
-            f"expected a mask of two values, 0 and another, got {names(map(str, found))} beside 0 in {mask}; --dataset "
-            f"folder reads grey masks with --mask_min, and one mask of several lesions with --indexed_masks"
+            f"expected a mask of two values, 0 and another, got {names(map(str, counts))} as well as 0 in {mask}; "
+            f"--dataset folder reads grey masks with --mask_min, and one mask of several lesions with --indexed_masks"
         )
-    area_px = sum(found.values())
+    area_px = sum(counts.values())
     if area_px == size[0] * size[1]:
         raise ValueError(
             f"expected a mask with background, which is 0, got none in {mask}: the whole of {image.name} would be "

@@ -1,13 +1,14 @@
 """Grouping of copies, exclusion of training photographs that leak, dealing of folds, and joining of data sets."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from bundle.datasets.copies import group_copies, near_pairs, unpack
+from bundle.datasets.readers.files import names
 from bundle.datasets.readers.raw import OUTLINES_NOTE
-from bundle.datasets.splits import stratified_folds
 from bundle.manifest import Manifest, Photograph
 
 
@@ -35,18 +36,6 @@ def deal(
 
     Raises:
         ValueError: if there is no photograph, two share an id, or there are too few for the folds.
-
-    Example:
-        >>> known = {"sha256": "0" * 64, "width_px": 6, "height_px": 4, "grade": 2, "group": ""}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", split=split, perceptual_hash=digit * 64, **known)
-        ...     for name, split, digit in zip("1234", ["train", "train", "train", "test"], "05f0")
-        ... ]  # digits of the hash: 4 looks like 1
-        >>> manifest = deal("clinic", {"clinic": Path("/data")}, rows, folds=2, seed=0)
-        >>> {row.id: row.left_out for row in manifest.photographs if row.left_out}
-        {'1': 'copy of the test photograph 4'}
-        >>> sorted(row.fold for row in manifest.photographs if row.fold is not None)
-        [0, 1]
     """
     if not photographs:
         raise ValueError(f"data set {name!r}: expected at least one photograph that can be used, got none")
@@ -95,6 +84,58 @@ def join(name: str, manifests: Sequence[Manifest], folds: int, seed: int, keep_l
     return deal(name, roots, [row for one in manifests for row in one.photographs], folds, seed, notes, keep_leaks)
 
 
+def stratified_folds(
+    groups: Sequence[Hashable], strata: Sequence[Collection[Hashable]], folds: int, seed: int
+) -> list[int]:
+    """Deal photographs into folds of similar composition without splitting a group.
+
+    Groups are dealt one by one, rarest stratum first. Each goes to the fold that so far has the smallest share
+    ``sum_s n_s / N_s`` of the group's strata; ties go to the fold with the fewest photographs.
+
+    Args:
+        groups: group of each photograph; copies of one photograph share a group.
+        strata: properties to balance, any number per photograph, such as its grade and each of its lesions.
+        folds: number of folds.
+        seed: seed of the order in which groups of equally rare strata are dealt.
+
+    Returns:
+        The fold of each photograph, in ``0..folds-1``.
+
+    Raises:
+        ValueError: if there are fewer than 2 folds, or fewer groups than folds.
+
+    Example:
+        >>> stratified_folds(groups=["a", "a", "b", "c"], strata=[[0], [0], [0], [1]], folds=2, seed=0)
+        [1, 1, 0, 0]
+
+    Source:
+        Sechidis et al., "On the Stratification of Multi-label Data", ECML PKDD 2011.
+    """
+    strata_of: dict[Hashable, list[Hashable]] = defaultdict(list)
+    size = Counter(groups)
+    for group, found in zip(groups, strata, strict=True):
+        strata_of[group] += found
+    if folds < 2 or len(size) < folds:
+        raise ValueError(
+            f"expected at least 2 folds and as many different photographs, got {folds} folds and {len(size)} "
+            f"photographs to train on; choose other --folds"
+        )
+    total = Counter(stratum for found in strata_of.values() for stratum in found)
+    ordered = sorted(size, key=str)
+    order = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
+    order.sort(key=lambda group: min((total[stratum] for stratum in strata_of[group]), default=len(groups)))
+    dealt: list[Counter] = [Counter() for _ in range(folds)]
+    photographs = [0] * folds
+    fold_of = {}
+    for group in order:
+        found = strata_of[group]
+        share = [sum(filled[stratum] / total[stratum] for stratum in found) for filled in dealt]
+        fold_of[group] = fold = min(range(folds), key=lambda fold: (round(share[fold], 9), photographs[fold]))
+        dealt[fold].update(found)
+        photographs[fold] += size[group]
+    return [fold_of[group] for group in groups]
+
+
 def _leaks(rows: Sequence[Photograph]) -> dict[str, str]:
     """Map the id of each training photograph that is a copy of a test photograph to the reason to exclude it."""
     tests = {row.group: row.id for row in rows if row.split == "test"}
@@ -108,13 +149,12 @@ def _leaks(rows: Sequence[Photograph]) -> dict[str, str]:
 def _folds(rows: Sequence[Photograph], folds: int, seed: int) -> dict[str, int]:
     """Deal the photographs that training may use, balancing outlined ones, each lesion, and each grade."""
     kept = [row for row in rows if row.split == "train" and not row.left_out]
-    dealt = stratified_folds([row.group for row in kept], [_strata(row) for row in kept], folds, seed)
+    strata = [
+        ["outlined"] * row.outlined + sorted(row.masks) + [f"grade {row.grade}"] * (row.grade is not None)
+        for row in kept
+    ]
+    dealt = stratified_folds([row.group for row in kept], strata, folds, seed)
     return {row.id: fold for row, fold in zip(kept, dealt, strict=True)}
-
-
-def _strata(row: Photograph) -> list[str]:
-    grade = [f"grade {row.grade}"] if row.grade is not None else []
-    return [*(["outlined"] if row.outlined else []), *sorted(row.masks), *grade]
 
 
 def _copy_notes(rows: Sequence[Photograph]) -> list[str]:
@@ -129,16 +169,14 @@ def _grade_notes(rows: Sequence[Photograph]) -> list[str]:
     for row in rows:
         if row.grade is not None:
             grades[row.group].add(row.grade)
-    torn = sorted(group for group, found in grades.items() if len(found) > 1)
-    return [f"{len(torn)} photographs whose copies differ in grade count as ungraded: {_list(torn)}"] if torn else []
+    torn = [group for group, different in grades.items() if len(different) > 1]
+    return (
+        [f"{len(torn)} photographs whose copies differ in grade count as ungraded: {names(torn, 20)}"] if torn else []
+    )
 
 
 def _leak_notes(leaks: Mapping[str, str], kept: bool) -> list[str]:
     if not leaks:
         return []
     where = "kept in training though" if kept else "taken out of training as"
-    return [f"{where} copies of test photographs: {len(leaks)} ({_list(sorted(leaks))})"]
-
-
-def _list(ids: Sequence[str], count: int = 20) -> str:
-    return ", ".join(ids[:count]) + (", ..." if len(ids) > count else "")
+    return [f"{where} copies of test photographs: {len(leaks)} ({names(leaks, 20)})"]

@@ -1,6 +1,6 @@
 """Input of inference: an unreadable photograph becomes an error row and the run continues."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,40 +41,26 @@ class PhotographDataset(Dataset):
             reason = reason_of(error)
             if reason is None:
                 raise
-            return {"id": self.data[index]["id"], "error": reason, **_nothing_to_see(self.image_size)}
+            size = self.image_size
+            return {
+                "id": self.data[index]["id"],
+                "error": reason,
+                "image": torch.zeros(3, size, size),
+                "geometry": torch.tensor([0.0, 0.0, size, size, size]),
+                "field_px": torch.tensor(1),
+                "detail": torch.zeros(3, 1, 1, dtype=torch.uint8),
+            }
 
 
 def reason_of(error: BaseException) -> str | None:
     """Return the message of the outermost ValueError among an error and its causes, or None.
 
     MONAI's Compose and its configs raise RuntimeError from the error of a component.
-
-    Example:
-        >>> try:
-        ...     try:
-        ...         raise ValueError("expected a whole image")
-        ...     except ValueError as inner:
-        ...         raise RuntimeError("applying transform") from inner
-        ... except RuntimeError as outer:
-        ...     print(reason_of(outer), reason_of(KeyError("image")))
-        expected a whole image None
     """
-    return next((str(cause) for cause in _causes(error) if isinstance(cause, ValueError)), None)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _nothing_to_see(image_size: int) -> dict[str, Tensor]:
-    return {
-        "image": torch.zeros(3, image_size, image_size),
-        "geometry": torch.tensor([0.0, 0.0, image_size, image_size, image_size]),
-        "field_px": torch.tensor(1),
-        "detail": torch.zeros(3, 1, 1, dtype=torch.uint8),
-    }
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ValueError):
+        cause = cause.__cause__
+    return None if cause is None else str(cause)
 
 
 def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Manifest rows as items for MONAI data sets, and their grades and labels by id."""
+"""Manifest rows as items for MONAI data sets, their grades and labels by id, and the items of an epoch of stage 2."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +8,15 @@ import torch
 from bundle.labels import GRADES, LESIONS, lesions_ruled_out
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
+from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES
 from monai.transforms import Transform
+from torch.utils.data import DistributedSampler
 
 UNKNOWN_GRADE = -1
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".nii", ".nii.gz")
 
 
 def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
-    """Return an item for each photograph: its files, and the id and hash that the cache is keyed by.
-
-    Example:
-        >>> row = Photograph(
-        ...     id="clinic/train/7", image="clinic/7.jpg", split="train", sha256="0" * 64, perceptual_hash="0" * 64,
-        ...     width_px=6, height_px=4, annotated=("MA",), masks={"MA": "clinic/7_MA.png"}, areas_px={"MA": 2},
-        ...     group="7",
-        ... )
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=(row,))
-        >>> items(manifest, [row])[0]["files"]
-        {'image': '/data/7.jpg', 'MA': '/data/7_MA.png'}
-    """
+    """Return an item for each photograph: its files, and the id and hash that the cache is keyed by."""
     return [
         {
             "id": row.id,
@@ -57,21 +46,15 @@ def file_items(
     Raises:
         ValueError: if no source is given, a source does not exist or contains no photograph, two photographs would
             have the same name, or ``output_dir`` is not separate.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt"):
-        ...         Path(folder, name).touch()
-        ...     [item["id"] for item in file_items(folder)]
-        ['a.JPG', 'b.png']
     """
     if not sources:
         raise ValueError("expected --input DIR_OR_FILE: the photographs to look at")
     listed = [sources] if isinstance(sources, (str, Path)) else sources
     for source in listed if output_dir is not None else ():
         _check_apart(Path(source), Path(output_dir or ""))
-    return _distinct([item for source in listed for item in _file_items(Path(source))])
+    photographs = [item for source in listed for item in _file_items(Path(source))]
+    _check_distinct(photographs)
+    return photographs
 
 
 def _file_items(source: Path) -> list[dict[str, Any]]:
@@ -79,17 +62,17 @@ def _file_items(source: Path) -> list[dict[str, Any]]:
         raise ValueError(f"expected a photograph or a folder of photographs, found nothing at {source}")
     paths = sorted(path for path in source.rglob("*") if _is_photograph(path, source)) if source.is_dir() else [source]
     if not paths:
-        raise ValueError(f"expected photographs ({', '.join(SUFFIXES)}) in {source}, found none")
+        raise ValueError(f"expected photographs ({', '.join(PHOTOGRAPH_SUFFIXES)}) in {source}, found none")
     base = source if source.is_dir() else source.parent
     return [{"id": path.relative_to(base).as_posix(), "image": str(path), "path": str(path)} for path in paths]
 
 
 def _is_photograph(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.name.lower().endswith(SUFFIXES) and not hidden and path.is_file()
+    return path.name.lower().endswith(PHOTOGRAPH_SUFFIXES) and not hidden and path.is_file()
 
 
-def _distinct(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _check_distinct(listed: Iterable[Mapping[str, Any]]) -> None:
     seen: dict[str, str] = {}
     for item in listed:
         if item["id"] in seen:
@@ -98,7 +81,6 @@ def _distinct(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 f"{item['image']}; give a folder that holds both"
             )
         seen[item["id"]] = item["image"]
-    return listed
 
 
 def _check_apart(source: Path, output_dir: Path) -> None:
@@ -109,37 +91,13 @@ def _check_apart(source: Path, output_dir: Path) -> None:
 
 
 def true_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
-    """Map each id to its grade, even if only a copy is graded; -1 if the grade is unknown.
-
-    Example:
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, grade=grade, **known)
-        ...     for name, group, grade in [("1", "1", 3), ("2", "1", None), ("3", "3", None)]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> true_grades(manifest, rows)  # 2 is a copy of 1
-        {'1': {'grade': 3}, '2': {'grade': 3}, '3': {'grade': -1}}
-    """
+    """Map each id to its grade, even if only a copy is graded; -1 if the grade is unknown."""
     known = manifest.known_grades()
     return {row.id: {"grade": known.get(row.group, UNKNOWN_GRADE)} for row in rows}
 
 
 def measured_grades(manifest: Manifest, rows: Iterable[Photograph]) -> dict[str, dict[str, Any]]:
-    """Map each id to the grade for scoring: the grade of its own file, or if that has none, of its copies.
-
-    Example:
-        >>> known = {"split": "test", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group="1", grade=grade, **known)
-        ...     for name, grade in [("1", 3), ("2", 0), ("3", None)]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> measured_grades(manifest, rows)  # copies of one photograph that are graded differently
-        {'1': {'grade': 3}, '2': {'grade': 0}, '3': {'grade': -1}}
-    """
+    """Map each id to the grade for scoring: the grade of its own file, or if that has none, of its copies."""
     rows = list(rows)
     own = {row.id: {"grade": row.grade} for row in rows if row.grade is not None}
     return true_grades(manifest, rows) | own
@@ -182,25 +140,6 @@ def taught_labels(
 
     Raises:
         ValueError: if an outlined photograph has no initial label.
-
-    Example:
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> outlined = Photograph(id="1", image="clinic/1.jpg", group="1", annotated=("MA",), **known)
-        >>> graded = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=name, grade=grade, **known)
-        ...     for name, grade in [("2", 3), ("3", 1)]
-        ... ]
-        >>> roots, rows = {"clinic": Path("/data")}, (outlined, *graded)
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=rows)
-        >>> may = (False, False, True, True, True)
-        >>> label = InitialLabel(soft=(0.0, 0.0, 0.75, 0.25, 0.0), feasible=may, weight=0.5)
-        >>> taught = taught_labels(manifest, [outlined], {"1": label}, graded)
-        >>> taught["1"]["initial"], taught["1"]["looked_for"]
-        (tensor([0.0000, 0.0000, 0.7500, 0.2500, 0.0000]), tensor([ True, False, False, False]))
-        >>> taught["2"]["initial"], taught["2"]["looked_for"].any()
-        (tensor([0., 0., 0., 1., 0.]), tensor(False))
-        >>> taught["3"]["looked_for"]  # mild: at most microaneurysms
-        tensor([False,  True,  True,  True])
     """
     known = manifest.known_grades()
     grade_of = {row.id: known[row.group] for row in graded}
@@ -265,12 +204,54 @@ def grades(rows: Iterable[Photograph]) -> list[int]:
 
 
 def union(*groups: Iterable[Photograph]) -> list[Photograph]:
-    """Join groups of photographs; a photograph in several groups is listed once.
+    """Join groups of photographs; a photograph in several groups is listed once."""
+    return list({row.id: row for group in groups for row in group}.values())
+
+
+class OutlinedAndGraded(DistributedSampler):
+    """Sampler that draws every outlined photograph once per epoch, and enough graded ones to make up a share of it.
+
+    For ``n`` outlined photographs and a share ``s``, each epoch draws ``round(n s / (1 - s))`` graded ones at random,
+    none twice before all were drawn. If the share is 0, all photographs are drawn once. An epoch's order depends only
+    on the seed and its number, so that several processes divide the same order, and a resumed run repeats it.
+
+    Args:
+        dataset: the outlined photographs, then the graded ones.
+        num_outlined: number of outlined photographs.
+        share: fraction of the epoch that is graded, in [0, 1).
+        seed: seed of the order.
+        num_replicas: number of processes that divide an epoch.
+        rank: index of this process.
+
+    Raises:
+        ValueError: if the share is not in [0, 1), or there are no graded photographs for it.
 
     Example:
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> first, second = (Photograph(id=name, image=f"clinic/{name}.jpg", group=name, **known) for name in "12")
-        >>> ids(union([first, second], [second]))
-        ['1', '2']
+        >>> sampler = OutlinedAndGraded(range(6), num_outlined=2, share=0.5, seed=0)
+        >>> shown = list(sampler)
+        >>> len(shown), sorted(one for one in shown if one < 2)
+        (4, [0, 1])
     """
-    return list({row.id: row for group in groups for row in group}.values())
+
+    def __init__(
+        self, dataset: Sized, num_outlined: int, share: float, seed: int, num_replicas: int = 1, rank: int = 0
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        if not 0 <= share < 1:
+            raise ValueError(f"expected a graded_share in [0, 1), got {share}")
+        num_graded = len(dataset) - num_outlined
+        if share > 0 and num_graded < 1:
+            raise ValueError(f"expected graded photographs for a graded_share of {share}, found none in the manifest")
+        self.num_outlined, self.num_graded = num_outlined, num_graded
+        self.num_drawn = round(num_outlined * share / (1 - share)) if share > 0 else num_graded
+        self.num_samples = -(-(num_outlined + self.num_drawn) // num_replicas)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        rounds = -(-self.num_drawn // max(self.num_graded, 1))
+        graded = [torch.randperm(self.num_graded, generator=generator) for _ in range(rounds)]
+        drawn = torch.cat(graded)[: self.num_drawn] + self.num_outlined if graded else torch.zeros(0, dtype=torch.long)
+        shown = torch.cat([torch.arange(self.num_outlined), drawn])
+        order = shown[torch.randperm(len(shown), generator=generator)].tolist()
+        missing = self.num_samples * self.num_replicas - len(order)  # so that all processes draw the same number
+        return iter((order + order[:missing])[self.rank :: self.num_replicas])

@@ -47,21 +47,6 @@ class PreparedDataset(Dataset):
         prepare: makes the cached tensors.
         cache_dir: folder of the cache; several data sets may share it.
         transform: applied to the item and its prepared tensors, at every access.
-
-    Example:
-        >>> import tempfile
-        >>> class Length:
-        ...     settings = "length"
-        ...     def __call__(self, data):
-        ...         return {**data, "length": torch.tensor([len(data["image"].read_bytes())])}
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     image = Path(folder, "7.jpg")
-        ...     _ = image.write_bytes(bytes(6))
-        ...     files = {"image": image}
-        ...     item = {"id": "7", "image": image, "files": files, "sha256": content_sha256(files)}
-        ...     data = PreparedDataset([item], Length(), cache_dir=folder)
-        ...     data[0]["length"], data.path(item).is_file()
-        (tensor([6]), True)
     """
 
     def __init__(
@@ -89,12 +74,12 @@ class PreparedDataset(Dataset):
         stored, stamp = _read(path), np.array(_stamp(item))
         if stored is None or not np.array_equal(stored["stamp"], stamp):
             _check_unchanged(item)
-            stored = {**(stored or self._made(item)), "stamp": stamp}
+            if stored is None:
+                tensors = self.prepare(item)
+                stored = {name: value.numpy() for name, value in tensors.items() if isinstance(value, Tensor)}
+            stored = {**stored, "stamp": stamp}
             _write(path, stored)
         return {name: torch.from_numpy(array) for name, array in stored.items() if name != "stamp"}
-
-    def _made(self, item: Item) -> dict[str, NDArray]:
-        return {name: value.numpy() for name, value in self.prepare(item).items() if isinstance(value, Tensor)}
 
     def path(self, item: Item) -> Path:
         """Return the file that holds an item's tensors."""
@@ -133,10 +118,10 @@ class _Filling(torch.utils.data.Dataset):
 def _stamp(item: Item) -> list[list[int]]:
     """Return size and modification time of each file: cheap to compare, and different after a file was touched."""
     try:
-        found = [os.stat(path) for _, path in sorted(item["files"].items())]
+        statuses = [os.stat(path) for _, path in sorted(item["files"].items())]
     except OSError as error:
         raise ValueError(f"{item['id']}: expected its files where the manifest says, {error}") from None
-    return [[status.st_size, status.st_mtime_ns] for status in found]
+    return [[status.st_size, status.st_mtime_ns] for status in statuses]
 
 
 def _check_unchanged(item: Item) -> None:
@@ -178,7 +163,7 @@ def _sparse(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
     for name, array in arrays.items():
         bytes_ = array.dtype == np.uint8 and array.ndim == 3
         if bytes_ and np.count_nonzero(array) <= SPARSE_SHARE_MAX * array.size:
-            at = np.flatnonzero(array != 0)  # places in the flat array
+            at = np.flatnonzero(array != 0)  # (non-zero elements,): places in the flat array
             stored[name + SPARSE] = np.concatenate([array.shape, at * 256 + array.reshape(-1)[at]])
         else:
             stored[name] = array
@@ -186,10 +171,12 @@ def _sparse(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
 
 def _dense(stored: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    return {name.removesuffix(SPARSE): _filled(array) if SPARSE in name else array for name, array in stored.items()}
-
-
-def _filled(listed: NDArray[np.int64]) -> NDArray[np.uint8]:
-    array = np.zeros(listed[:3], np.uint8)
-    array.reshape(-1)[listed[3:] // 256] = listed[3:] % 256
-    return array
+    """Restore the arrays that :func:`_sparse` stored as lists."""
+    arrays = {}
+    for name, array in stored.items():
+        if name.endswith(SPARSE):
+            size, listed = np.split(array, [3])  # (3,) and (non-zero elements,)
+            array = np.zeros(size, np.uint8)
+            array.reshape(-1)[listed // 256] = listed % 256
+        arrays[name.removesuffix(SPARSE)] = array
+    return arrays

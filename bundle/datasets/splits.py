@@ -1,10 +1,9 @@
-"""Division of a data set into folds, and selection of the photographs that each stage may use."""
+"""Selection of the photographs that each stage may use."""
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
-import numpy as np
 from bundle.manifest import Manifest, Photograph
 
 TASKS = ("lesions", "grade")
@@ -12,75 +11,11 @@ SPLITS_SCORED = ("test", "fold", "train", "all")
 """Subsets that evaluation accepts."""
 
 
-def stratified_folds(
-    groups: Sequence[Hashable], strata: Sequence[Collection[Hashable]], folds: int, seed: int
-) -> list[int]:
-    """Deal photographs into folds of similar composition without splitting a group.
-
-    Groups are dealt one by one, rarest stratum first. Each goes to the fold that so far has the smallest share
-    ``sum_s n_s / N_s`` of the group's strata; ties go to the fold with the fewest photographs.
-
-    Args:
-        groups: group of each photograph; copies of one photograph share a group.
-        strata: properties to balance, any number per photograph, such as its grade and each of its lesions.
-        folds: number of folds.
-        seed: seed of the order in which groups of equally rare strata are dealt.
-
-    Returns:
-        The fold of each photograph, in ``0..folds-1``.
-
-    Raises:
-        ValueError: if there are fewer than 2 folds, or fewer groups than folds.
-
-    Example:
-        >>> stratified_folds(groups=["a", "a", "b", "c"], strata=[[0], [0], [0], [1]], folds=2, seed=0)
-        [1, 1, 0, 0]
-
-    Source:
-        Sechidis et al., "On the Stratification of Multi-label Data", ECML PKDD 2011.
-    """
-    strata_of: dict[Hashable, list[Hashable]] = defaultdict(list)
-    size = Counter(groups)
-    for group, found in zip(groups, strata, strict=True):
-        strata_of[group] += found
-    if folds < 2 or len(size) < folds:
-        raise ValueError(
-            f"expected at least 2 folds and as many different photographs, got {folds} folds and {len(size)} "
-            f"photographs to train on; choose other --folds"
-        )
-    total = Counter(stratum for found in strata_of.values() for stratum in found)
-    names = sorted(size, key=str)
-    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    order.sort(key=lambda group: min((total[stratum] for stratum in strata_of[group]), default=len(groups)))
-    dealt: list[Counter] = [Counter() for _ in range(folds)]
-    photographs = [0] * folds
-    fold_of = {}
-    for group in order:
-        found = strata_of[group]
-        share = [sum(filled[stratum] / total[stratum] for stratum in found) for filled in dealt]
-        fold_of[group] = fold = min(range(folds), key=lambda fold: (round(share[fold], 9), photographs[fold]))
-        dealt[fold].update(found)
-        photographs[fold] += size[group]
-    return [fold_of[group] for group in groups]
-
-
 def lesion_training(manifest: Manifest, fold: int | None = None) -> list[Photograph]:
     """Select the outlined training photographs outside ``fold``; None holds nothing out.
 
     Raises:
         ValueError: as in all selections of this module, if the fold does not exist or nothing is selected.
-
-    Example:
-        >>> from pathlib import Path
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=name, fold=fold, annotated=annotated, **known)
-        ...     for name, fold, annotated in [("1", 0, ("MA",)), ("2", 1, ("MA",)), ("3", 0, ())]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> [row.id for row in lesion_training(manifest)], [row.id for row in lesion_training(manifest, fold=1)]
-        (['1', '2'], ['1'])
     """
     return _outside(manifest, _outlined(manifest), fold, "outlined photographs to train on")
 
@@ -104,20 +39,6 @@ def graded_training(manifest: Manifest, fold: int | None = None) -> list[Photogr
     """Select the graded training photographs outside ``fold`` that have no outlined copy.
 
     A grader trained on a copy would remember its grade, and the pseudo-label would only repeat that grade.
-
-    Example:
-        >>> from pathlib import Path
-        >>> known = {"split": "train", "sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, grade=2, annotated=annotated, **known)
-        ...     for name, group, annotated in [("1", "1", ("MA",)), ("2", "1", ()), ("3", "3", ())]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> [row.id for row in graded_training(manifest)]  # 1 is outlined, and 2 is a copy of it
-        ['3']
-        >>> [row.id for row in graded_copies(manifest)]
-        ['1', '2']
     """
     return _outside(manifest, _graded(manifest), fold, "graded photographs to train on, without an outlined copy")
 
@@ -160,19 +81,6 @@ def evaluation(manifest: Manifest, fold: int | None, task: Literal["lesions", "g
 
     Raises:
         ValueError: if the task is unknown, or neither subset has a photograph for it.
-
-    Example:
-        >>> from pathlib import Path
-        >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4, "grade": 2}
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, split=split, **known)
-        ...     for name, group, split in [("1", "1", "train"), ("2", "2", "test"), ("3", "2", "test")]
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> subset, found = evaluation(manifest, fold=None, task="grade")
-        >>> subset, [row.id for row in found]  # 3 is a copy of 2, and both are official
-        ('test', ['2', '3'])
     """
     if task not in TASKS:
         raise ValueError(f"expected task 'lesions' or 'grade', got {task!r}")
@@ -200,21 +108,6 @@ def scored(manifest: Manifest, fold: int | None, split: str | None = None) -> di
 
     Raises:
         ValueError: if the split or the fold does not exist, or there are no photographs for either task.
-
-    Example:
-        >>> from pathlib import Path
-        >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> found = ("1", "train", ()), ("2", "train", ("MA",)), ("3", "test", ("MA",))
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=name, split=split, annotated=annotated, **known)
-        ...     for name, split, annotated in found
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> for split in (None, "all"):
-        ...     {task: (name, [row.id for row in found]) for task, (name, found) in scored(manifest, 0, split).items()}
-        {'lesions': ('test', ['3']), 'grade': ('none', []), 'grade_with_copies': ('none', [])}
-        {'lesions': ('all', ['2', '3']), 'grade': ('none', []), 'grade_with_copies': ('none', [])}
     """
     if split not in (None, *SPLITS_SCORED):
         raise ValueError(f"expected --split out of {list(SPLITS_SCORED)}, or none, got {split!r}")
@@ -287,20 +180,6 @@ def evaluation_with_copies(manifest: Manifest) -> tuple[str, list[Photograph]]:
 
     Returns:
         Name of the subset, and its photographs; none if the copies add none.
-
-    Example:
-        >>> from pathlib import Path
-        >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> found = ("1", "a", "train", 2), ("2", "a", "test", None), ("3", "b", "test", 4)
-        >>> rows = [
-        ...     Photograph(id=name, image=f"clinic/{name}.jpg", group=group, split=split, grade=grade, **known)
-        ...     for name, group, split, grade in found
-        ... ]
-        >>> roots = {"clinic": Path("/data")}
-        >>> manifest = Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=tuple(rows))
-        >>> subset, found = evaluation_with_copies(manifest)
-        >>> subset, [row.id for row in found], [row.id for row in evaluation(manifest, None, "grade")[1]]
-        ('test and copies', ['2', '3'], ['3'])
     """
     test = [row for row in manifest.photographs if row.split == "test"]
     official = {row.group for row in test if row.grade is not None}
@@ -310,19 +189,7 @@ def evaluation_with_copies(manifest: Manifest) -> tuple[str, list[Photograph]]:
 
 
 def fold_is_lesion_test(manifest: Manifest, fold: int | None) -> bool:
-    """Return whether lesions are measured on the held-out fold, for lack of a test split: nothing may be fitted on it.
-
-    Example:
-        >>> from pathlib import Path
-        >>> known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
-        >>> known |= {"annotated": ("MA",), "image": "clinic/1.jpg"}
-        >>> row = Photograph(id="1", group="1", split="train", fold=0, **known)
-        >>> test = Photograph(id="2", group="2", split="test", **known)
-        >>> said = {"name": "clinic", "roots": {"clinic": Path("/data")}, "folds": 2, "seed": 0}
-        >>> without, with_test = (Manifest(photographs=rows, **said) for rows in ((row,), (row, test)))
-        >>> fold_is_lesion_test(without, fold=0), fold_is_lesion_test(with_test, fold=0)
-        (True, False)
-    """
+    """Return whether lesions are measured on the held-out fold; then nothing may be fitted on it."""
     return fold is not None and any(row.split != "test" for row in evaluation(manifest, fold, "lesions")[1])
 
 

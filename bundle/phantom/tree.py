@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from bundle.datasets.readers import idrid
 from bundle.phantom.drawing import Drawing, draw_photograph
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
@@ -16,20 +17,8 @@ from tqdm import tqdm
 GRADE_SHARES = (0.26, 0.14, 0.26, 0.16, 0.18)
 """Shares of grades 0 to 4 in every part: always predicting one grade is right for a quarter."""
 
-SEGMENTATION, GRADING = Path("A. Segmentation"), Path("B. Disease Grading")
-SPLIT_FOLDERS = {"train": "a. Training Set", "test": "b. Testing Set"}
-MASK_FOLDERS = {
-    "MA": "1. Microaneurysms",
-    "HE": "2. Haemorrhages",
-    "EX": "3. Hard Exudates",
-    "SE": "4. Soft Exudates",
-    "OD": "5. Optic Disc",
-}
-TABLES = {
-    "train": ("a. IDRiD_Disease Grading_Training Labels.csv", ",,,,,,,,,"),
-    "test": ("b. IDRiD_Disease Grading_Testing Labels.csv", ""),
-}
-"""File name of each grading table, and the empty columns that end its lines."""
+EMPTY_COLUMNS = {"train": ",,,,,,,,,", "test": ""}
+"""Empty columns that end each line of the official tables of grades."""
 
 QUALITY, QUALITY_OF_COPIES = 92, 80
 """Quality of the JPEG files, and of copies that are encoded a second time."""
@@ -99,12 +88,12 @@ def _check(root: Path, counts: Sequence[int]) -> None:
 
 
 def _make_folders(tree: Path) -> None:
-    for folder in SPLIT_FOLDERS.values():
-        (tree / SEGMENTATION / "1. Original Images" / folder).mkdir(parents=True)
-        (tree / GRADING / "1. Original Images" / folder).mkdir(parents=True)
-        for lesion in MASK_FOLDERS.values():
-            (tree / SEGMENTATION / "2. All Segmentation Groundtruths" / folder / lesion).mkdir(parents=True)
-    (tree / GRADING / "2. Groundtruths").mkdir()
+    for folder in idrid.SPLIT_FOLDERS.values():
+        (tree / idrid.SEGMENTATION / idrid.IMAGES / folder).mkdir(parents=True)
+        (tree / idrid.GRADING / idrid.IMAGES / folder).mkdir(parents=True)
+        for lesion in idrid.OUTLINE_FOLDERS.values():
+            (tree / idrid.SEGMENTATION / idrid.OUTLINES / folder / lesion).mkdir(parents=True)
+    (tree / idrid.GRADING / idrid.GRADES_FOLDER).mkdir()
 
 
 def _write_parts(
@@ -180,11 +169,11 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 def _write_outlined(tree: Path, split: str, number: int, drawing: Drawing) -> _Graded:
     """Write the photograph and a mask for each present lesion; an absent lesion has no file."""
     stem, photograph = f"IDRiD_{number:02d}", _graded(drawing)
-    part, folder = tree / SEGMENTATION, SPLIT_FOLDERS[split]
-    (part / "1. Original Images" / folder / f"{stem}.jpg").write_bytes(photograph.jpeg)
+    part, folder = tree / idrid.SEGMENTATION, idrid.SPLIT_FOLDERS[split]
+    (part / idrid.IMAGES / folder / f"{stem}.jpg").write_bytes(photograph.jpeg)
     for name, mask in {**drawing.masks, "OD": drawing.optic_disc}.items():
         if mask.any():
-            outlines = part / "2. All Segmentation Groundtruths" / folder / MASK_FOLDERS[name]
+            outlines = part / idrid.OUTLINES / folder / idrid.OUTLINE_FOLDERS[name]
             _write_mask(outlines / f"{stem}_{name}.tif", mask)
     return photograph
 
@@ -192,7 +181,7 @@ def _write_outlined(tree: Path, split: str, number: int, drawing: Drawing) -> _G
 def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     """Write a 1-bit palette TIFF, black and red, as in IDRiD; Pillow itself writes only 8-bit palettes."""
     height_px, width_px = mask.shape
-    rows = np.packbits(mask, axis=1).tobytes()  # each row padded to whole bytes
+    rows = np.packbits(mask, axis=1).tobytes()  # (H, ceil(W / 8)): each row is padded to whole bytes
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[TiffImagePlugin.IMAGEWIDTH] = width_px
     tags[TiffImagePlugin.IMAGELENGTH] = height_px
@@ -211,10 +200,10 @@ def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
 
 def _write_graded(tree: Path, split: str, photographs: Sequence[_Graded], rng: np.random.Generator) -> None:
     """Number the photographs in random order and write them with their table."""
-    name, empty_columns = TABLES[split]
-    lines = [f"Image name,Retinopathy grade,Risk of macular edema{empty_columns}\r\n"]
+    empty = EMPTY_COLUMNS[split]
+    lines = [f"{idrid.NAME_COLUMN},{idrid.GRADE_COLUMN},Risk of macular edema{empty}\r\n"]
     for number, index in enumerate(rng.permutation(len(photographs)), start=1):
         stem, (jpeg, grade, edema) = f"IDRiD_{number:03d}", photographs[index]
-        (tree / GRADING / "1. Original Images" / SPLIT_FOLDERS[split] / f"{stem}.jpg").write_bytes(jpeg)
-        lines.append(f"{stem},{grade},{edema}{empty_columns}\r\n")
-    (tree / GRADING / "2. Groundtruths" / name).write_bytes("".join(lines).encode())
+        (tree / idrid.GRADING / idrid.IMAGES / idrid.SPLIT_FOLDERS[split] / f"{stem}.jpg").write_bytes(jpeg)
+        lines.append(f"{stem},{grade},{edema}{empty}\r\n")
+    (tree / idrid.GRADING / idrid.GRADES_FOLDER / idrid.GRADE_TABLES[split]).write_bytes("".join(lines).encode())

@@ -37,22 +37,13 @@ def copy_rows(manifest: Manifest) -> list[dict[str, Any]]:
         One row for each pair: ids ``first`` and ``second``, ``distance_bits`` of 256, their splits and grades,
         ``crosses_split``, and ``left_out``: the ids excluded from training, or an empty text. Pairs that cross the
         official split come first; within both kinds, the most distant and so most doubtful pairs come first.
-
-    Example:
-        >>> known = {"sha256": "0" * 64, "width_px": 6, "height_px": 4, "group": "1"}
-        >>> first = Photograph(id="1", image="clinic/1.jpg", split="train", perceptual_hash="0" * 64, **known)
-        >>> second = Photograph(id="2", image="clinic/2.jpg", split="test", perceptual_hash="7" + "0" * 63, **known)
-        >>> roots = {"clinic": Path("/data")}
-        >>> rows = copy_rows(Manifest(name="clinic", roots=roots, folds=2, seed=0, photographs=(first, second)))
-        >>> [(row["first"], row["second"], row["distance_bits"], row["crosses_split"]) for row in rows]
-        [('1', '2', 3, True)]
     """
     sizes = Counter(row.group for row in manifest.photographs)
     photographs = [row for row in manifest.photographs if sizes[row.group] > 1]
     if not photographs:
         return []
-    pairs = near_pairs(unpack([one.perceptual_hash for one in photographs]))
-    numbers = zip(pairs.first.tolist(), pairs.second.tolist(), pairs.distance_bits.tolist(), strict=True)
+    pairs = near_pairs(unpack([row.perceptual_hash for row in photographs]))
+    numbers = zip(*(column.tolist() for column in pairs), strict=True)
     rows = [_row(photographs[first], photographs[second], bits) for first, second, bits in numbers]
     return sorted(rows, key=lambda row: (not row["crosses_split"], -row["distance_bits"], row["first"], row["second"]))
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from bundle.files import DECODER_ERRORS
 from bundle.transforms.field import Crop
+from bundle.transforms.nifti import SUFFIXES as NIFTI_SUFFIXES
 from bundle.transforms.nifti import is_nifti, read_nifti
 from bundle.transforms.pixels import on_black, upper_bits
 from numpy.typing import NDArray
@@ -20,6 +21,12 @@ BROKEN = (*DECODER_ERRORS, SyntaxError, AssertionError, RuntimeError, Image.Deco
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")
 """No other decoder is tried, whatever the file name: Pillow has forty, and one of them runs Ghostscript."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+"""Suffixes of photographs that :func:`decode` opens, in lower case."""
+
+PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, *NIFTI_SUFFIXES)
+"""Suffixes of photographs that :func:`load_photograph` opens."""
 
 TRANSPARENT_MODES = ("LA", "PA", "RGBA")
 MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)

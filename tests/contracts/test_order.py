@@ -14,9 +14,9 @@ ORDER = (
     {"labels", "files", "provenance", "distributed", "optional"},
     {"manifest"},
     {"transforms"},
-    {"networks", "metrics", "method", "phantom"},
+    {"networks", "metrics", "method"},
     {"datasets", "steps"},
-    {"handlers", "looks"},
+    {"handlers", "looks", "phantom"},
     {"reporting", "workflow", "predict"},
     {"deploy", "experiments"},
 )

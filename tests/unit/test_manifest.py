@@ -49,6 +49,7 @@ def test_saving_and_loading_gives_the_same(tmp_path_factory, photographs):
 def test_a_root_inside_the_manifests_folder_moves_with_it(tmp_path):
     (tmp_path / "old").mkdir()
     save_manifest(manifest(root=tmp_path / "old" / "images"), tmp_path / "old" / "made.json")
+    assert json.loads((tmp_path / "old" / "made.json").read_text())["roots"] == {"made": "images"}
     (tmp_path / "old").rename(tmp_path / "new")
     found = load_manifest(tmp_path / "new" / "made.json").path("made/a.jpg")
     assert found == tmp_path / "new" / "images" / "a.jpg"

@@ -52,13 +52,12 @@ class TestFundusDRMultitask(unittest.TestCase):
         from bundle.manifest import load_manifest, save_manifest
         from bundle.method.initial_labels import save_pseudo_labels
         from bundle.phantom.tree import write_phantom
-        from bundle.transforms import field_of_view
 
         root, path = os.path.join(self.folder, "phantom"), os.path.join(self.folder, "manifest.json")
         numbers = {"num_lesion_train": 6, "num_lesion_test": 2, "num_graded_train": 6, "num_graded_test": 2}
         write_phantom(root, **numbers, width_px=288, height_px=192, seed=3)
         photographs, notes = read_idrid(root)
-        save_manifest(build_manifest("phantom", photographs, root, field_of_view, folds=3, notes=notes), path)
+        save_manifest(build_manifest("phantom", photographs, root, folds=3, notes=notes), path)
         manifest, rows = load_manifest(path), []
         for row in lesion_labelling(manifest):
             feasible = feasible_grades(set(row.masks), row.annotated).grades

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bundle.datasets.readers.files import Gaps, files, names
@@ -47,7 +47,9 @@ def read_ddr(root: str | os.PathLike, *, allow_missing: bool = False) -> Reading
     graded = list(_read_grading(base / GRADING, gaps))
     outlined = list(_read_segmentation(base / SEGMENTATION, gaps))
     photographs = [*(row for row in graded if row.grade != UNGRADABLE), *outlined]
-    notes = gaps.notes(allow_missing) + _ungradable_notes([row.id for row in graded if row.grade == UNGRADABLE])
+    notes = gaps.notes(allow_missing)
+    if ungradable := [row.id for row in graded if row.grade == UNGRADABLE]:
+        notes.append(f"left out: {len(ungradable)} ungradable photographs ({names(ungradable)})")
     if not photographs:
         raise ValueError(f"expected photographs with a grade or with outlines in {base}, found none")
     return Reading(photographs, notes)
@@ -60,10 +62,6 @@ def _check_layout(folder: Path, *looked_for: str) -> None:
             f"expected {' or '.join(map(repr, looked_for))} in {folder}, as in the official {TOP}, found "
             f"{names(path.name for path in folder.iterdir())}; copies from elsewhere are arranged differently"
         )
-
-
-def _ungradable_notes(ids: Sequence[str]) -> list[str]:
-    return [f"left out: {len(ids)} ungradable photographs ({names(ids)})"] if ids else []
 
 
 def _read_grading(folder: Path, gaps: Gaps) -> Iterator[RawPhotograph]:

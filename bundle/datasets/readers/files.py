@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bundle.labels import GRADES
+from bundle.transforms.decode import IMAGE_SUFFIXES
 
 
 def files(folder: Path, *suffixes: str) -> dict[str, Path]:
@@ -14,14 +15,6 @@ def files(folder: Path, *suffixes: str) -> dict[str, Path]:
 
     Raises:
         ValueError: if a name is not UTF-8, which no manifest can store, or two files differ only in their suffix.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("b.JPG", "a.png", "._a.png", "notes.txt"):
-        ...         Path(folder, name).touch()
-        ...     {stem: path.name for stem, path in files(Path(folder), ".jpg", ".png").items()}
-        {'a': 'a.png', 'b': 'b.JPG'}
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -109,18 +102,12 @@ def read_grades(table: Path, name_column: str, grade_column: str) -> dict[str, i
 
     Raises:
         ValueError: if the file or a column is missing, a grade is not in 0-4, or a photograph is listed twice.
-
-    Example:
-        >>> import tempfile
-        >>> from bundle.files import write_csv_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     table = Path(folder, "grades.csv")
-        ...     write_csv_whole(table, [{"photo": "a.jpg", "eye": "left", "level": 2}, {"photo": "b", "level": " 0 "}])
-        ...     read_grades(table, name_column="photo", grade_column="level")
-        {'a': 2, 'b': 0}
     """
     cells = _read_column(table, name_column, grade_column)
-    return {name: _grade(text, name, table) for name, text in cells.items()}
+    for name, text in cells.items():
+        if text not in map(str, GRADES):
+            raise ValueError(f"{table}: expected a grade in 0-4 for {name}, got {text!r}")
+    return {name: int(text) for name, text in cells.items()}
 
 
 def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, str]:
@@ -133,18 +120,12 @@ def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, s
 
     Raises:
         ValueError: as in :func:`read_grades`, or if a cell is not a split.
-
-    Example:
-        >>> import tempfile
-        >>> from bundle.files import write_csv_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     table = Path(folder, "splits.csv")
-        ...     write_csv_whole(table, [{"photo": "a", "part": "Valid"}, {"photo": "b", "part": "test"}])
-        ...     read_splits(table, name_column="photo", split_column="part")
-        {'a': 'train', 'b': 'test'}
     """
     cells = _read_column(table, name_column, split_column)
-    return {name: _split(text, name, table) for name, text in cells.items()}
+    for name, text in cells.items():
+        if text.lower() not in SPLITS:
+            raise ValueError(f"{table}: expected a split out of {', '.join(SPLITS)} for {name}, got {text!r}")
+    return {name: SPLITS[text.lower()] for name, text in cells.items()}
 
 
 def read_points(table: Path, name_column: str, x_column: str, y_column: str) -> dict[str, tuple[float, float]]:
@@ -158,15 +139,6 @@ def read_points(table: Path, name_column: str, x_column: str, y_column: str) -> 
 
     Raises:
         ValueError: as in :func:`read_grades`, or if a cell is not a finite, non-negative number.
-
-    Example:
-        >>> import tempfile
-        >>> from bundle.files import write_csv_whole
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     table = Path(folder, "fovea.csv")
-        ...     write_csv_whole(table, [{"photo": "a", "x": 1494, "y": " 1970 "}])
-        ...     read_points(table, name_column="photo", x_column="x", y_column="y")
-        {'a': (1494.0, 1970.0)}
     """
     columns, rows = (_read_column(table, name_column, column) for column in (x_column, y_column))
     return {name: (_place(columns[name], name, table), _place(rows[name], name, table)) for name in columns}
@@ -209,16 +181,4 @@ def _read_lines(table: Path) -> list[list[str]]:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and suffix.lower() in ("jpg", "jpeg", "png", "tif", "tiff") else name
-
-
-def _grade(text: str, name: str, table: Path) -> int:
-    if text not in map(str, GRADES):
-        raise ValueError(f"{table}: expected a grade in 0-4 for {name}, got {text!r}")
-    return int(text)
-
-
-def _split(text: str, name: str, table: Path) -> str:
-    if text.lower() not in SPLITS:
-        raise ValueError(f"{table}: expected a split out of {', '.join(SPLITS)} for {name}, got {text!r}")
-    return SPLITS[text.lower()]
+    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name

@@ -9,12 +9,11 @@ import numpy as np
 from bundle.datasets.readers.files import Gaps, files, names, read_grades, read_splits
 from bundle.datasets.readers.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
-from bundle.transforms.decode import decode, mask_levels
+from bundle.transforms.decode import IMAGE_SUFFIXES, decode, mask_levels
 from numpy.typing import NDArray
 from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-MASK_SUFFIXES = (*SUFFIXES, ".bmp", ".gif")
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif")
 ROLES = {lesion: lesion for lesion in LESIONS} | {"OD": OPTIC_DISC}
 """Role of each code in ``masks`` and ``indices``."""
 
@@ -56,17 +55,6 @@ def read_folder(
     Raises:
         ValueError: if options contradict each other or lead out of ``root``, a folder or table is missing or not as
             described, or something else is missing.
-
-    Example:
-        >>> import tempfile
-        >>> from bundle.files import write_csv_whole
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     Path(root, "images").mkdir()
-        ...     Path(root, "images", "a.jpg").touch()
-        ...     write_csv_whole(Path(root, "grades.csv"), [{"image": "a", "grade": 2}, {"image": "b", "grade": 0}])
-        ...     found = read_folder(root, grades="grades.csv", allow_missing=True)
-        >>> [(one.id, one.grade) for one in found.photographs], found.notes
-        ([('photographs/train/a', 2)], ["left out: 1 rows of 'grades.csv' without an image (b)"])
     """
     root = Path(root).resolve()
     _check_options(masks, indexed_masks, indices, mask_min, grades, split_column)
@@ -143,10 +131,10 @@ def _pairs(option: str, text: str) -> dict[str, str]:
 
 
 def _find_images(folder: Path) -> dict[str, Path]:
-    found = files(folder, *SUFFIXES)
+    found = files(folder, *IMAGE_SUFFIXES)
     if not found:
         raise ValueError(
-            f"expected photographs ({', '.join(SUFFIXES)}) in {folder}, found "
+            f"expected photographs ({', '.join(IMAGE_SUFFIXES)}) in {folder}, found "
             f"{names(path.name for path in folder.iterdir())}"
         )
     return found
@@ -255,14 +243,6 @@ class DrawGrey:
 
     Shape:
         - output: a mask ``(height_px, width_px)`` for each path.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     mask = Path(folder, "7_MA.png")
-        ...     Image.fromarray(np.array([[0, 127, 128]], np.uint8)).save(mask)
-        ...     DrawGrey({"MA": mask}, mask_min=128)(width_px=3, height_px=1)
-        Drawn(masks={'MA': array([[False, False,  True]])}, disputed=())
     """
 
     paths: Mapping[str, Path]
@@ -286,14 +266,6 @@ class DrawIndexed:
 
     Shape:
         - output: a mask ``(height_px, width_px)`` for each index.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     mask = Path(folder, "7.png")
-        ...     Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(mask)
-        ...     DrawIndexed(mask, {"EX": 1, "MA": 2})(width_px=3, height_px=1).masks
-        {'EX': array([[False,  True, False]]), 'MA': array([[False, False,  True]])}
     """
 
     path: Path

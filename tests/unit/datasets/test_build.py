@@ -1,4 +1,4 @@
-"""The manifest says what the files hold: sizes, hashes, copies, leaks and folds."""
+"""The manifest has what the files contain: sizes, hashes, copies, leaks and folds."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from tests.conftest import FOVEA_TABLES
 
 def build(tree, folds=2, **options):
     reading = read_idrid(tree.root)
-    return build_manifest("tiny", reading.photographs, tree.root, field_of_view, folds=folds, **options)
+    return build_manifest("tiny", reading.photographs, tree.root, folds=folds, **options)
 
 
 def by_id(manifest):
@@ -54,7 +54,7 @@ def test_a_place_beyond_the_picture_on_which_it_was_marked_is_refused(tiny_idrid
     row = read_idrid(tiny_idrid.root).photographs[0]
     marked = replace(row, disc=Landmark(61, 20, (60, 40)))
     with pytest.raises(ValueError, match=r"expected disc_px as column and row, two numbers inside 60x40 px, got \(61"):
-        build_manifest("tiny", [marked], tiny_idrid.root, field_of_view, folds=2)
+        build_manifest("tiny", [marked], tiny_idrid.root, folds=2)
 
 
 def bomb(path):
@@ -211,7 +211,7 @@ def test_refuses_a_mask_of_two_colours(tiny_idrid):
     rgb[10:13, 20:27], rgb[20:23, 20:27] = (255, 0, 0), (0, 255, 0)
     Image.fromarray(rgb).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
     with pytest.raises(
-        ValueError, match=r"two values, .* got \(0, 255, 0\), \(255, 0, 0\) beside 0 in .*01_MA\.tif; --da"
+        ValueError, match=r"two values, .* got \(0, 255, 0\), \(255, 0, 0\) as well as 0 in .*01_MA\.tif; --da"
     ):
         build(tiny_idrid)
 
@@ -220,7 +220,7 @@ def test_refuses_a_mask_of_many_values(tiny_idrid):
     ramp = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60) % 6
     Image.fromarray(ramp).save(tiny_idrid.mask("train", "IDRiD_01", "MA"))
     with pytest.raises(
-        ValueError, match=r"two values, 0 and another, got 1, 2, 3, \.\.\. beside 0 in .*--indexed_masks"
+        ValueError, match=r"two values, 0 and another, got 1, 2, 3, \.\.\. as well as 0 in .*--indexed_masks"
     ):
         build(tiny_idrid)
 
@@ -289,7 +289,7 @@ def test_a_renamed_copy_is_found_though_it_was(change, tmp_path):
     with Image.open(tmp_path / "1.jpg") as image:
         COPIES[change](image).save(tmp_path / "another.jpg", quality=60)
     rows.append(RawPhotograph(id="photographs/test/9", image=tmp_path / "another.jpg", split="test"))
-    found = by_id(build_manifest("tiny", rows, tmp_path, field_of_view, folds=2))
+    found = by_id(build_manifest("tiny", rows, tmp_path, folds=2))
     assert [row.id for row in found.values() if row.left_out] == ["tiny/photographs/train/1"]
     assert len({row.group for row in found.values()}) == 4
 
@@ -297,14 +297,14 @@ def test_a_renamed_copy_is_found_though_it_was(change, tmp_path):
 def test_refuses_a_data_set_of_which_nothing_can_be_used(tiny_idrid):
     row = RawPhotograph(id="a", image=tiny_idrid.root / "none.jpg", split="train")
     with pytest.raises(ValueError, match="expected at least one photograph that can be used, got none"):
-        build_manifest("tiny", [row], tiny_idrid.root, field_of_view, allow_missing=True)
+        build_manifest("tiny", [row], tiny_idrid.root, allow_missing=True)
 
 
 def test_refuses_a_file_outside_of_the_root(tiny_idrid, tmp_path):
     outside = tmp_path / "outside.jpg"
     shutil.copy(tiny_idrid.image(tiny_idrid.grading, "train", "IDRiD_003"), outside)
     with pytest.raises(ValueError, match=r"expected a file below .*idrid, got .*outside\.jpg"):
-        build_manifest("tiny", [RawPhotograph(id="a", image=outside, split="train")], tiny_idrid.root, field_of_view)
+        build_manifest("tiny", [RawPhotograph(id="a", image=outside, split="train")], tiny_idrid.root)
 
 
 def drawn_row(tree, mask, name="IDRiD_003"):
@@ -319,21 +319,21 @@ def test_what_is_drawn_becomes_files_named_by_their_content(tiny_idrid, tmp_path
     mask = disc(60, 40)
     rows = [drawn_row(tiny_idrid, mask), drawn_row(tiny_idrid, mask, "IDRiD_004")]
     options = {"drawn_root": tmp_path / "drawn", "folds": 2}
-    manifest = build_manifest("tiny", rows, tiny_idrid.root, field_of_view, **options)
+    manifest = build_manifest("tiny", rows, tiny_idrid.root, **options)
     row = by_id(manifest)["tiny/IDRiD_003"]
     assert row.masks["EX"].startswith("tiny.masks/IDRiD_003_EX.")
     assert (load_mask(manifest.path(row.masks["EX"])) == mask).all()
     assert row.areas_px == {"EX": mask.sum()}
     assert manifest.path(row.drawn_from[0]) == tiny_idrid.table("train")
     rows[0] = drawn_row(tiny_idrid, ~mask)
-    again = build_manifest("tiny", rows, tiny_idrid.root, field_of_view, **options)
+    again = build_manifest("tiny", rows, tiny_idrid.root, **options)
     assert again.path(by_id(again)["tiny/IDRiD_003"].masks["EX"]) != manifest.path(row.masks["EX"])
     assert (load_mask(manifest.path(row.masks["EX"])) == mask).all()
 
 
 def test_drawing_needs_a_folder(tiny_idrid):
-    with pytest.raises(ValueError, match="expected a drawn_root, for its masks must be drawn"):
-        build_manifest("tiny", [drawn_row(tiny_idrid, disc(60, 40))], tiny_idrid.root, field_of_view)
+    with pytest.raises(ValueError, match="expected a drawn_root, because its masks must be drawn"):
+        build_manifest("tiny", [drawn_row(tiny_idrid, disc(60, 40))], tiny_idrid.root)
 
 
 def test_refuses_a_black_photograph_and_names_it(tiny_idrid):
@@ -349,4 +349,4 @@ def test_refuses_more_folds_than_photographs(tiny_idrid):
 
 def test_refuses_an_empty_data_set(tmp_path):
     with pytest.raises(ValueError, match="data set 'none': expected at least one photograph"):
-        build_manifest("none", [], tmp_path, field_of_view)
+        build_manifest("none", [], tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bundle.datasets.inference import PhotographDataset, collate
+from bundle.datasets.inference import PhotographDataset, collate, reason_of
 from bundle.datasets.items import file_items
 from bundle.transforms import CutDetaild, MeasureFieldd, PrepareFundusd
 from monai.transforms import Compose, ScaleIntensityRanged
@@ -79,3 +79,10 @@ def test_a_mistake_of_ours_is_raised(folder, error):
 
     with pytest.raises(RuntimeError, match=r"applying transform|a bug"):
         dataset(folder, broken)[0]
+
+
+def test_the_reason_is_the_message_of_the_value_error_behind_it():
+    outer, inner = RuntimeError("applying transform"), ValueError("expected a whole image")
+    outer.__cause__ = inner
+    assert reason_of(outer) == reason_of(inner) == "expected a whole image"
+    assert reason_of(RuntimeError("a bug")) is None

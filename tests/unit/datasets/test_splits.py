@@ -1,6 +1,5 @@
-"""Folds are balanced and never part copies; every selection is exactly what its stage may see."""
+"""Every selection is exactly what its stage may see."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,9 @@ from bundle.datasets.splits import (
     lesion_training,
     lesion_validation,
     scored,
-    stratified_folds,
     training_grades,
 )
 from bundle.manifest import Manifest, Photograph
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def row(name, group=None, split="train", grade=None, outlined=False, fold=None, left_out=None):
@@ -53,41 +49,6 @@ MADE = manifest(
     row("outlined_test", "test_eye", "test", outlined=True),
     row("regraded", "test_eye", grade=4, left_out="copy"),
 )
-
-
-def test_ten_photographs_of_two_grades_fall_into_equal_folds():
-    folds = stratified_folds(range(10), [["a"]] * 6 + [["b"]] * 4, folds=2, seed=0)
-    assert Counter(zip(folds, "aaaaaabbbb", strict=True)) == {(0, "a"): 3, (1, "a"): 3, (0, "b"): 2, (1, "b"): 2}
-
-
-def test_the_seed_decides_and_repeats():
-    deals = [stratified_folds(range(20), [["a"]] * 20, folds=4, seed=seed) for seed in (0, 0, 1)]
-    assert deals[0] == deals[1] != deals[2]
-
-
-@given(st.lists(st.tuples(st.integers(0, 8), st.sets(st.sampled_from("abc"))), min_size=1), st.integers(2, 5))
-@settings(max_examples=60, deadline=None)
-def test_no_group_is_parted_and_no_fold_is_empty(photographs, folds):
-    groups = [group for group, _ in photographs] + list(range(100, 100 + folds))
-    strata = [found for _, found in photographs] + [set()] * folds
-    dealt = stratified_folds(groups, strata, folds, seed=0)
-    assert len(set(zip(groups, dealt, strict=True))) == len(set(groups))
-    assert set(dealt) == set(range(folds))
-
-
-@given(st.integers(2, 40), st.integers(2, 5), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
-def test_a_stratum_of_single_photographs_differs_by_one_at_most(count, folds, seed):
-    if count < folds:
-        return
-    sizes = Counter(stratified_folds(range(count), [["grade 2"]] * count, folds, seed))
-    assert max(sizes.values()) - min(sizes[fold] for fold in range(folds)) <= 1
-
-
-@pytest.mark.parametrize("folds", [1, 4])
-def test_refuses_folds_that_cannot_be_dealt(folds):
-    with pytest.raises(ValueError, match=f"got {folds} folds and 2 photographs"):
-        stratified_folds(["a", "b", "b"], [[]] * 3, folds, seed=0)
 
 
 def test_lesion_training_is_what_is_outlined_outside_the_fold():

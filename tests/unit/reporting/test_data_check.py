@@ -24,7 +24,6 @@ from bundle.reporting.data_check import check_tables, check_text, summary_text
 from bundle.reporting.data_check_page import outlined_shown, write_check
 from bundle.reporting.overlay import LESION_HEX
 from bundle.reporting.tables import MISSING
-from bundle.transforms import field_of_view
 from PIL import Image
 
 HOSTILE = (
@@ -235,7 +234,7 @@ def page_of(manifest, tmp_path):
 def read(tiny_idrid):
     """A manifest of photographs that exist, as `scripts.prepare` makes it."""
     reading = read_idrid(tiny_idrid.root)
-    return build_manifest("idrid", reading.photographs, tiny_idrid.root, field_of_view, folds=2)
+    return build_manifest("idrid", reading.photographs, tiny_idrid.root, folds=2)
 
 
 class Outline(HTMLParser):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.readers.ddr import read_ddr
-from bundle.transforms import field_of_view
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -168,7 +167,7 @@ def test_blank_lines_and_carriage_returns_do_not_matter(ddr):
 
 def test_the_manifest_drops_empty_masks_and_finds_the_photograph_that_stands_in_both_parts(ddr):
     photographs, notes = read_ddr(ddr.root)
-    manifest = build_manifest("ddr", photographs, ddr.root, field_of_view, folds=2, notes=notes)
+    manifest = build_manifest("ddr", photographs, ddr.root, folds=2, notes=notes)
     rows = by_id(manifest)
     outlined = rows["ddr/segmentation/valid/007-0041-000"]
     assert outlined.areas_px == {"MA": 9, "EX": 25}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.readers.diaretdb1 import DrawConsensus, read_diaretdb1
-from bundle.transforms import field_of_view
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -174,7 +173,7 @@ def test_what_an_expert_marked_without_a_pixel_of_consensus_is_disputed(tmp_path
 def test_the_manifest_names_the_consensus_and_what_is_disputed(tree, tmp_path):
     photographs, notes = read_diaretdb1(tree.root, consensus=0.75)
     options = {"drawn_root": tmp_path / "drawn", "folds": 2, "notes": notes}
-    manifest = build_manifest("experts", photographs, tree.root, field_of_view, **options)
+    manifest = build_manifest("experts", photographs, tree.root, **options)
     disputed = {row.id.split("/")[-1][-3:]: row.disputed for row in manifest.photographs}
     assert disputed == {"001": (), "002": ("HE",), "003": (), "004": ()}  # two of four experts
     assert manifest.notes[:2] == (
@@ -353,9 +352,7 @@ def test_one_list_is_enough_where_the_other_images_are_absent(tree):
 
 def test_the_manifest_holds_what_was_drawn_and_what_from(tree, tmp_path):
     photographs, notes = read_diaretdb1(tree.root)
-    manifest = build_manifest(
-        "ddb1", photographs, tree.root, field_of_view, drawn_root=tmp_path / "drawn", folds=2, notes=notes
-    )
+    manifest = build_manifest("ddb1", photographs, tree.root, drawn_root=tmp_path / "drawn", folds=2, notes=notes)
     rows = by_id(manifest)
     first = rows["ddb1/segmentation/train/diaretdb1_image001"]
     assert first.areas_px == {"MA": 69}
@@ -372,7 +369,7 @@ def test_the_manifest_holds_what_was_drawn_and_what_from(tree, tmp_path):
 def test_a_lower_consensus_makes_doubt_a_lesion_and_another_manifest(tree, tmp_path):
     def build(consensus):
         rows = read_diaretdb1(tree.root, consensus=consensus).photographs
-        manifest = build_manifest("ddb1", rows, tree.root, field_of_view, drawn_root=tmp_path / "drawn", folds=2)
+        manifest = build_manifest("ddb1", rows, tree.root, drawn_root=tmp_path / "drawn", folds=2)
         return by_id(manifest)["ddb1/segmentation/train/diaretdb1_image002"]
 
     assert build(0.5).areas_px == {"HE": 45}
@@ -384,8 +381,8 @@ def test_markings_that_cannot_be_read_are_left_out_on_request_and_noted(tree, tm
     rows = read_diaretdb1(tree.root).photographs
     build = {"drawn_root": tmp_path / "drawn", "folds": 2}
     with pytest.raises(ValueError, match=r"image002_03_plain\.xml: expected markings in XML, .*no element found"):
-        build_manifest("ddb1", rows, tree.root, field_of_view, **build)
-    manifest = build_manifest("ddb1", rows, tree.root, field_of_view, **build, allow_missing=True)
+        build_manifest("ddb1", rows, tree.root, **build)
+    manifest = build_manifest("ddb1", rows, tree.root, **build, allow_missing=True)
     assert len(manifest.photographs) == 3
     assert any(note.startswith("left out: ") for note in manifest.notes)
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.readers.folder import DrawGrey, DrawIndexed, read_folder
-from bundle.transforms import field_of_view
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -67,7 +66,7 @@ def by_id(found):
 
 def build(root, name="own", **options):
     photographs, notes = read_folder(root, **options)
-    return build_manifest(name, photographs, root, field_of_view, drawn_root=root / "drawn", folds=2, notes=notes)
+    return build_manifest(name, photographs, root, drawn_root=root / "drawn", folds=2, notes=notes)
 
 
 def test_a_table_of_grades_is_enough(root):
@@ -193,7 +192,7 @@ def test_the_manifest_holds_what_was_drawn_and_what_from(root, options, areas_px
 def test_grey_masks_without_a_least_value_are_refused_when_they_are_opened(root):
     save(root / "masks" / "ex" / "c.tif", square(5, 100) + square(2, 50))
     with pytest.raises(
-        ValueError, match=r"expected a mask of two values, .* got 100, 150 beside 0 in .*c\.tif; .* --mask_min"
+        ValueError, match=r"expected a mask of two values, .* got 100, 150 as well as 0 in .*c\.tif; .* --mask_min"
     ):
         build(root, masks=MASKS)
     assert build(root, masks=MASKS, mask_min=128).photographs
