@@ -11,18 +11,11 @@ import numpy as np
 from bundle.files import write_csv_whole, write_json_whole
 from bundle.labels import feasible_grades, lesions_large_enough, smallest_area_px
 from bundle.manifest import Manifest, Photograph, Point
+from bundle.method.evidence import Thresholds, check_grid, evidence
 from bundle.method.heat_maps import NonFiniteLogits
 from bundle.method.initial_labels import save_pseudo_labels
-from bundle.method.pseudo_labels import (
-    Thresholds,
-    audit_row,
-    check_grid,
-    combine,
-    decide,
-    evidence,
-    haemorrhages_in_doubt,
-    summarise,
-)
+from bundle.method.pseudo_labels import audit_row, combine, decide, haemorrhages_in_doubt
+from bundle.metrics.pseudo_labels import summarise
 from bundle.transforms import centre_of, components_by_quadrant, field_mask, largest_component_px, load_runs
 from ignite.engine import Engine, Events
 
@@ -103,7 +96,7 @@ class PseudoLabelHandler:
 
         Raises:
             ValueError: if the grid of a grader's heat maps is too coarse
-                (:func:`bundle.method.pseudo_labels.check_grid`).
+                (:func:`bundle.method.evidence.check_grid`).
         """
         batch, output = engine.state.batch, engine.state.output
         for grid_hw in output["grids"]:

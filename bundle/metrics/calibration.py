@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from bundle.metrics.grading import CALIBRATION_BINS, grading_scores
+from bundle.metrics.grading import CALIBRATION_BINS, confidence_bins, grading_scores
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
@@ -170,7 +170,7 @@ def reliability(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> Reliabili
     """
     p, grades = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(grades_N)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == grades
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = confidence_bins(confidence)  # (N,)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     filled = np.where(counts > 0, counts, np.nan)
     sums = (np.bincount(bins, weights=values, minlength=CALIBRATION_BINS) for values in (confidence, right))

@@ -7,8 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 from bundle.labels import GRADES
-from bundle.metrics.intervals import percentile_interval
-from scipy.stats import rankdata
+from bundle.metrics.intervals import percentile_intervals, resampled_indices
 from sklearn.metrics import cohen_kappa_score
 
 CALIBRATION_BINS = 15
@@ -92,9 +91,8 @@ def grading_intervals(
         (1.0, 1.0)
     """
     p, truth = _checked(probabilities_NC, grades_N)
-    draws = np.random.default_rng(seed).integers(len(truth), size=(resamples, len(truth)))
-    samples = [_scores(p[draw], truth[draw]) for draw in draws]
-    return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
+    draws = resampled_indices(len(truth), seed, resamples)
+    return percentile_intervals([_scores(p[draw], truth[draw]) for draw in draws])
 
 
 def _checked(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,16 +109,18 @@ def _checked(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> tuple[np.nda
 def _scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     found = p.argmax(axis=1)
     recalls = {c: np.mean(found[truth == c] == c) if (truth == c).any() else np.nan for c in GRADES}
+    confidence, right = p.max(axis=1), found == truth  # (N,) each
+    gaps = np.bincount(confidence_bins(confidence), weights=right - confidence, minlength=CALIBRATION_BINS)  # (bins,)
     return {
-        "grade/accuracy": np.mean(found == truth),
+        "grade/accuracy": np.mean(right),
         "grade/quadratic_kappa": quadratic_kappa(truth, found),
         "grade/balanced_accuracy": np.nanmean(list(recalls.values())),
-        "grade/auroc": _macro_auroc(p, truth),
-        "grade/ece": _calibration_error(p.max(axis=1), found == truth),
+        "grade/auroc": _mean_auroc(p, truth),
+        "grade/ece": np.abs(gaps).sum() / len(truth),
         "grade/brier": np.mean(((p - np.eye(len(GRADES))[truth]) ** 2).sum(axis=1)),
         **{f"grade/recall_{c}": recall for c, recall in recalls.items()},
         **_clinical_scores(p, truth),
-        **_abstaining_scores(p.max(axis=1), found == truth),
+        **_abstaining_scores(confidence, right),
     }
 
 
@@ -146,8 +146,18 @@ def _clinical_scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return found
 
 
+def _mean_auroc(p: np.ndarray, truth: np.ndarray) -> float:
+    """Compute the mean one-against-rest area over the grades that occur; NaN if only one grade occurs."""
+    areas = [_auroc(p[truth == c, c], np.sort(p[truth != c, c])) for c in GRADES]
+    defined = [area for area in areas if not np.isnan(area)]
+    return float(np.mean(defined)) if defined else np.nan
+
+
 def _auroc(of_ill: np.ndarray, of_healthy: np.ndarray) -> float:
-    """Compute the share of pairs in which the ill score is higher, ties counting half; ``of_healthy`` is sorted."""
+    """Compute the share of pairs in which the ill score is higher, ties counting half; ``of_healthy`` is sorted.
+
+    Two binary searches instead of scikit-learn's curve, because the bootstrap computes seven areas per resample.
+    """
     if not len(of_ill) or not len(of_healthy):
         return np.nan
     below, not_above = (np.searchsorted(of_healthy, of_ill, side=side).sum() for side in ("left", "right"))
@@ -184,17 +194,11 @@ def quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
     return cohen_kappa_score(truth, found, labels=GRADES, weights="quadratic")
 
 
-def _macro_auroc(p: np.ndarray, truth: np.ndarray) -> float:
-    """Compute the mean area over the grades that occur, from rank sums (Mann-Whitney U), which are fast to resample."""
-    positive = np.bincount(truth, minlength=len(GRADES))
-    pairs = positive * (len(truth) - positive)
-    ranks = rankdata(p, axis=0)[np.arange(len(truth)), truth]  # (N,): rank of p_nc in column c, the true grade
-    rank_sum = np.bincount(truth, weights=ranks, minlength=len(GRADES))
-    won = rank_sum - positive * (positive + 1) / 2
-    return float(np.mean(won[pairs > 0] / pairs[pairs > 0])) if pairs.any() else np.nan
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin of each confidence, 0 to 14; bin ``b`` begins at ``b / 15``.
 
-
-def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gap = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return np.abs(gap).sum() / len(right)
+    Example:
+        >>> confidence_bins(np.array([0.2, 0.95, 1.0]))
+        array([ 3, 14, 14])
+    """
+    return np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)

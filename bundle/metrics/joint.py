@@ -2,13 +2,13 @@
 
 # flake8: noqa: N803
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from bundle.labels import GRADES, Feasible, consistent_grade, rules_grade
 from bundle.metrics.grading import quadratic_kappa
-from bundle.metrics.intervals import percentile_interval
+from bundle.metrics.intervals import percentile_intervals, resampled_indices
 
 ANSWERS = ("head", "consistent", "rules")
 """The grade head alone; the head among the grades that the predicted lesions allow; the predicted lesions alone."""
@@ -82,10 +82,8 @@ def joint_intervals(
         (1.0, 1.0)
     """
     columns = _checked(probabilities_NC, feasible_N, grades_N)
-    count = len(columns.truth)
-    draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    samples = [_scores(_Columns(*(column[draw] for column in columns))) for draw in draws]
-    return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
+    draws = resampled_indices(len(columns.truth), seed, resamples)
+    return percentile_intervals([_scores(_Columns(*(column[draw] for column in columns))) for draw in draws])
 
 
 def _scores(columns: _Columns) -> dict[str, float]:
@@ -107,17 +105,13 @@ def _checked(probabilities_NC: np.ndarray, feasible_N: Sequence[Feasible], grade
             f"expected probabilities, a feasible set and a true grade of each of N > 0 photographs, got "
             f"{len(probabilities_NC)}, {len(feasible_N)} and {len(grades_N)}"
         )
+    unknown = set(grades_N) - set(GRADES)
+    if unknown:
+        raise ValueError(f"expected grades 0-4, got {sorted(unknown)}; leave photographs of unknown grade out")
     return _Columns(
         allowed=np.array([[grade in one.grades for grade in GRADES] for one in feasible_N]),  # (N, 5)
         consistent=np.array([consistent_grade(p, f.grades) for p, f in zip(probabilities_NC, feasible_N, strict=True)]),
         head=np.asarray(probabilities_NC).argmax(axis=1),
         rules=np.array([rules_grade(one.grades) for one in feasible_N]),
-        truth=_grades(grades_N),
+        truth=np.array(grades_N, dtype=np.int64),
     )
-
-
-def _grades(grades: Collection[int]) -> np.ndarray:
-    unknown = set(grades) - set(GRADES)
-    if unknown:
-        raise ValueError(f"expected grades 0-4, got {sorted(unknown)}; leave photographs of unknown grade out")
-    return np.array(grades, dtype=np.int64)

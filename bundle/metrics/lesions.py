@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from bundle.labels import LESION_PRIORITY, LESIONS
-from bundle.metrics.intervals import image_weights, percentile_interval
+from bundle.metrics.intervals import image_weights, percentile_intervals
 from bundle.metrics.shapes import LesionShapes, mean_over_images, named, ratio
 from bundle.transforms.native import check_thresholds, lesion_decision, most_probable_class
 from torch import Tensor
@@ -225,7 +225,7 @@ class LesionScores:
         """
         counts = self._stacked_counts()
         samples = [self._scores(counts, weights_N) for weights_N in image_weights(len(counts), seed, resamples)]
-        return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
+        return percentile_intervals(samples)
 
     def best_thresholds(self) -> dict[str, float]:
         """Return the threshold with the best pooled Dice for each lesion that occurs, where ``p > t`` is the lesion.
