@@ -14,7 +14,6 @@ from bundle.transforms.prepare import SIDE_MULTIPLE
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
-from torch.func import functional_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,19 +99,6 @@ def placed(network: nn.Module | None, device: torch.device) -> nn.Module | None:
         (True, None)
     """
     return None if network is None else network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def called_with(module: nn.Module, parameters: Mapping[str, Tensor], image: Tensor, amp: bool) -> Any:  # noqa: ANN401
-    """Call a module with other parameters; batch norm updates clones of its buffers.
-
-    Example:
-        >>> layer = nn.Linear(2, 1, bias=False)
-        >>> called_with(layer, {"weight": torch.tensor([[1.0, 2.0]])}, torch.ones(1, 2), amp=False)
-        tensor([[3.]])
-    """
-    buffers = {name: value.clone() for name, value in module.named_buffers()}
-    with mixed_precision(image.device, amp):
-        return functional_call(module, {**dict(parameters), **buffers}, (image,))
 
 
 def mixed_precision(device: torch.device, amp: bool) -> torch.autocast:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from bundle.distributed import mean_over_ranks
 from bundle.handlers.label_table import LabelTable
-from bundle.handlers.meta_step import MetaStep
+from bundle.method.meta_step import MetaStep
 from bundle.steps import Batch, says_what_to_lower, to_device
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents

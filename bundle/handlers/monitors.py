@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from bundle.distributed import mean_over_ranks
 from bundle.handlers.label_table import LabelTable, entropy
-from bundle.method.hypergradient import loss_gradients
+from bundle.method.hypergradient import call_with, loss_gradients
 from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, shared_parameters
-from bundle.steps import Batch, called_with, to_device
+from bundle.steps import Batch, to_device
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
 from monai.networks.utils import train_mode
@@ -175,7 +175,7 @@ class GradientBalance:
         found = []
         for task in ("lesions", "grade"):
             with train_mode(self.tasks), torch.enable_grad():
-                logits = called_with(self.tasks, parameters, batch["image"], amp=False)[task]
+                logits = call_with(self.tasks, parameters, batch["image"])[task]
                 gradients = loss_gradients(self._loss(task, logits, batch), shared, mean_over_ranks)
                 found.append(torch.cat([gradient.flatten() for gradient in gradients.values()]))
         return found[0], found[1]
