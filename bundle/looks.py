@@ -100,16 +100,14 @@ class FlippedStep:
 
     def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
         plain = self.step(engine, batch)
-        lesions, grade = [one.clone() for one in plain["lesions"]], plain["grade"].clone()
+        lesions, grade = [probabilities.clone() for probabilities in plain["lesions"]], plain["grade"].clone()
         for axes in FLIPS:
-            seen = self.step(engine, _flipped(batch, axes))
-            grade += seen["grade"]
-            for mean, flipped in zip(lesions, seen["lesions"], strict=True):
-                mean += flipped.flip(axes)
+            flipped = {**batch, "image": torch.flip(batch["image"], axes)}
+            if "detail" in batch:
+                flipped["detail"] = [detail.flip(axes) for detail in batch["detail"]]
+            output = self.step(engine, flipped)
+            grade += output["grade"]
+            for total, of_flipped in zip(lesions, output["lesions"], strict=True):
+                total += of_flipped.flip(axes)
         looks = 1 + len(FLIPS)
-        return {**plain, "lesions": [one / looks for one in lesions], "grade": grade / looks}
-
-
-def _flipped(batch: Mapping[str, Any], axes: tuple[int, ...]) -> dict[str, Any]:
-    detail = {"detail": [one.flip(axes) for one in batch["detail"]]} if "detail" in batch else {}
-    return {**batch, "image": torch.flip(batch["image"], axes), **detail}
+        return {**plain, "lesions": [total / looks for total in lesions], "grade": grade / looks}

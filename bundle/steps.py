@@ -20,7 +20,7 @@ R = TypeVar("R")
 Owner = TypeVar("Owner")
 
 
-def says_what_to_lower(
+def explain_out_of_memory(
     step: Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R],
 ) -> Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R]:
     """Make a method ``(engine, batch, ...)`` name its batch and the settings to lower when memory runs out.
@@ -31,7 +31,7 @@ def says_what_to_lower(
     Example:
         >>> from types import SimpleNamespace as Some
         >>> class Step:
-        ...     @says_what_to_lower
+        ...     @explain_out_of_memory
         ...     def __call__(self, engine, batch):
         ...         raise torch.OutOfMemoryError("CUDA out of memory.")
         >>> engine = Some(state=Some(device="cuda:0"))
@@ -142,7 +142,7 @@ class GradingStep:
     def __init__(self, loss: nn.Module, amp: bool = False) -> None:
         self.loss, self.amp = loss, amp
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         batch = to_device(batch, engine.state.device)
         engine.network.train()
@@ -200,7 +200,7 @@ class MultiTaskStep:
         self.lesion_loss, self.grade_loss, self.beta = lesion_loss, grade_loss, beta
         self.labels, self.amp, self.teacher, self.teacher_thresholds = labels, amp, teacher, teacher_thresholds
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         batch = to_device(batch, engine.state.device)
         engine.network.train()
@@ -209,13 +209,11 @@ class MultiTaskStep:
             tasks = engine.network(batch["image"])
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         lesion_loss = self.lesion_loss(tasks["lesions"], lesions, looked_for)
-        grade_loss = self.grade_loss(tasks["grade"], self._labels(batch), batch["weight"])
+        labels = batch["initial"] if self.labels is None else self.labels.of(batch["id"]).to(batch["image"].device)
+        grade_loss = self.grade_loss(tasks["grade"], labels, batch["weight"])
         loss = lesion_loss + float(self.beta) * grade_loss
         _learn(engine, loss)
         return {"loss": loss.detach(), "lesion_loss": lesion_loss.detach(), "grade_loss": grade_loss.detach()}
-
-    def _labels(self, batch: Batch) -> Tensor:
-        return batch["initial"] if self.labels is None else self.labels.of(batch["id"]).to(batch["image"].device)
 
     def _lesions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the label map of each photograph, and the lesions that were looked for on it."""
@@ -296,7 +294,7 @@ class EvaluationStep:
     def __init__(self, amp: bool = False) -> None:
         self.amp = amp
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         with eval_mode(engine.network), mixed_precision(image.device, self.amp):
@@ -330,18 +328,18 @@ class ExplainedStep:
     def __init__(self, amp: bool = False) -> None:
         self.amp = amp
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         network = engine.network
         with eval_mode(network), mixed_precision(image.device, self.amp):
-            found = {name: value.float() for name, value in network(image).items()}
+            output = {name: value.float() for name, value in network(image).items()}
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        if broken := (~found["grade"].isfinite().all(dim=1)).nonzero().flatten().tolist():
+        if broken := (~output["grade"].isfinite().all(dim=1)).nonzero().flatten().tolist():
             raise NonFiniteLogits(network, broken)
-        tasks = {task: found[task].softmax(dim=1) for task in ("lesions", "grade")}
-        return {**tasks, "maps": resized_maps(found["maps"], image.shape[-2:])}
+        tasks = {task: output[task].softmax(dim=1) for task in ("lesions", "grade")}
+        return {**tasks, "maps": resized_maps(output["maps"], image.shape[-2:])}
 
 
 class ProposalStep:
@@ -369,7 +367,7 @@ class ProposalStep:
     def __init__(self, graders: Sequence[Grader]) -> None:
         self.graders = list(graders)
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Any]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         probabilities, maps, grids = [], [], []

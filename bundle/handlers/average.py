@@ -25,8 +25,6 @@ class WeightAverage:
         ValueError: if the decay is not in (0, 1).
 
     Example:
-        >>> import torch
-        >>> from torch import nn
         >>> layer = nn.Linear(1, 1, bias=False)
         >>> average = WeightAverage(layer, decay=0.9)
         >>> for value in (2.0, 4.0):
@@ -43,7 +41,10 @@ class WeightAverage:
         if decay is not None and not 0 < decay < 1:
             raise ValueError(f"expected average_decay above 0 and below 1, or null for no average, got {decay}")
         self.tasks = tasks
-        self._mean = None if decay is None else _averaged(tasks, decay)
+        self._mean: AveragedModel | None = None
+        if decay is not None:
+            mean = AveragedModel(tasks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+            self._mean = mean.requires_grad_(False)
         self.kept: nn.Module = tasks if self._mean is None else self._mean.module
 
     def update(self) -> None:
@@ -68,7 +69,6 @@ class AverageWeights:
         average: the average.
 
     Example:
-        >>> from torch import nn
         >>> average, engine = WeightAverage(nn.Linear(1, 1), decay=0.9), Engine(lambda engine, batch: None)
         >>> AverageWeights(average).attach(engine)
         >>> _ = engine.run([0, 0])
@@ -81,7 +81,3 @@ class AverageWeights:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.average.update)
-
-
-def _averaged(tasks: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(tasks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).requires_grad_(False)

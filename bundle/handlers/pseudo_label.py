@@ -83,7 +83,7 @@ class PseudoLabelHandler:
 
     def _name_grader(self, engine: Engine, grader: object) -> str:
         """Return the file and the architecture of a grader, as far as they are known."""
-        listed = [one is grader for one in getattr(engine, "network", [])]
+        listed = [network is grader for network in getattr(engine, "network", [])]
         files = self.settings.get("graders", [])
         name = getattr(grader, "architecture", type(grader).__name__)
         if not any(listed) or len(files) != len(listed):
@@ -117,7 +117,7 @@ class PseudoLabelHandler:
     ) -> None:
         probabilities, winner = combine(graders_GC, self.mode)
         heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]  # maps: (G, 5, H, W)
-        heard = grids if winner is None else [grids[winner]]
+        heat_grids = grids if winner is None else [grids[winner]]
         lesions_HW, photograph = arrays["lesions"][0], self.photographs[name]
         largest_px, field_px = largest_components_px(self.manifest, photograph), float(arrays["field_px"])
         present = lesions_large_enough(largest_px, field_px, self.min_area_ppm)
@@ -129,10 +129,10 @@ class PseudoLabelHandler:
             disputed=photograph.disputed, quadrants=quadrants,
         )  # fmt: skip
         disc = arrays["optic_disc"][0] > 0 if photograph.optic_disc is not None else None
-        found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds, grids=heard)
-        decision = decide(probabilities, feasible, found, self.thresholds, present=present)
+        support = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds, grids=heat_grids)
+        decision = decide(probabilities, feasible, support, self.thresholds, present=present)
         row = audit_row(
-            name, decision, found, feasible=feasible, present=present, probabilities=probabilities,
+            name, decision, support, feasible=feasible, present=present, probabilities=probabilities,
             graders_GC=graders_GC, winner=winner, largest_px=largest_px, quadrants=quadrants,
         )  # fmt: skip
         self.rows.append(row)
@@ -141,7 +141,8 @@ class PseudoLabelHandler:
 
     def write(self, engine: Engine) -> None:
         """Write all files; the hand-over comes last, because its presence marks the stage as done."""
-        truth = self._true_grades()
+        known = self.manifest.known_grades()
+        truth = {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
         summary = summarise(self.rows, truth)
         engine.state.metrics.update({f"labels/{key.replace('/', '_')}": v for key, v in summary.items()})
         rows = [{**row, "true_grade": truth.get(row["id"])} for row in self.rows]
@@ -153,10 +154,6 @@ class PseudoLabelHandler:
             self.page(self.output_dir / "decisions.html", rows, summary, panels, facts)
         settings = {**self.settings, "combine": self.mode, "thresholds": asdict(self.thresholds)}
         save_pseudo_labels(self.output_dir / "pseudo_labels.json", self.manifest, settings, rows)
-
-    def _true_grades(self) -> dict[str, int]:
-        known = self.manifest.known_grades()
-        return {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
 
 
 def largest_components_px(manifest: Manifest, photograph: Photograph) -> dict[str, int]:

@@ -103,7 +103,10 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
             logits = grader.head(activations_NChw.clone())
         _check_logits(grader, logits, len(images_N3HW))
         with torch.enable_grad():
-            maps = _head_maps(grader, activations_NChw, images_N3HW.shape[-2:])
+            cam = _HeadGradCAM(_AfterFeatures(grader), images_N3HW.shape[-2:])
+            leaf = activations_NChw.detach().requires_grad_()
+            # (N, 5, H, W)
+            maps = np.stack([cam(leaf, [ClassifierOutputTarget(grade)] * len(leaf)) for grade in GRADES], axis=1)
     height, width = activations_NChw.shape[-2:]
     return GradeMaps(logits.float().cpu(), torch.from_numpy(maps), (height, width))
 
@@ -130,14 +133,6 @@ class _HeadGradCAM(GradCAM):
 
     def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, int]:
         return self.size_HW[1], self.size_HW[0]
-
-
-def _head_maps(grader: Grader, activations_NChw: Tensor, size_HW: torch.Size) -> np.ndarray:
-    """Return the heat maps ``(N, 5, H, W)``."""
-    cam = _HeadGradCAM(_AfterFeatures(grader), size_HW)
-    leaf = activations_NChw.detach().requires_grad_()
-    count = len(activations_NChw)
-    return np.stack([cam(leaf, [ClassifierOutputTarget(grade)] * count) for grade in GRADES], axis=1)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def resampled_indices(images: int, seed: int, resamples: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(images, size=(resamples, images))
 
 
-def percentile_intervals(samples: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+def percentile_intervals(samples: Sequence[Mapping[str, float | np.ndarray]]) -> dict[str, tuple[float, float]]:
     """Return the :func:`percentile_interval` of each score, from one set of scores per resample.
 
     Example:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bundle.steps import says_what_to_lower
+from bundle.steps import explain_out_of_memory
 
 ENGINE = SimpleNamespace(state=SimpleNamespace(device=torch.device("cuda", 1)))
 BATCH = {"image": torch.zeros(2, 3, 64, 96)}
@@ -16,7 +16,7 @@ class Step:
     def __init__(self, error=None):
         self.error = error
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine, batch, more=0):
         if self.error:
             raise self.error
