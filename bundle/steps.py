@@ -27,19 +27,6 @@ def explain_out_of_memory(
 
     Raises:
         RuntimeError: instead of ``torch.OutOfMemoryError``, which is kept as its cause.
-
-    Example:
-        >>> from types import SimpleNamespace as Some
-        >>> class Step:
-        ...     @explain_out_of_memory
-        ...     def __call__(self, engine, batch):
-        ...         raise torch.OutOfMemoryError("CUDA out of memory.")
-        >>> engine = Some(state=Some(device="cuda:0"))
-        >>> Step()(engine, {"image": torch.zeros(2, 3, 64, 96)})  # doctest: +NORMALIZE_WHITESPACE
-        Traceback (most recent call last):
-            ...
-        RuntimeError: expected cuda:0 to hold a step of 2 photographs of 96x64 px, got: CUDA out of memory.
-            Lower batch_size or image_size, set amp to true, or take a smaller width
     """
 
     @functools.wraps(step)
@@ -127,16 +114,6 @@ class GradingStep:
     Args:
         loss: loss of logits ``(N, 5)`` and grades ``(N,)``.
         amp: bfloat16 in the forward pass.
-
-    Example:
-        >>> from types import SimpleNamespace as Some
-        >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
-        >>> _ = [nn.init.zeros_(parameter) for parameter in network.parameters()]
-        >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
-        >>> engine.optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        >>> batch = {"image": torch.rand(2, 3, 32, 48), "grade": torch.tensor([0, 2])}
-        >>> GradingStep(nn.CrossEntropyLoss())(engine, batch)  # log 5, and grade 0 for both
-        {'loss': tensor(1.6094), 'accuracy': tensor(0.5000)}
     """
 
     def __init__(self, loss: nn.Module, amp: bool = False) -> None:
@@ -349,19 +326,6 @@ class ProposalStep:
     ``softmax(logits / T - log w)`` with its fitted temperature ``T`` and the class weights ``w`` of its training
     (:func:`bundle.networks.graders.prior_shift`); its maps are of the logits themselves. ``grids`` lists the height and
     width of the activations that each grader's maps were computed on.
-
-    Example:
-        >>> from types import SimpleNamespace as Some
-        >>> grader = nn.Linear(3, 5)
-        >>> grader.bias.data = torch.tensor([1.0, 1.0, 1.0, 1.0, 16.0]).log()
-        >>> grader.features, grader.temperature, grader.prior_shift = nn.AvgPool2d(8), 2.0, (0.0,) * 5
-        >>> grader.head = lambda features: grader(features.mean(dim=(2, 3)))
-        >>> engine = Some(state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
-        >>> found = ProposalStep([grader])(engine, {"image": torch.zeros(1, 3, 16, 24)})
-        >>> found["probabilities"]  # as 1 to the root of 16
-        tensor([[[0.1250, 0.1250, 0.1250, 0.1250, 0.5000]]])
-        >>> found["grids"]
-        [(2, 3)]
     """
 
     def __init__(self, graders: Sequence[Grader]) -> None:

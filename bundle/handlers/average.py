@@ -28,8 +28,7 @@ class WeightAverage:
         >>> layer = nn.Linear(1, 1, bias=False)
         >>> average = WeightAverage(layer, decay=0.9)
         >>> for value in (2.0, 4.0):
-        ...     _ = nn.init.constant_(layer.weight, value)
-        ...     average.update()
+        ...     _ = nn.init.constant_(layer.weight, value), average.update()
         >>> average.kept.weight.item(), WeightAverage(layer, decay=None).kept.weight.item()  # 0.9 2 + 0.1 4
         (2.200000047683716, 4.0)
 

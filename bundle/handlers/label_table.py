@@ -64,15 +64,6 @@ class LabelTable:
 
         Movement is the total variation from the initial label, entropy is in nats, both averaged over the photographs.
         Accuracy is over photographs of known grade, and left out if there are none.
-
-        Example:
-            >>> one, may = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]), torch.ones(5, dtype=torch.bool)
-            >>> known = {"initial": one, "feasible": may, "weight": torch.tensor(1.0)}
-            >>> table = LabelTable({"7": {**known, "grade": 1}, "8": {**known, "grade": -1}})
-            >>> table.replace(torch.tensor([[0.25, 0.75, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]))
-            >>> found = table.curves()
-            >>> found["labels/movement"], found["labels/accuracy"], found["labels/grades_in_use"]
-            (0.375, 1.0, 2.0)
         """
         top, initially = self.current_M5.argmax(dim=1), self.initial_M5.argmax(dim=1)
         known = self.grade_M != UNKNOWN_GRADE

@@ -1,4 +1,9 @@
-"""Grad-CAM heat maps of a grader for each of the five grades, from one forward pass."""
+"""Grad-CAM heat maps of a grader for each of the five grades, from one forward pass.
+
+Graders may be cut before their last convolutional stage, so the gradients are real ones. The closed form of
+:mod:`bundle.networks.explained` holds only for one linear layer on the mean of the features, and rounds differently
+(by up to 1e-6), so it cannot replace them.
+"""
 
 # flake8: noqa: N803, N806
 
@@ -77,18 +82,6 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
     Raises:
         ValueError: if the images or the logits have another shape.
         NonFiniteLogits: if a logit is not finite.
-
-    Example:
-        >>> grader = nn.Linear(3, 5)
-        >>> grader.features = lambda image: nn.functional.avg_pool2d(image, 8)
-        >>> grader.head = lambda features: grader(features.mean(dim=(2, 3)))
-        >>> _ = grader.weight.data.zero_()
-        >>> grader.weight.data[2, 0] = 1.0  # red speaks for grade 2, and nothing for the others
-        >>> image = torch.zeros(1, 3, 16, 24)
-        >>> image[0, 0, :8, 8:16] = 1.0
-        >>> maps = grade_maps(grader, image).maps
-        >>> maps.shape, maps[0].amax(dim=(1, 2)).round(decimals=3).tolist()
-        (torch.Size([1, 5, 16, 24]), [0.0, 0.0, 1.0, 0.0, 0.0])
 
     Reference:
         Selvaraju et al., "Grad-CAM", ICCV 2017.

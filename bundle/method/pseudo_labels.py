@@ -259,17 +259,6 @@ def audit_row(
     ``largest_px_<lesion>`` is the largest component of a lesion, in native pixels.
     ``haemorrhages_<quadrant>`` are counted if the quadrants are known. ``taught`` is the likeliest grade of the soft
     label, None if nothing is taught.
-
-    Example:
-        >>> from bundle.labels import feasible_grades
-        >>> opinion, feasible = np.array([0.5, 0.1, 0.3, 0.05, 0.05]), feasible_grades({"EX"})
-        >>> decision = decide(opinion, feasible, [], Thresholds(), present=["EX"])
-        >>> row = audit_row(
-        ...     "idrid/train/1", decision, [], feasible=feasible, present=["EX"], probabilities=opinion,
-        ...     graders_GC=opinion[None], winner=0, largest_px={"EX": 80},
-        ... )
-        >>> row["id"], row["decided"], row["feasible_1"], row["present_EX"], row["grader0_probability_2"]
-        ('idrid/train/1', 2, False, True, 0.3)
     """
     row: dict[str, Any] = {"id": photograph} | asdict(decision) | {"taught": decision.taught, "winner": winner}
     del row["soft_label"]
