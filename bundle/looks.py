@@ -63,8 +63,8 @@ class WindowedStep:
         >>> from types import SimpleNamespace as Some
         >>> step = lambda engine, batch: {"lesions": batch["image"].clone(), "grade": torch.ones(1, 5) / 5}
         >>> batch = {"image": torch.rand(1, 3, 32, 48), "detail": [torch.rand(3, 64, 96)]}
-        >>> found = WindowedStep(step, window_px=32)(Some(state=Some(device="cpu")), batch)
-        >>> torch.allclose(found["lesions"][0], batch["detail"][0], atol=1e-5)  # windows join without a seam
+        >>> output = WindowedStep(step, window_px=32)(Some(state=Some(device="cpu")), batch)
+        >>> torch.allclose(output["lesions"][0], batch["detail"][0], atol=1e-5)  # windows join without a seam
         True
     """
 

@@ -219,7 +219,7 @@ def refuse_idle_teacher(step: MultiTaskStep, photographs: Iterable[Batch], devic
     Raises:
         ValueError: if the teacher predicts no lesion on any of the photographs.
     """
-    if step.teacher is None or any(bool(step.drawn(to_device(one, device)["image"]).any()) for one in photographs):
+    if step.teacher is None or any(bool(step.drawn(to_device(batch, device)["image"]).any()) for batch in photographs):
         return
     raise ValueError(
         "expected a --teacher that outlines lesions, got one that outlines none on any of the outlined training "
@@ -297,8 +297,8 @@ class ExplainedStep:
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
         >>> network = ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16))
         >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
-        >>> found = ExplainedStep()(engine, {"image": torch.rand(1, 3, 64, 96)})
-        >>> {name: tuple(value.shape) for name, value in found.items()}
+        >>> output = ExplainedStep()(engine, {"image": torch.rand(1, 3, 64, 96)})
+        >>> {name: tuple(value.shape) for name, value in output.items()}
         {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 64, 96)}
     """
 
@@ -337,10 +337,10 @@ class ProposalStep:
         probabilities, maps, grids = [], [], []
         for grader in self.graders:
             with eval_mode(grader):
-                found = grade_maps(grader.to(image.device), image)
-            logits = found.logits / grader.temperature - torch.tensor(grader.prior_shift)
+                explained = grade_maps(grader.to(image.device), image)
+            logits = explained.logits / grader.temperature - torch.tensor(grader.prior_shift)
             probabilities.append(logits.softmax(dim=1))
-            maps.append(found.maps)
-            grids.append(found.grid_hw)
+            maps.append(explained.maps)
+            grids.append(explained.grid_hw)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return {"probabilities": torch.stack(probabilities, dim=1), "maps": torch.stack(maps, dim=1), "grids": grids}

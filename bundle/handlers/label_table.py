@@ -67,7 +67,7 @@ class LabelTable:
         """
         top, initially = self.current_M5.argmax(dim=1), self.initial_M5.argmax(dim=1)
         known = self.grade_M != UNKNOWN_GRADE
-        found = {
+        curves = {
             "labels/movement": self.movement(self.initial_M5).mean(),
             "labels/entropy": entropy(self.current_M5).mean(),
             "labels/top_grade_changed": (top != initially).float().mean(),
@@ -75,7 +75,7 @@ class LabelTable:
             "labels/initial_accuracy": (initially == self.grade_M)[known].float().mean(),
             "labels/grades_in_use": top.unique().numel(),
         }
-        return {name: float(value) for name, value in found.items() if value == value}
+        return {name: float(value) for name, value in curves.items() if value == value}
 
     def movement(self, other_M5: Tensor) -> Tensor:
         """Return the total variation between the current and the given labels, ``(M,)`` in [0, 1]."""

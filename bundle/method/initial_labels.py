@@ -155,7 +155,7 @@ def with_known_errors(
         raise ValueError(f"expected a share of wrong labels in [0, 1], got {share}")
     known = manifest.known_grades()
     truth = {row.id: known[row.group] for row in manifest.photographs if row.group in known}
-    free = sorted(name for name, one in labels.items() if sum(one.feasible) > 1 and name in truth)
+    free = sorted(name for name, label in labels.items() if sum(label.feasible) > 1 and name in truth)
     if not free:
         raise ValueError("expected labels with more than one feasible grade and a known true one, found none")
     draw = random.Random(seed)

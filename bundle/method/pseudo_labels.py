@@ -149,8 +149,8 @@ def decide(
     Example:
         >>> from bundle.labels import feasible_grades
         >>> opinion = np.array([0.5, 0.1, 0.3, 0.05, 0.05])
-        >>> found = decide(opinion, feasible_grades({"EX"}), [], Thresholds(), present=["EX"])
-        >>> found.proposed, found.decided, found.action, round(found.weight, 2)
+        >>> decision = decide(opinion, feasible_grades({"EX"}), [], Thresholds(), present=["EX"])
+        >>> decision.proposed, decision.decided, decision.action, round(decision.weight, 2)
         (0, 2, 'move', 0.4)
     """
     p = _distribution(probabilities)
@@ -223,13 +223,13 @@ def _where_the_heat_lies(proposed: int, decided: int, feasible: Feasible, eviden
     of_grade = {e.grade: e for e in evidence if e.lift is not None}
     if not of_grade:
         return ""
-    if all(found.empty for found in of_grade.values()):
+    if all(heat.empty for heat in of_grade.values()):
         return "all heat maps are empty, so the probabilities alone choose: "
-    found = of_grade.get(decided)
-    if found is None or not found.supported:
+    heat = of_grade.get(decided)
+    if heat is None or not heat.supported:
         return "no heat map of a feasible grade lies on the lesions: "
     unlike = f", that of grade {proposed} does not" if proposed in feasible.grades and proposed != decided else ""
-    lift = f"lift {found.lift:.1f}, {found.relative_lift:.0%} of a perfect map's gain"
+    lift = f"lift {heat.lift:.1f}, {heat.relative_lift:.0%} of a perfect map's gain"
     return f"the heat map of grade {decided} lies on the lesions ({lift}){unlike}: "
 
 
@@ -269,8 +269,8 @@ def audit_row(
     row |= _by_grade("probability", probabilities) | _by_grade("soft_label", decision.soft_label)
     for index, probabilities_C in enumerate(graders_GC):
         row |= _by_grade(f"grader{index}_probability", probabilities_C)
-    for found in evidence:
-        row |= {f"{name}_{found.grade}": value for name, value in asdict(found).items() if name != "grade"}
+    for heat in evidence:
+        row |= {f"{name}_{heat.grade}": value for name, value in asdict(heat).items() if name != "grade"}
     return row
 
 

@@ -81,11 +81,11 @@ def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Se
     """
     logits, grades = _checked(logits_NC, grades_N)
     bounds, shift = tuple(np.log(TEMPERATURES)), np.asarray(prior_shift)
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda log_t: _nll(logits / np.exp(log_t) - shift, grades), bounds=bounds, method="bounded",
         options={"xatol": 1e-8},
     )  # fmt: skip
-    return float(np.exp(found.x)) if found.fun < _nll(logits - shift, grades) else 1.0
+    return float(np.exp(best.x)) if best.fun < _nll(logits - shift, grades) else 1.0
 
 
 def calibrate(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Sequence[float] = (0.0,)) -> Calibration:
@@ -106,8 +106,8 @@ def calibrate(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Sequence
     Example:
         >>> logits = np.full((20, 5), -50.0)
         >>> logits[:, :2] = 2 * np.log([0.75, 0.25])  # right in three of four, at a confidence of 0.9
-        >>> found = calibrate(logits, np.array([0, 0, 0, 1] * 5))  # as in each part
-        >>> round(found.temperature, 3), round(found.ece, 3), round(found.ece_scaled, 3)
+        >>> fitted = calibrate(logits, np.array([0, 0, 0, 1] * 5))  # as in each part
+        >>> round(fitted.temperature, 3), round(fitted.ece, 3), round(fitted.ece_scaled, 3)
         (2.0, 0.15, 0.0)
     """
     logits, grades = _checked(logits_NC, grades_N)
@@ -159,8 +159,8 @@ def reliability(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> Reliabili
     """Compute the data of a reliability diagram; ``sum_b n_b / N |accuracy_b - confidence_b|`` is ``grade/ece``.
 
     Example:
-        >>> found = reliability(np.array([[0.9, 0.1, 0, 0, 0]] * 2), np.array([0, 1]))
-        >>> [values[13].item() for values in found]  # 13/15 <= 0.9 < 14/15
+        >>> bins = reliability(np.array([[0.9, 0.1, 0, 0, 0]] * 2), np.array([0, 1]))
+        >>> [values[13].item() for values in bins]  # 13/15 <= 0.9 < 14/15
         [2, 0.9, 0.5]
     """
     p, grades = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(grades_N)  # (N, 5) and (N,)

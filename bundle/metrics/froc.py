@@ -77,14 +77,14 @@ def local_maxima(scores_HW: np.ndarray, apart_px: int) -> np.ndarray:
     return places[by_top[first + sizes // 2]]  # (tops, 2): the middle pixel of each top, away from its border
 
 
-def sensitivities(found: Sequence[Candidates]) -> np.ndarray:
+def sensitivities(of_images: Sequence[Candidates]) -> np.ndarray:
     """Compute the share of components found at each of ``RATES``, ``(7,)``; NaN if no component is outlined.
 
     A candidate counts if its score reaches a threshold; all thresholds are tried. The curve is interpolated linearly
     between two numbers of false positives and is constant beyond the last candidate.
 
     Args:
-        found: one per photograph, including photographs without an outline.
+        of_images: one per photograph, including photographs without an outline.
 
     Source:
         MONAI's FROC, as in CAMELYON16 (Ehteshami Bejnordi et al., JAMA 318(22), 2017).
@@ -95,14 +95,14 @@ def sensitivities(found: Sequence[Candidates]) -> np.ndarray:
         >>> sensitivities([first, second]).tolist()  # half a false positive per photograph
         [0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    best = np.concatenate([image.best_scores for image in found])  # (components,)
+    best = np.concatenate([image.best_scores for image in of_images])  # (components,)
     if not len(best):
         return np.full(len(RATES), np.nan)
-    false = np.concatenate([image.false_scores for image in found])
+    false = np.concatenate([image.false_scores for image in of_images])
     # The cost of the curve is quadratic in the false positives, so only those up to the highest rate are kept.
-    matter = int(RATES[-1] * len(found)) + 1
+    matter = int(RATES[-1] * len(of_images)) + 1
     if len(false) > matter:
         false = false[false >= np.partition(false, -matter)[-matter]]
     # MONAI takes the lowest score for that of a missed component, and tries no threshold there, hence the added 0.
-    curve = compute_froc_curve_data(np.append(false, 0), best, len(best), len(found))
+    curve = compute_froc_curve_data(np.append(false, 0), best, len(best), len(of_images))
     return np.array([compute_froc_score(*curve, eval_thresholds=(rate,)) for rate in RATES])

@@ -56,8 +56,8 @@ def grading_scores(
         ValueError: if a row is not a probability distribution, a grade is not in 0-4, or the lengths differ or are 0.
 
     Example:
-        >>> found = grading_scores(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 3, 4]))
-        >>> found["grade/accuracy"], found["grade/recall_3"], found["grade/accuracy_majority"]
+        >>> scores = grading_scores(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 3, 4]))
+        >>> scores["grade/accuracy"], scores["grade/recall_3"], scores["grade/accuracy_majority"]
         (0.75, 0.0, 0.25)
     """
     p, truth = _checked(probabilities_NC, grades_N)
@@ -86,8 +86,8 @@ def grading_intervals(
         ValueError: as ``grading_scores``.
 
     Example:
-        >>> found = grading_intervals(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 2, 4]), resamples=20)
-        >>> found["grade/accuracy"]  # right in each photograph, so right in each resample
+        >>> intervals = grading_intervals(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 2, 4]), resamples=20)
+        >>> intervals["grade/accuracy"]  # right in each photograph, so right in each resample
         (1.0, 1.0)
     """
     p, truth = _checked(probabilities_NC, grades_N)
@@ -107,13 +107,13 @@ def _checked(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> tuple[np.nda
 
 
 def _scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    found = p.argmax(axis=1)
-    recalls = {c: np.mean(found[truth == c] == c) if (truth == c).any() else np.nan for c in GRADES}
-    confidence, right = p.max(axis=1), found == truth  # (N,) each
+    predicted = p.argmax(axis=1)
+    recalls = {c: np.mean(predicted[truth == c] == c) if (truth == c).any() else np.nan for c in GRADES}
+    confidence, right = p.max(axis=1), predicted == truth  # (N,) each
     gaps = np.bincount(confidence_bins(confidence), weights=right - confidence, minlength=CALIBRATION_BINS)  # (bins,)
     return {
         "grade/accuracy": np.mean(right),
-        "grade/quadratic_kappa": quadratic_kappa(truth, found),
+        "grade/quadratic_kappa": quadratic_kappa(truth, predicted),
         "grade/balanced_accuracy": np.nanmean(list(recalls.values())),
         "grade/auroc": _mean_auroc(p, truth),
         "grade/ece": np.abs(gaps).sum() / len(truth),
@@ -127,23 +127,23 @@ def _scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 def _of_the_majority(truth: np.ndarray) -> dict[str, float]:
     """Score one grade and one confidence for all photographs; accuracy and kappa are in ``grading_scores`` already."""
     accuracy = np.bincount(truth).max() / len(truth)
-    found = {"grade/aurc_majority": 1 - accuracy, f"grade/accuracy_at_coverage_{COVERAGE:g}_majority": accuracy}
+    scores = {"grade/aurc_majority": 1 - accuracy, f"grade/accuracy_at_coverage_{COVERAGE:g}_majority": accuracy}
     for name, lowest in CLINICAL.items():
         defined = 1.0 if 0 < np.sum(truth >= lowest) < len(truth) else np.nan
-        found[f"grade/auroc_{name}_majority"] = 0.5 * defined
-        found |= {f"grade/sensitivity_at_{one:g}_{name}_majority": 0 * defined for one in SPECIFICITIES}
-    return found
+        scores[f"grade/auroc_{name}_majority"] = 0.5 * defined
+        scores |= {f"grade/sensitivity_at_{specificity:g}_{name}_majority": 0 * defined for specificity in SPECIFICITIES}
+    return scores
 
 
 def _clinical_scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    found = {}
+    scores = {}
     for name, lowest in CLINICAL.items():
         score, ill = p[:, lowest:].sum(axis=1), truth >= lowest
         of_ill, of_healthy = score[ill], np.sort(score[~ill])
-        found[f"grade/auroc_{name}"] = _auroc(of_ill, of_healthy)
+        scores[f"grade/auroc_{name}"] = _auroc(of_ill, of_healthy)
         for specificity in SPECIFICITIES:
-            found[f"grade/sensitivity_at_{specificity:g}_{name}"] = _sensitivity(of_ill, of_healthy, specificity)
-    return found
+            scores[f"grade/sensitivity_at_{specificity:g}_{name}"] = _sensitivity(of_ill, of_healthy, specificity)
+    return scores
 
 
 def _mean_auroc(p: np.ndarray, truth: np.ndarray) -> float:
@@ -181,17 +181,17 @@ def _abstaining_scores(confidence: np.ndarray, right: np.ndarray) -> dict[str, f
     return {"grade/aurc": 1 - accuracies.mean(), f"grade/accuracy_at_coverage_{COVERAGE:g}": accuracies[covered - 1]}
 
 
-def quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
+def quadratic_kappa(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Compute scikit-learn's kappa; undefined if only one grade occurs, because chance agreement is then perfect.
 
     Example:
         >>> truth = np.array([0, 4])
-        >>> [float(quadratic_kappa(truth, found)) for found in (truth, truth[::-1], np.array([4, 4]))]
+        >>> [float(quadratic_kappa(truth, predicted)) for predicted in (truth, truth[::-1], np.array([4, 4]))]
         [1.0, -1.0, 0.0]
     """
-    if len({*truth.tolist(), *found.tolist()}) < 2:
+    if len({*truth.tolist(), *predicted.tolist()}) < 2:
         return np.nan
-    return cohen_kappa_score(truth, found, labels=GRADES, weights="quadratic")
+    return cohen_kappa_score(truth, predicted, labels=GRADES, weights="quadratic")
 
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:

@@ -48,10 +48,10 @@ def joint_scores(
 
     Example:
         >>> feasible = [Feasible(frozenset({0}), "R0"), Feasible(frozenset({1}), "R1")]
-        >>> found = joint_scores(np.eye(5)[[0, 2]], feasible, [0, 1])
-        >>> found["joint/contradictions"], found["joint/contradictions_dealt"], found["joint/rules_accuracy"]
+        >>> scores = joint_scores(np.eye(5)[[0, 2]], feasible, [0, 1])
+        >>> scores["joint/contradictions"], scores["joint/contradictions_dealt"], scores["joint/rules_accuracy"]
         (0.5, 0.75, 1.0)
-        >>> found["joint/head_accuracy"], found["joint/consistent_accuracy"], found["joint/consistent_gain_accuracy"]
+        >>> scores["joint/head_accuracy"], scores["joint/consistent_accuracy"], scores["joint/consistent_gain_accuracy"]
         (0.5, 1.0, 0.5)
     """
     columns = _checked(probabilities_NC, feasible_N, grades_N)
@@ -77,8 +77,8 @@ def joint_intervals(
         ValueError: as ``joint_scores``.
 
     Example:
-        >>> found = joint_intervals(np.eye(5)[[0, 2]], [Feasible(frozenset({0}), "R0")] * 2, [0, 0], resamples=20)
-        >>> found["joint/rules_accuracy"]
+        >>> intervals = joint_intervals(np.eye(5)[[0, 2]], [Feasible(frozenset({0}), "R0")] * 2, [0, 0], resamples=20)
+        >>> intervals["joint/rules_accuracy"]
         (1.0, 1.0)
     """
     columns = _checked(probabilities_NC, feasible_N, grades_N)
@@ -90,9 +90,9 @@ def _scores(columns: _Columns) -> dict[str, float]:
     allowed, truth = columns.allowed, columns.truth
     scores = {"joint/contradictions": 1 - allowed[np.arange(len(truth)), columns.head].mean()}
     for answer in ANSWERS:
-        found = getattr(columns, answer)
-        scores[f"joint/{answer}_accuracy"] = np.mean(found == truth)
-        scores[f"joint/{answer}_quadratic_kappa"] = quadratic_kappa(truth, found)
+        grades = getattr(columns, answer)
+        scores[f"joint/{answer}_accuracy"] = np.mean(grades == truth)
+        scores[f"joint/{answer}_quadratic_kappa"] = quadratic_kappa(truth, grades)
     for score in ("accuracy", "quadratic_kappa"):
         scores[f"joint/consistent_gain_{score}"] = scores[f"joint/consistent_{score}"] - scores[f"joint/head_{score}"]
     return scores
@@ -109,9 +109,9 @@ def _checked(probabilities_NC: np.ndarray, feasible_N: Sequence[Feasible], grade
     if unknown:
         raise ValueError(f"expected grades 0-4, got {sorted(unknown)}; leave photographs of unknown grade out")
     return _Columns(
-        allowed=np.array([[grade in one.grades for grade in GRADES] for one in feasible_N]),  # (N, 5)
+        allowed=np.array([[grade in feasible.grades for grade in GRADES] for feasible in feasible_N]),  # (N, 5)
         consistent=np.array([consistent_grade(p, f.grades) for p, f in zip(probabilities_NC, feasible_N, strict=True)]),
         head=np.asarray(probabilities_NC).argmax(axis=1),
-        rules=np.array([rules_grade(one.grades) for one in feasible_N]),
+        rules=np.array([rules_grade(feasible.grades) for feasible in feasible_N]),
         truth=np.array(grades_N, dtype=np.int64),
     )
