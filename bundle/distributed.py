@@ -37,9 +37,9 @@ def joined_over_ranks(parts: list[T]) -> list[T]:
     """Join the lists of all processes; a single process gets its list back."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return parts
-    found: list[list[T]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(found, parts)
-    return [one for many in found for one in many]
+    of_ranks: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(of_ranks, parts)
+    return [part for parts_of_rank in of_ranks for part in parts_of_rank]
 
 
 def local_device() -> torch.device:

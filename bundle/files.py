@@ -139,7 +139,10 @@ def claim(folder: str | os.PathLike) -> None:
     except Timeout:
         raise ValueError(f"another run still works in {folder}: wait for it, or name another --output_dir") from None
     _claimed[folder] = lock
-    _remove_half_written(folder)
+    for path in folder.rglob(".*"):
+        half_written = BESIDE.fullmatch(path.name)
+        if half_written and not _runs(int(half_written["process"])):
+            path.unlink(missing_ok=True)
 
 
 def release(folder: str | os.PathLike) -> None:
@@ -147,13 +150,6 @@ def release(folder: str | os.PathLike) -> None:
     lock = _claimed.pop(Path(folder).resolve(), None)
     if lock is not None:
         lock.release()
-
-
-def _remove_half_written(folder: Path) -> None:
-    for path in folder.rglob(".*"):
-        named = BESIDE.fullmatch(path.name)
-        if named and not _runs(int(named["process"])):
-            path.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:
@@ -206,13 +202,13 @@ def write_csv_whole(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) 
 
 def _without_nan(value: object) -> object:
     if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def load_json(path: str | os.PathLike) -> Any:  # noqa: ANN401  (whatever stands in the file)
+def load_json(path: str | os.PathLike) -> Any:  # noqa: ANN401  (any content)
     """Read JSON that :func:`write_json_whole` wrote.
 
     Raises:

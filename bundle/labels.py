@@ -106,18 +106,14 @@ def feasible_grades(
             )
     if quadrants is not None and (len(quadrants) != len(QUADRANTS) or min(quadrants) < 0):
         raise ValueError(f"expected the number of haemorrhages in {list(QUADRANTS)}, got {list(quadrants)}")
-    if _severe(present, quadrants):
+    # The first clause of the 4-2-1 rule; further lesions do not affect it.
+    if "HE" in present and quadrants is not None and min(quadrants) > HAEMORRHAGES_MODERATE:
         return Feasible(frozenset({3, 4}), "R3")
     outlined = _by_outlines(present, annotated, in_doubt, name_atypical)
     doubts = chain.from_iterable(combinations(disputed, size) for size in range(len(disputed) + 1))
     allowed = [_by_outlines({*present, *some}, annotated, in_doubt, name_atypical).grades for some in doubts]
     grades = frozenset().union(*allowed)
     return outlined if grades == outlined.grades else Feasible(grades, "R6")
-
-
-def _severe(present: Collection[str], quadrants: Sequence[int] | None) -> bool:
-    """Return whether the first clause of the 4-2-1 rule holds; further lesions do not affect it."""
-    return "HE" in present and quadrants is not None and min(quadrants) > HAEMORRHAGES_MODERATE
 
 
 def _by_outlines(
@@ -258,11 +254,11 @@ def smallest_areas_ppm(min_area_ppm: float | Mapping[str, float]) -> dict[str, f
             ...
         ValueError: expected min_area_ppm as one number of 0 or more, or one for each of MA, HE, EX, SE, got {'MA': 3.0}
     """
-    found = dict(min_area_ppm) if isinstance(min_area_ppm, Mapping) else dict.fromkeys(LESIONS, min_area_ppm)
-    numbers = all(isinstance(area, (int, float)) and 0 <= area < math.inf for area in found.values())
-    if set(found) != set(LESIONS) or not numbers:
+    areas = dict(min_area_ppm) if isinstance(min_area_ppm, Mapping) else dict.fromkeys(LESIONS, min_area_ppm)
+    numbers = all(isinstance(area, (int, float)) and 0 <= area < math.inf for area in areas.values())
+    if set(areas) != set(LESIONS) or not numbers:
         raise ValueError(
             f"expected min_area_ppm as one number of 0 or more, or one for each of {', '.join(LESIONS)}, "
             f"got {min_area_ppm}"
         )
-    return {lesion: float(found[lesion]) for lesion in LESIONS}
+    return {lesion: float(areas[lesion]) for lesion in LESIONS}

@@ -63,8 +63,8 @@ class WindowedStep:
         >>> from types import SimpleNamespace as Some
         >>> step = lambda engine, batch: {"lesions": batch["image"].clone(), "grade": torch.ones(1, 5) / 5}
         >>> batch = {"image": torch.rand(1, 3, 32, 48), "detail": [torch.rand(3, 64, 96)]}
-        >>> found = WindowedStep(step, window_px=32)(Some(state=Some(device="cpu")), batch)
-        >>> torch.allclose(found["lesions"][0], batch["detail"][0], atol=1e-5)  # windows join without a seam
+        >>> output = WindowedStep(step, window_px=32)(Some(state=Some(device="cpu")), batch)
+        >>> torch.allclose(output["lesions"][0], batch["detail"][0], atol=1e-5)  # windows join without a seam
         True
     """
 
@@ -100,16 +100,14 @@ class FlippedStep:
 
     def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
         plain = self.step(engine, batch)
-        lesions, grade = [one.clone() for one in plain["lesions"]], plain["grade"].clone()
+        lesions, grade = [probabilities.clone() for probabilities in plain["lesions"]], plain["grade"].clone()
         for axes in FLIPS:
-            seen = self.step(engine, _flipped(batch, axes))
-            grade += seen["grade"]
-            for mean, flipped in zip(lesions, seen["lesions"], strict=True):
-                mean += flipped.flip(axes)
+            flipped = {**batch, "image": torch.flip(batch["image"], axes)}
+            if "detail" in batch:
+                flipped["detail"] = [detail.flip(axes) for detail in batch["detail"]]
+            output = self.step(engine, flipped)
+            grade += output["grade"]
+            for total, of_flipped in zip(lesions, output["lesions"], strict=True):
+                total += of_flipped.flip(axes)
         looks = 1 + len(FLIPS)
-        return {**plain, "lesions": [one / looks for one in lesions], "grade": grade / looks}
-
-
-def _flipped(batch: Mapping[str, Any], axes: tuple[int, ...]) -> dict[str, Any]:
-    detail = {"detail": [one.flip(axes) for one in batch["detail"]]} if "detail" in batch else {}
-    return {**batch, "image": torch.flip(batch["image"], axes), **detail}
+        return {**plain, "lesions": [total / looks for total in lesions], "grade": grade / looks}

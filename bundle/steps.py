@@ -14,33 +14,19 @@ from bundle.transforms.prepare import SIDE_MULTIPLE
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 from torch import Tensor, nn
-from torch.func import functional_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Owner = TypeVar("Owner")
 
 
-def says_what_to_lower(
+def explain_out_of_memory(
     step: Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R],
 ) -> Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R]:
     """Make a method ``(engine, batch, ...)`` name its batch and the settings to lower when memory runs out.
 
     Raises:
         RuntimeError: instead of ``torch.OutOfMemoryError``, which is kept as its cause.
-
-    Example:
-        >>> from types import SimpleNamespace as Some
-        >>> class Step:
-        ...     @says_what_to_lower
-        ...     def __call__(self, engine, batch):
-        ...         raise torch.OutOfMemoryError("CUDA out of memory.")
-        >>> engine = Some(state=Some(device="cuda:0"))
-        >>> Step()(engine, {"image": torch.zeros(2, 3, 64, 96)})  # doctest: +NORMALIZE_WHITESPACE
-        Traceback (most recent call last):
-            ...
-        RuntimeError: expected cuda:0 to hold a step of 2 photographs of 96x64 px, got: CUDA out of memory.
-            Lower batch_size or image_size, set amp to true, or take a smaller width
     """
 
     @functools.wraps(step)
@@ -102,19 +88,6 @@ def placed(network: nn.Module | None, device: torch.device) -> nn.Module | None:
     return None if network is None else network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def called_with(module: nn.Module, parameters: Mapping[str, Tensor], image: Tensor, amp: bool) -> Any:  # noqa: ANN401
-    """Call a module with other parameters; batch norm updates clones of its buffers.
-
-    Example:
-        >>> layer = nn.Linear(2, 1, bias=False)
-        >>> called_with(layer, {"weight": torch.tensor([[1.0, 2.0]])}, torch.ones(1, 2), amp=False)
-        tensor([[3.]])
-    """
-    buffers = {name: value.clone() for name, value in module.named_buffers()}
-    with mixed_precision(image.device, amp):
-        return functional_call(module, {**dict(parameters), **buffers}, (image,))
-
-
 def mixed_precision(device: torch.device, amp: bool) -> torch.autocast:
     """Return autocast to bfloat16 if ``amp`` is set; its range is float32's, so no gradient scaler is needed.
 
@@ -141,22 +114,12 @@ class GradingStep:
     Args:
         loss: loss of logits ``(N, 5)`` and grades ``(N,)``.
         amp: bfloat16 in the forward pass.
-
-    Example:
-        >>> from types import SimpleNamespace as Some
-        >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
-        >>> _ = [nn.init.zeros_(parameter) for parameter in network.parameters()]
-        >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
-        >>> engine.optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        >>> batch = {"image": torch.rand(2, 3, 32, 48), "grade": torch.tensor([0, 2])}
-        >>> GradingStep(nn.CrossEntropyLoss())(engine, batch)  # log 5, and grade 0 for both
-        {'loss': tensor(1.6094), 'accuracy': tensor(0.5000)}
     """
 
     def __init__(self, loss: nn.Module, amp: bool = False) -> None:
         self.loss, self.amp = loss, amp
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         batch = to_device(batch, engine.state.device)
         engine.network.train()
@@ -214,7 +177,7 @@ class MultiTaskStep:
         self.lesion_loss, self.grade_loss, self.beta = lesion_loss, grade_loss, beta
         self.labels, self.amp, self.teacher, self.teacher_thresholds = labels, amp, teacher, teacher_thresholds
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         batch = to_device(batch, engine.state.device)
         engine.network.train()
@@ -223,13 +186,11 @@ class MultiTaskStep:
             tasks = engine.network(batch["image"])
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         lesion_loss = self.lesion_loss(tasks["lesions"], lesions, looked_for)
-        grade_loss = self.grade_loss(tasks["grade"], self._labels(batch), batch["weight"])
+        labels = batch["initial"] if self.labels is None else self.labels.of(batch["id"]).to(batch["image"].device)
+        grade_loss = self.grade_loss(tasks["grade"], labels, batch["weight"])
         loss = lesion_loss + float(self.beta) * grade_loss
         _learn(engine, loss)
         return {"loss": loss.detach(), "lesion_loss": lesion_loss.detach(), "grade_loss": grade_loss.detach()}
-
-    def _labels(self, batch: Batch) -> Tensor:
-        return batch["initial"] if self.labels is None else self.labels.of(batch["id"]).to(batch["image"].device)
 
     def _lesions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the label map of each photograph, and the lesions that were looked for on it."""
@@ -258,7 +219,7 @@ def refuse_idle_teacher(step: MultiTaskStep, photographs: Iterable[Batch], devic
     Raises:
         ValueError: if the teacher predicts no lesion on any of the photographs.
     """
-    if step.teacher is None or any(bool(step.drawn(to_device(one, device)["image"]).any()) for one in photographs):
+    if step.teacher is None or any(bool(step.drawn(to_device(batch, device)["image"]).any()) for batch in photographs):
         return
     raise ValueError(
         "expected a --teacher that outlines lesions, got one that outlines none on any of the outlined training "
@@ -310,7 +271,7 @@ class EvaluationStep:
     def __init__(self, amp: bool = False) -> None:
         self.amp = amp
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         with eval_mode(engine.network), mixed_precision(image.device, self.amp):
@@ -336,26 +297,26 @@ class ExplainedStep:
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
         >>> network = ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16))
         >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
-        >>> found = ExplainedStep()(engine, {"image": torch.rand(1, 3, 64, 96)})
-        >>> {name: tuple(value.shape) for name, value in found.items()}
+        >>> output = ExplainedStep()(engine, {"image": torch.rand(1, 3, 64, 96)})
+        >>> {name: tuple(value.shape) for name, value in output.items()}
         {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 64, 96)}
     """
 
     def __init__(self, amp: bool = False) -> None:
         self.amp = amp
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         network = engine.network
         with eval_mode(network), mixed_precision(image.device, self.amp):
-            found = {name: value.float() for name, value in network(image).items()}
+            output = {name: value.float() for name, value in network(image).items()}
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        if broken := (~found["grade"].isfinite().all(dim=1)).nonzero().flatten().tolist():
+        if broken := (~output["grade"].isfinite().all(dim=1)).nonzero().flatten().tolist():
             raise NonFiniteLogits(network, broken)
-        tasks = {task: found[task].softmax(dim=1) for task in ("lesions", "grade")}
-        return {**tasks, "maps": resized_maps(found["maps"], image.shape[-2:])}
+        tasks = {task: output[task].softmax(dim=1) for task in ("lesions", "grade")}
+        return {**tasks, "maps": resized_maps(output["maps"], image.shape[-2:])}
 
 
 class ProposalStep:
@@ -365,34 +326,21 @@ class ProposalStep:
     ``softmax(logits / T - log w)`` with its fitted temperature ``T`` and the class weights ``w`` of its training
     (:func:`bundle.networks.graders.prior_shift`); its maps are of the logits themselves. ``grids`` lists the height and
     width of the activations that each grader's maps were computed on.
-
-    Example:
-        >>> from types import SimpleNamespace as Some
-        >>> grader = nn.Linear(3, 5)
-        >>> grader.bias.data = torch.tensor([1.0, 1.0, 1.0, 1.0, 16.0]).log()
-        >>> grader.features, grader.temperature, grader.prior_shift = nn.AvgPool2d(8), 2.0, (0.0,) * 5
-        >>> grader.head = lambda features: grader(features.mean(dim=(2, 3)))
-        >>> engine = Some(state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
-        >>> found = ProposalStep([grader])(engine, {"image": torch.zeros(1, 3, 16, 24)})
-        >>> found["probabilities"]  # as 1 to the root of 16
-        tensor([[[0.1250, 0.1250, 0.1250, 0.1250, 0.5000]]])
-        >>> found["grids"]
-        [(2, 3)]
     """
 
     def __init__(self, graders: Sequence[Grader]) -> None:
         self.graders = list(graders)
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Any]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         probabilities, maps, grids = [], [], []
         for grader in self.graders:
             with eval_mode(grader):
-                found = grade_maps(grader.to(image.device), image)
-            logits = found.logits / grader.temperature - torch.tensor(grader.prior_shift)
+                explained = grade_maps(grader.to(image.device), image)
+            logits = explained.logits / grader.temperature - torch.tensor(grader.prior_shift)
             probabilities.append(logits.softmax(dim=1))
-            maps.append(found.maps)
-            grids.append(found.grid_hw)
+            maps.append(explained.maps)
+            grids.append(explained.grid_hw)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return {"probabilities": torch.stack(probabilities, dim=1), "maps": torch.stack(maps, dim=1), "grids": grids}

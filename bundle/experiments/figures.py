@@ -22,9 +22,9 @@ from bundle.experiments.sweep import LABELS, task_name
 from bundle.files import file_sha256, load_json, write_text_whole, written_whole
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph, load_manifest
+from bundle.method.evidence import Thresholds
 from bundle.method.heat_maps import grade_maps
 from bundle.method.initial_labels import load_pseudo_labels
-from bundle.method.pseudo_labels import Thresholds
 from bundle.metrics.lesions import lesion_dice
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.weights import (
@@ -357,7 +357,7 @@ def _grader(sweep: Path, found: Mapping[str, Any]) -> Path:
 
 
 def failed_rules(row: Mapping[str, Any], grade: int, thresholds: Thresholds) -> list[str]:
-    """Name the rules of :func:`bundle.method.pseudo_labels.evidence` that a grade's heat map fails, with thresholds.
+    """Name the rules of :func:`bundle.method.evidence.evidence` that a grade's heat map fails, with thresholds.
 
     Example:
         >>> row = {"optic_disc_0": 0.5, "relative_lift_0": 0.3, "relative_coverage_0": 0.0}

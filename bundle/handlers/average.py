@@ -25,13 +25,10 @@ class WeightAverage:
         ValueError: if the decay is not in (0, 1).
 
     Example:
-        >>> import torch
-        >>> from torch import nn
         >>> layer = nn.Linear(1, 1, bias=False)
         >>> average = WeightAverage(layer, decay=0.9)
         >>> for value in (2.0, 4.0):
-        ...     _ = nn.init.constant_(layer.weight, value)
-        ...     average.update()
+        ...     _ = nn.init.constant_(layer.weight, value), average.update()
         >>> average.kept.weight.item(), WeightAverage(layer, decay=None).kept.weight.item()  # 0.9 2 + 0.1 4
         (2.200000047683716, 4.0)
 
@@ -43,7 +40,10 @@ class WeightAverage:
         if decay is not None and not 0 < decay < 1:
             raise ValueError(f"expected average_decay above 0 and below 1, or null for no average, got {decay}")
         self.tasks = tasks
-        self._mean = None if decay is None else _averaged(tasks, decay)
+        self._mean: AveragedModel | None = None
+        if decay is not None:
+            mean = AveragedModel(tasks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+            self._mean = mean.requires_grad_(False)
         self.kept: nn.Module = tasks if self._mean is None else self._mean.module
 
     def update(self) -> None:
@@ -68,7 +68,6 @@ class AverageWeights:
         average: the average.
 
     Example:
-        >>> from torch import nn
         >>> average, engine = WeightAverage(nn.Linear(1, 1), decay=0.9), Engine(lambda engine, batch: None)
         >>> AverageWeights(average).attach(engine)
         >>> _ = engine.run([0, 0])
@@ -81,7 +80,3 @@ class AverageWeights:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.average.update)
-
-
-def _averaged(tasks: nn.Module, decay: float) -> AveragedModel:
-    return AveragedModel(tasks, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).requires_grad_(False)

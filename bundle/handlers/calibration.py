@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundle.datasets.items import UNKNOWN_GRADE
 from bundle.handlers.joint_scores import largest_found_px
-from bundle.handlers.scores import ScoreGrades, ScoreLesions, Scorer
+from bundle.handlers.scores import ScoreGrades, ScoreLesions, Scorer, graded_images
 from bundle.handlers.training_state import validate_last_weights
 from bundle.labels import LEAST_PPM, LESIONS
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
@@ -72,14 +71,13 @@ class FitTemperature:
         class weights. ``calibration_ece_scaled`` and ``calibration_nll_scaled`` are out of sample
         (:class:`bundle.metrics.calibration.Calibration`), and None if the fold is too small.
         """
-        found = {"images": 0} if self.calibration is None else self.calibration._asdict()
-        rest = {f"calibration_{name}": value for name, value in found.items() if name != "temperature"}
-        return {"temperature": self.temperature, **rest, **self._scores()}
-
-    def _scores(self) -> dict[str, float]:
-        """Return the scores of the last weights on the fold, with the accuracy of its most frequent grade."""
-        scores = {} if self.calibration is None else grading_scores(*self.scorer.arrays())
-        return {f"validation_{name}": scores[f"grade/{name}"] for name in SCORES if scores}
+        if self.calibration is None:
+            return {"temperature": self.temperature, "calibration_images": 0}
+        effect = {f"calibration_{name}": value for name, value in self.calibration._asdict().items()}
+        del effect["calibration_temperature"]
+        scores = grading_scores(*self.scorer.arrays())
+        of_fold = {f"validation_{name}": scores[f"grade/{name}"] for name in SCORES}
+        return {"temperature": self.temperature, **effect, **of_fold}
 
 
 class DrawGrades:
@@ -106,8 +104,8 @@ class DrawGrades:
             return
         probabilities, grades = self.fitted.scorer.arrays()
         self.confusion(self.output_dir / "confusion.png", probabilities, grades)
-        heard = self.fitted.temperature, self.fitted.prior_shift
-        self.reliability(self.output_dir / "reliability.png", probabilities, grades, *heard)
+        temperature, prior_shift = self.fitted.temperature, self.fitted.prior_shift
+        self.reliability(self.output_dir / "reliability.png", probabilities, grades, temperature, prior_shift)
 
 
 UNFITTED = 0.5
@@ -205,12 +203,11 @@ class FitPresence(Scorer):
     def update(self, engine: Engine) -> None:
         """Measure the largest component of each lesion on each photograph of a batch."""
         batch, lesions = engine.state.batch, engine.state.output["lesions"]
-        for index, (name, grade) in enumerate(zip(batch["id"], batch["grade"].tolist(), strict=True)):
-            if name in self.ids and grade != UNKNOWN_GRADE:
-                found_px = largest_found_px(lesions[index], self.thresholds, batch["geometry"][index])
-                field_px = float(batch["field_px"][index])
-                self.largest_ppm.append([1e6 * found_px[lesion] / field_px for lesion in LESIONS])
-                self.grades.append(grade)
+        for index, grade in graded_images(batch, self.ids):
+            areas_px = largest_found_px(lesions[index], self.thresholds, batch["geometry"][index])
+            field_px = float(batch["field_px"][index])
+            self.largest_ppm.append([1e6 * areas_px[lesion] / field_px for lesion in LESIONS])
+            self.grades.append(grade)
 
     def compute(self, engine: Engine) -> None:
         """Fit the areas and write them to ``engine.state.metrics``."""

@@ -1,12 +1,10 @@
 """Scores of the agreement between predicted grades and predicted lesions, on photographs of known true grade."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from bundle.datasets.items import UNKNOWN_GRADE
-from bundle.handlers.scores import Scorer
+from bundle.handlers.scores import Scorer, graded_images
 from bundle.labels import Feasible, feasible_grades, lesions_large_enough
 from bundle.metrics.joint import joint_intervals, joint_scores
 from bundle.transforms import largest_px, lesion_areas_px, native_labels
@@ -27,11 +25,10 @@ class ScoreJoint(Scorer):
             area (``field_px`` of a batch); at least a pixel. One number, or one per lesion.
 
     Example:
-        >>> batch = {"id": ["7"], "grade": torch.tensor([0]), "field_px": torch.tensor([16])}
-        >>> batch["geometry"] = torch.tensor([[0.0, 0.0, 4.0, 6.0, 4.0]])
-        >>> exudates = torch.eye(5)[3].reshape(1, 5, 1, 1).expand(1, 5, 2, 2)
+        >>> geometry, exudates = torch.tensor([[0.0, 0.0, 4.0, 6.0, 4.0]]), torch.eye(5)[3].reshape(1, 5, 1, 1)
         >>> engine = Engine(lambda engine, batch: {"grade": torch.eye(5)[[0]], "lesions": exudates})
         >>> ScoreJoint(["7"]).attach(engine)
+        >>> batch = {"id": ["7"], "grade": torch.tensor([0]), "field_px": torch.tensor([16]), "geometry": geometry}
         >>> engine.run([batch]).metrics["joint/contradictions"]  # exudates allow grades 2 to 4
         1.0
     """
@@ -56,11 +53,12 @@ class ScoreJoint(Scorer):
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""
         batch, output = engine.state.batch, engine.state.output
-        for index, (name, grade) in enumerate(zip(batch["id"], batch["grade"].tolist(), strict=True)):
-            if name in self.ids and grade != UNKNOWN_GRADE:
-                self.probabilities.append(output["grade"][index].float().cpu().numpy())
-                self.feasible.append(self._allowed(output["lesions"][index], batch, index))
-                self.grades.append(grade)
+        for index, grade in graded_images(batch, self.ids):
+            areas_px = largest_found_px(output["lesions"][index], self.thresholds, batch["geometry"][index])
+            present = lesions_large_enough(areas_px, float(batch["field_px"][index]), self.min_area_ppm)
+            self.probabilities.append(output["grade"][index].float().cpu().numpy())
+            self.feasible.append(feasible_grades(present))
+            self.grades.append(grade)
 
     def compute(self, engine: Engine) -> None:
         """Write the scores to ``engine.state.metrics``."""
@@ -72,10 +70,6 @@ class ScoreJoint(Scorer):
         if not self.grades:
             return {}
         return joint_intervals(np.array(self.probabilities), self.feasible, self.grades)
-
-    def _allowed(self, lesions: torch.Tensor, batch: Mapping[str, Any], index: int) -> Feasible:
-        found_px = largest_found_px(lesions, self.thresholds, batch["geometry"][index])
-        return feasible_grades(lesions_large_enough(found_px, float(batch["field_px"][index]), self.min_area_ppm))
 
 
 def largest_found_px(

@@ -64,19 +64,10 @@ class LabelTable:
 
         Movement is the total variation from the initial label, entropy is in nats, both averaged over the photographs.
         Accuracy is over photographs of known grade, and left out if there are none.
-
-        Example:
-            >>> one, may = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]), torch.ones(5, dtype=torch.bool)
-            >>> known = {"initial": one, "feasible": may, "weight": torch.tensor(1.0)}
-            >>> table = LabelTable({"7": {**known, "grade": 1}, "8": {**known, "grade": -1}})
-            >>> table.replace(torch.tensor([[0.25, 0.75, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]))
-            >>> found = table.curves()
-            >>> found["labels/movement"], found["labels/accuracy"], found["labels/grades_in_use"]
-            (0.375, 1.0, 2.0)
         """
         top, initially = self.current_M5.argmax(dim=1), self.initial_M5.argmax(dim=1)
         known = self.grade_M != UNKNOWN_GRADE
-        found = {
+        curves = {
             "labels/movement": self.movement(self.initial_M5).mean(),
             "labels/entropy": entropy(self.current_M5).mean(),
             "labels/top_grade_changed": (top != initially).float().mean(),
@@ -84,7 +75,7 @@ class LabelTable:
             "labels/initial_accuracy": (initially == self.grade_M)[known].float().mean(),
             "labels/grades_in_use": top.unique().numel(),
         }
-        return {name: float(value) for name, value in found.items() if value == value}
+        return {name: float(value) for name, value in curves.items() if value == value}
 
     def movement(self, other_M5: Tensor) -> Tensor:
         """Return the total variation between the current and the given labels, ``(M,)`` in [0, 1]."""

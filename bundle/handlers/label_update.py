@@ -1,12 +1,13 @@
 """Alternation of the two networks of stage 2: when meta steps are taken, on which batches, and what they change."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import chain, repeat
 
 import torch
 from bundle.distributed import mean_over_ranks
 from bundle.handlers.label_table import LabelTable
-from bundle.handlers.meta_step import MetaStep
-from bundle.steps import Batch, says_what_to_lower, to_device
+from bundle.method.meta_step import MetaStep
+from bundle.steps import Batch, explain_out_of_memory, to_device
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor
@@ -63,10 +64,11 @@ class LabelUpdateHandler:
             raise ValueError(
                 f"expected meta_every of 1 or more and label_movement_max in (0, 1], got {every} and {movement_max}"
             )
-        if (graded is None) == (step.objective == "graded"):
+        needs_graded, has_graded = step.objective == "graded", graded is not None
+        if needs_graded != has_graded:
             raise ValueError(
                 f"expected graded photographs for meta_objective 'graded' and for no other, got {step.objective!r} "
-                f"and {'none' if graded is None else 'some'}"
+                f"and {'some' if has_graded else 'none'}"
             )
         self.step, self.table, self.photographs, self.loader = step, table, photographs, loader
         self.alternation, self.every, self.graded, self.movement_max = alternation, every, graded, movement_max
@@ -100,14 +102,14 @@ class LabelUpdateHandler:
         """Take one meta step with the gradients that the training step has just computed."""
         if engine.state.iteration % self.every == 0:
             parameters = self.step.tasks.named_parameters()
-            gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters}
+            gradients = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters}
             self._take(engine, engine.state.batch, gradients)
 
     def start_pass(self, engine: Engine) -> None:
         """Restart the draw of graded photographs, so that a resumed run draws the same ones in each pass."""
         self._meta_losses = []
         self._before = [p.detach().clone() for p in self._parameters()]
-        self._draws = _endless(self.graded) if self.graded is not None else None
+        self._draws = None if self.graded is None else chain.from_iterable(repeat(self.graded))  # without end
 
     def finish_pass(self, engine: Engine) -> None:
         """Teach the new labels, and write their curves to ``engine.state.metrics``."""
@@ -133,9 +135,9 @@ class LabelUpdateHandler:
         """Return the labels of the table's photographs from the current label update network, ``(M, 5)``."""
         labels_M5 = self.table.initial_M5.clone()
         for batch in self.photographs:
-            moved = to_device(batch, engine.state.device)
+            on_device = to_device(batch, engine.state.device)
             with torch.no_grad():
-                labels_M5[self.table.places(batch["id"])] = self.step.labels(moved).to(labels_M5)
+                labels_M5[self.table.places(batch["id"])] = self.step.labels(on_device).to(labels_M5)
         # Kernels round, so processes may differ; the mean gives all of them the same labels.
         (mean,) = mean_over_ranks([labels_M5.to(engine.state.device)])
         return mean.cpu()
@@ -143,13 +145,8 @@ class LabelUpdateHandler:
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [p for p in self.step.label_update.parameters() if p.requires_grad]
 
-    @says_what_to_lower
+    @explain_out_of_memory
     def _take(self, engine: Engine, batch: Batch, gradients: dict[str, Tensor] | None) -> None:
         batch = to_device(batch, engine.state.device)
         graded = to_device(next(self._draws), engine.state.device) if self._draws is not None else None
         self._meta_losses.append(self.step(batch, graded, gradients))
-
-
-def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
-    while True:
-        yield from loader

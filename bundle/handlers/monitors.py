@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from bundle.distributed import mean_over_ranks
 from bundle.handlers.label_table import LabelTable, entropy
-from bundle.method.hypergradient import loss_gradients
+from bundle.method.hypergradient import call_with, loss_gradients
 from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, shared_parameters
-from bundle.steps import Batch, called_with, to_device
+from bundle.steps import Batch, to_device
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
 from monai.networks.utils import train_mode
@@ -160,44 +160,43 @@ class GradientBalance:
         if not lesions.any():
             return
         ratio = (grade.norm() / lesions.norm()).item()
-        found = {
+        balance = {
             "balance/cosine": cosine_similarity(lesions, grade, dim=0).item(),
             "balance/norm_ratio": float(self.weight) * ratio,
             "balance/weight": float(self.weight),
         }
-        self._history.append(found)
-        engine.state.metrics.update(found)
+        self._history.append(balance)
+        engine.state.metrics.update(balance)
         self.weight.see(ratio)
 
     def gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return ``g_S`` and ``g_C``, each as one vector."""
         shared, parameters = shared_parameters(self.tasks), dict(self.tasks.named_parameters())
-        found = []
+        of_task = {}
         for task in ("lesions", "grade"):
             with train_mode(self.tasks), torch.enable_grad():
-                logits = called_with(self.tasks, parameters, batch["image"], amp=False)[task]
-                gradients = loss_gradients(self._loss(task, logits, batch), shared, mean_over_ranks)
-                found.append(torch.cat([gradient.flatten() for gradient in gradients.values()]))
-        return found[0], found[1]
-
-    def _loss(self, task: str, logits: Tensor, batch: Batch) -> Tensor:
-        if task == "lesions":
-            return self.lesion_loss(logits, batch["lesions"], batch["looked_for"])
-        return self.grade_loss(logits, batch["initial"], batch["weight"])
+                logits = call_with(self.tasks, parameters, batch["image"])[task]
+                if task == "lesions":
+                    loss = self.lesion_loss(logits, batch["lesions"], batch["looked_for"])
+                else:
+                    loss = self.grade_loss(logits, batch["initial"], batch["weight"])
+                gradients = loss_gradients(loss, shared, mean_over_ranks)
+                of_task[task] = torch.cat([gradient.flatten() for gradient in gradients.values()])
+        return of_task["lesions"], of_task["grade"]
 
     def facts(self) -> dict[str, float]:
         """Return facts for the weights file: medians of ratio and cosine over the epochs, and the last weight."""
         if not self._history:
             return {}
         names = ("balance/norm_ratio", "balance/cosine")
-        medians = {name.replace("/", "_"): median(one[name] for one in self._history) for name in names}
+        medians = {name.replace("/", "_"): median(epoch[name] for epoch in self._history) for name in names}
         return {**medians, "balance_weight": self._history[-1]["balance/weight"]}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs."""
-        return {"history": [dict(one) for one in self._history], "weight": self.weight.state_dict()}
+        return {"history": [dict(epoch) for epoch in self._history], "weight": self.weight.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from :meth:`state_dict`."""
-        self._history = [dict(one) for one in state["history"]]
+        self._history = [dict(epoch) for epoch in state["history"]]
         self.weight.load_state_dict(state["weight"])

@@ -11,18 +11,11 @@ import numpy as np
 from bundle.files import write_csv_whole, write_json_whole
 from bundle.labels import feasible_grades, lesions_large_enough, smallest_area_px
 from bundle.manifest import Manifest, Photograph, Point
+from bundle.method.evidence import Thresholds, check_grid, evidence
 from bundle.method.heat_maps import NonFiniteLogits
 from bundle.method.initial_labels import save_pseudo_labels
-from bundle.method.pseudo_labels import (
-    Thresholds,
-    audit_row,
-    check_grid,
-    combine,
-    decide,
-    evidence,
-    haemorrhages_in_doubt,
-    summarise,
-)
+from bundle.method.pseudo_labels import audit_row, combine, decide, haemorrhages_in_doubt
+from bundle.metrics.pseudo_labels import summarise
 from bundle.transforms import centre_of, components_by_quadrant, field_mask, largest_component_px, load_runs
 from ignite.engine import Engine, Events
 
@@ -90,7 +83,7 @@ class PseudoLabelHandler:
 
     def _name_grader(self, engine: Engine, grader: object) -> str:
         """Return the file and the architecture of a grader, as far as they are known."""
-        listed = [one is grader for one in getattr(engine, "network", [])]
+        listed = [network is grader for network in getattr(engine, "network", [])]
         files = self.settings.get("graders", [])
         name = getattr(grader, "architecture", type(grader).__name__)
         if not any(listed) or len(files) != len(listed):
@@ -103,7 +96,7 @@ class PseudoLabelHandler:
 
         Raises:
             ValueError: if the grid of a grader's heat maps is too coarse
-                (:func:`bundle.method.pseudo_labels.check_grid`).
+                (:func:`bundle.method.evidence.check_grid`).
         """
         batch, output = engine.state.batch, engine.state.output
         for grid_hw in output["grids"]:
@@ -124,7 +117,7 @@ class PseudoLabelHandler:
     ) -> None:
         probabilities, winner = combine(graders_GC, self.mode)
         heat_5HW = maps.mean(axis=0) if winner is None else maps[winner]  # maps: (G, 5, H, W)
-        heard = grids if winner is None else [grids[winner]]
+        heat_grids = grids if winner is None else [grids[winner]]
         lesions_HW, photograph = arrays["lesions"][0], self.photographs[name]
         largest_px, field_px = largest_components_px(self.manifest, photograph), float(arrays["field_px"])
         present = lesions_large_enough(largest_px, field_px, self.min_area_ppm)
@@ -136,10 +129,10 @@ class PseudoLabelHandler:
             disputed=photograph.disputed, quadrants=quadrants,
         )  # fmt: skip
         disc = arrays["optic_disc"][0] > 0 if photograph.optic_disc is not None else None
-        found = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds, grids=heard)
-        decision = decide(probabilities, feasible, found, self.thresholds, present=present)
+        support = evidence(heat_5HW, lesions_HW > 0, disc, field, self.thresholds, grids=heat_grids)
+        decision = decide(probabilities, feasible, support, self.thresholds, present=present)
         row = audit_row(
-            name, decision, found, feasible=feasible, present=present, probabilities=probabilities,
+            name, decision, support, feasible=feasible, present=present, probabilities=probabilities,
             graders_GC=graders_GC, winner=winner, largest_px=largest_px, quadrants=quadrants,
         )  # fmt: skip
         self.rows.append(row)
@@ -148,7 +141,8 @@ class PseudoLabelHandler:
 
     def write(self, engine: Engine) -> None:
         """Write all files; the hand-over comes last, because its presence marks the stage as done."""
-        truth = self._true_grades()
+        known = self.manifest.known_grades()
+        truth = {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
         summary = summarise(self.rows, truth)
         engine.state.metrics.update({f"labels/{key.replace('/', '_')}": v for key, v in summary.items()})
         rows = [{**row, "true_grade": truth.get(row["id"])} for row in self.rows]
@@ -160,10 +154,6 @@ class PseudoLabelHandler:
             self.page(self.output_dir / "decisions.html", rows, summary, panels, facts)
         settings = {**self.settings, "combine": self.mode, "thresholds": asdict(self.thresholds)}
         save_pseudo_labels(self.output_dir / "pseudo_labels.json", self.manifest, settings, rows)
-
-    def _true_grades(self) -> dict[str, int]:
-        known = self.manifest.known_grades()
-        return {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
 
 
 def largest_components_px(manifest: Manifest, photograph: Photograph) -> dict[str, int]:

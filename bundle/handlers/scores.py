@@ -1,7 +1,7 @@
 """Scores of an evaluation at native size, written to the engine's metrics."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,17 @@ from bundle.transforms import class_names, fuse_outlines, load_masks, to_native
 from ignite.engine import Engine, Events
 
 T = TypeVar("T")
+
+
+def graded_images(batch: Mapping[str, Any], ids: Collection[str]) -> list[tuple[int, int]]:
+    """Return the index in the batch and the true grade of each image that is among ``ids`` and has a grade.
+
+    Example:
+        >>> graded_images({"id": ["7", "8", "9"], "grade": np.array([2, UNKNOWN_GRADE, 0])}, ids={"7", "8"})
+        [(0, 2)]
+    """
+    images = enumerate(zip(batch["id"], batch["grade"].tolist(), strict=True))
+    return [(index, grade) for index, (name, grade) in images if name in ids and grade != UNKNOWN_GRADE]
 
 
 class Scorer(ABC):
@@ -77,15 +88,16 @@ class ScoreLesions(Scorer):
         """Add the images of a batch."""
         batch, output = engine.state.batch, engine.state.output
         for index, name in enumerate(batch["id"]):
-            if name in self.rows:
-                row = self.rows[name]
-                native = to_native(output["lesions"][index].cpu(), batch["geometry"][index])
-                paths = {lesion: self.manifest.path(path) for lesion, path in row.masks.items()}
-                outlines = load_masks(paths, row.width_px, row.height_px)
-                if self.fuse:
-                    self.scores.update(native, fuse_outlines(outlines))
-                else:
-                    self.scores.update(native, outlines, row.annotated)
+            photograph = self.rows.get(name)
+            if photograph is None:
+                continue
+            native = to_native(output["lesions"][index].cpu(), batch["geometry"][index])
+            paths = {lesion: self.manifest.path(path) for lesion, path in photograph.masks.items()}
+            outlines = load_masks(paths, photograph.width_px, photograph.height_px)
+            if self.fuse:
+                self.scores.update(native, fuse_outlines(outlines))
+            else:
+                self.scores.update(native, outlines, photograph.annotated)
 
     def compute(self, engine: Engine) -> None:
         """Write the scores to ``engine.state.metrics``."""
@@ -132,24 +144,23 @@ class ScoreGrades(Scorer):
 
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""
-        batch, probabilities = engine.state.batch, engine.state.output["grade"].cpu().numpy()
-        for name, grade, row in zip(batch["id"], batch["grade"].tolist(), probabilities, strict=True):
-            if name in self.ids and grade != UNKNOWN_GRADE:
-                self.probabilities.append(row)
-                self.grades.append(grade)
+        probabilities_N5 = engine.state.output["grade"].cpu().numpy()
+        for index, grade in graded_images(engine.state.batch, self.ids):
+            self.probabilities.append(probabilities_N5[index])
+            self.grades.append(grade)
 
     def compute(self, engine: Engine) -> None:
         """Write the scores to ``engine.state.metrics``."""
         if self.grades:
-            found = grading_scores(*self.arrays(), self.training_grades, self.taught_grades)
-            engine.state.metrics.update(self._named(found))
+            scores = grading_scores(*self.arrays(), self.training_grades, self.taught_grades)
+            engine.state.metrics.update(self._with_task(scores))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the images of the last evaluation."""
-        return self._named(grading_intervals(*self.arrays())) if self.grades else {}
+        return self._with_task(grading_intervals(*self.arrays())) if self.grades else {}
 
-    def _named(self, found: Mapping[str, T]) -> dict[str, T]:
-        return {f"{self.task}/{key.removeprefix('grade/')}": value for key, value in found.items()}
+    def _with_task(self, scores: Mapping[str, T]) -> dict[str, T]:
+        return {f"{self.task}/{key.removeprefix('grade/')}": value for key, value in scores.items()}
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities ``(N, 5)`` and true grades ``(N,)`` of the last evaluation."""

@@ -99,14 +99,14 @@ class TrainingState:
         changed += sorted(set(self.parts) ^ set(content["parts"]))
         if changed:
             raise ValueError(
-                f"{self.path} was written with other settings ({', '.join(changed)}); start anew with "
+                f"{self.path} was written with other settings ({', '.join(changed)}); start again with "
                 f"`--resume False`, or give the same settings"
             )
         # Ignite would treat such a run as finished, and train its weights again from the first epoch.
         if content["progress"]["epoch"] >= max_epochs:
             raise ValueError(
                 f"expected max_epochs above the {content['progress']['epoch']} that {self.path} has, got {max_epochs}; "
-                f"start anew with `--resume False`, or give more epochs"
+                f"start again with `--resume False`, or give more epochs"
             )
 
 
@@ -172,15 +172,15 @@ class SaveWeights:
         self.path, self.network, self.facts, self.fitted = path, network, dict(facts), list(fitted)
 
     def attach(self, engine: Engine) -> None:
-        for one in self.fitted:
-            one.attach(engine)
+        for values in self.fitted:
+            values.attach(engine)
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         if is_main():
-            found = {name: value for one in self.fitted for name, value in one.facts().items()}
+            fitted = {name: value for values in self.fitted for name, value in values.facts().items()}
             trained = {"epochs": engine.state.epoch, "steps": engine.state.iteration}
-            save_weights(self.path, self.network, {**self.facts, **trained, **found})
+            save_weights(self.path, self.network, {**self.facts, **trained, **fitted})
 
 
 class DropState:

@@ -1,4 +1,9 @@
-"""Grad-CAM heat maps of a grader for each of the five grades, from one forward pass."""
+"""Grad-CAM heat maps of a grader for each of the five grades, from one forward pass.
+
+Graders may be cut before their last convolutional stage, so the gradients are real ones. The closed form of
+:mod:`bundle.networks.explained` holds only for one linear layer on the mean of the features, and rounds differently
+(by up to 1e-6), so it cannot replace them.
+"""
 
 # flake8: noqa: N803, N806
 
@@ -78,18 +83,6 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
         ValueError: if the images or the logits have another shape.
         NonFiniteLogits: if a logit is not finite.
 
-    Example:
-        >>> grader = nn.Linear(3, 5)
-        >>> grader.features = lambda image: nn.functional.avg_pool2d(image, 8)
-        >>> grader.head = lambda features: grader(features.mean(dim=(2, 3)))
-        >>> _ = grader.weight.data.zero_()
-        >>> grader.weight.data[2, 0] = 1.0  # red speaks for grade 2, and nothing for the others
-        >>> image = torch.zeros(1, 3, 16, 24)
-        >>> image[0, 0, :8, 8:16] = 1.0
-        >>> maps = grade_maps(grader, image).maps
-        >>> maps.shape, maps[0].amax(dim=(1, 2)).round(decimals=3).tolist()
-        (torch.Size([1, 5, 16, 24]), [0.0, 0.0, 1.0, 0.0, 0.0])
-
     Reference:
         Selvaraju et al., "Grad-CAM", ICCV 2017.
     """
@@ -103,7 +96,10 @@ def grade_maps(grader: Grader, images_N3HW: Tensor) -> GradeMaps:
             logits = grader.head(activations_NChw.clone())
         _check_logits(grader, logits, len(images_N3HW))
         with torch.enable_grad():
-            maps = _head_maps(grader, activations_NChw, images_N3HW.shape[-2:])
+            cam = _HeadGradCAM(_AfterFeatures(grader), images_N3HW.shape[-2:])
+            leaf = activations_NChw.detach().requires_grad_()
+            # (N, 5, H, W)
+            maps = np.stack([cam(leaf, [ClassifierOutputTarget(grade)] * len(leaf)) for grade in GRADES], axis=1)
     height, width = activations_NChw.shape[-2:]
     return GradeMaps(logits.float().cpu(), torch.from_numpy(maps), (height, width))
 
@@ -130,14 +126,6 @@ class _HeadGradCAM(GradCAM):
 
     def get_target_width_height(self, input_tensor: Tensor) -> tuple[int, int]:
         return self.size_HW[1], self.size_HW[0]
-
-
-def _head_maps(grader: Grader, activations_NChw: Tensor, size_HW: torch.Size) -> np.ndarray:
-    """Return the heat maps ``(N, 5, H, W)``."""
-    cam = _HeadGradCAM(_AfterFeatures(grader), size_HW)
-    leaf = activations_NChw.detach().requires_grad_()
-    count = len(activations_NChw)
-    return np.stack([cam(leaf, [ClassifierOutputTarget(grade)] * count) for grade in GRADES], axis=1)
 
 
 @contextlib.contextmanager

@@ -13,10 +13,11 @@ no graph of the step is kept (MAXL, Liu et al., NeurIPS 2019, keeps it and diffe
 # flake8: noqa: N803, N806, N815
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 Parameters = Mapping[str, Tensor]
 Average = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -28,12 +29,25 @@ class Tangents(NamedTuple):
     Attributes:
         inner_NC: ``<v, grad l_nc(theta)>`` for every image and class.
         meta_loss: ``L_meta(theta+)``.
-        kept: second return value of the meta loss function.
+        direct_NC: derivative of ``L_meta`` by the labels at fixed ``theta+``; None if they do not occur in it.
     """
 
     inner_NC: Tensor
     meta_loss: Tensor
-    kept: Tensor | None
+    direct_NC: Tensor | None
+
+
+def call_with(module: nn.Module, parameters: Parameters, image: Tensor) -> Any:  # noqa: ANN401
+    """Call a module with other parameters, in float32; batch norm updates clones of its buffers.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> call_with(layer, {"weight": torch.tensor([[1.0, 2.0]])}, torch.ones(1, 2))
+        tensor([[3.]])
+    """
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    with torch.autocast(image.device.type, enabled=False):
+        return functional_call(module, {**dict(parameters), **buffers}, (image,))
 
 
 def loss_gradients(loss: Tensor, parameters: Parameters, average: Average = list) -> dict[str, Tensor]:
@@ -49,10 +63,10 @@ def loss_gradients(loss: Tensor, parameters: Parameters, average: Average = list
         >>> loss_gradients(parameters["a"] ** 2, parameters)
         {'a': tensor(6.), 'b': tensor(0.)}
     """
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    pairs = zip(found, parameters.values(), strict=True)
-    whole = [torch.zeros_like(value) if gradient is None else gradient for gradient, value in pairs]
-    return dict(zip(parameters, average(whole), strict=True))
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    pairs = zip(gradients, parameters.values(), strict=True)
+    filled = [torch.zeros_like(value) if gradient is None else gradient for gradient, value in pairs]
+    return dict(zip(parameters, average(filled), strict=True))
 
 
 def virtual_step(
@@ -87,7 +101,7 @@ def label_tangents(
 
     Args:
         gradients: of the training loss ``L(theta)``, with the current labels held fixed, by name.
-        meta_loss: ``L_meta(theta+)`` with the labels held fixed, and a further tensor for the caller, or None.
+        meta_loss: ``L_meta(theta+)`` with the labels held fixed, and its derivative by the labels or None.
         class_losses: ``l_nc(theta)``, ``(N, C)``; may read ``label_parameters`` only.
         parameters: ``theta``, by name.
         label_parameters: the part of ``theta`` that ``class_losses`` reads.
@@ -95,34 +109,32 @@ def label_tangents(
         average: averages gradients over processes, as in :func:`loss_gradients`; ``gradients`` are averages already.
 
     Raises:
-        ValueError: if ``virtual_lr`` is not positive or the label parameters are not among the parameters.
+        ValueError: if ``virtual_lr`` is not positive, or the label parameters are not among the parameters.
 
     Shape:
         - output: ``(N, C)`` and ``()``, without a graph.
 
     Example:
         >>> theta = {"a": torch.tensor(1.0)}
-        >>> def meta_loss(stepped):
-        ...     return 3 * stepped["a"], None
-        >>> def class_losses(primal):
-        ...     return torch.stack([primal["a"], primal["a"] ** 2])[None]
+        >>> class_losses = lambda primal: torch.stack([primal["a"], primal["a"] ** 2])[None]
+        >>> meta_loss = lambda stepped: (3 * stepped["a"], None)
         >>> label_tangents({"a": torch.tensor(2.0)}, meta_loss, class_losses, theta, theta, virtual_lr=0.25)
-        Tangents(inner_NC=tensor([[3., 6.]]), meta_loss=tensor(1.5000), kept=None)
+        Tangents(inner_NC=tensor([[3., 6.]]), meta_loss=tensor(1.5000), direct_NC=None)
     """
     if not virtual_lr > 0:
         raise ValueError(f"expected virtual_lr > 0, got {virtual_lr}")
     if not set(label_parameters) <= set(parameters):
-        strangers = sorted(set(label_parameters) - set(parameters))[:3]
-        raise ValueError(f"expected label parameters out of the parameters, got also {strangers}")
+        unknown = sorted(set(label_parameters) - set(parameters))[:3]
+        raise ValueError(f"expected label parameters out of the parameters, got also {unknown}")
     with torch.enable_grad():
         stepped = virtual_step(gradients, parameters, virtual_lr, set(label_parameters))
-        loss, kept = meta_loss(stepped)
+        loss, direct_NC = meta_loss(stepped)
         direction = loss_gradients(loss, {name: stepped[name] for name in label_parameters}, average)
     del stepped
     with torch.no_grad():
         primal = {name: value.detach() for name, value in label_parameters.items()}
         inner_NC = torch.func.jvp(class_losses, (primal,), (direction,))[1]
-    return Tangents(inner_NC.detach(), loss.detach(), None if kept is None else kept.detach())
+    return Tangents(inner_NC.detach(), loss.detach(), None if direct_NC is None else direct_NC.detach())
 
 
 def label_gradient(inner_NC: Tensor, weight: Tensor, beta: float, virtual_lr: float) -> Tensor:

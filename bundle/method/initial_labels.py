@@ -56,20 +56,7 @@ UNGRADED = InitialLabel(soft=(1 / len(GRADES),) * len(GRADES), feasible=(True,) 
 def save_pseudo_labels(
     path: str | os.PathLike, manifest: Manifest, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write the audit rows together with the manifest's hash and the settings that they came from.
-
-    Example:
-        >>> import tempfile
-        >>> row = {"id": "clinic/train/7", "weight": 0.4}
-        >>> row |= {f"soft_label_{grade}": share for grade, share in enumerate((0.0, 0.0, 0.75, 0.25, 0.0))}
-        >>> row |= {f"feasible_{grade}": grade >= 2 for grade in GRADES}
-        >>> manifest = Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=())
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_pseudo_labels(f"{folder}/pseudo_labels.json", manifest, settings={}, rows=[row])
-        ...     label = load_pseudo_labels(f"{folder}/pseudo_labels.json", manifest)["clinic/train/7"]
-        >>> label.soft, label.weight
-        ((0.0, 0.0, 0.75, 0.25, 0.0), 0.4)
-    """
+    """Write the audit rows together with the manifest's hash and the settings that they came from."""
     content = {
         "schema": SCHEMA, "manifest_sha256": manifest.sha256, "settings": dict(settings), "rows": list(rows),
     }  # fmt: skip
@@ -168,7 +155,7 @@ def with_known_errors(
         raise ValueError(f"expected a share of wrong labels in [0, 1], got {share}")
     known = manifest.known_grades()
     truth = {row.id: known[row.group] for row in manifest.photographs if row.group in known}
-    free = sorted(name for name, one in labels.items() if sum(one.feasible) > 1 and name in truth)
+    free = sorted(name for name, label in labels.items() if sum(label.feasible) > 1 and name in truth)
     if not free:
         raise ValueError("expected labels with more than one feasible grade and a known true one, found none")
     draw = random.Random(seed)

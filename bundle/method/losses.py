@@ -176,8 +176,8 @@ class DiceLesionLoss(nn.Module):
         """Return ``mean_c (1 - Dice_c)`` over the lesions that were looked for in the batch; 0 if there are none."""
         # truth is (N, C, H, W), the sums per photograph are (N, C), and those over the batch (C,).
         truth = label_map == torch.arange(1, lesions.shape[1] + 1, device=lesions.device).view(1, -1, 1, 1)
-        per_photograph = [one.flatten(2).sum(dim=2) for one in (lesions * truth, lesions.square(), truth)]
-        both, predicted, true = ((one * looked_for).sum(dim=0) for one in per_photograph)
+        per_photograph = [values.flatten(2).sum(dim=2) for values in (lesions * truth, lesions.square(), truth)]
+        both, predicted, true = ((sums * looked_for).sum(dim=0) for sums in per_photograph)
         counts = looked_for.any(dim=0) & (true > 0 if not self.where_absent else True)
         lost_C = 1 - (2 * both + 1) / (predicted + true + 1)
         return lost_C[counts].sum() / counts.sum().clamp(min=1)
@@ -191,7 +191,7 @@ def looked_at(logits: Tensor, label_map: Tensor, looked_for: Tensor) -> tuple[Te
 
     Example:
         >>> some = torch.tensor([[True, False], [False, False]])
-        >>> [len(one) for one in looked_at(torch.zeros(2, 3, 1, 1), torch.zeros(2, 1, 1, 1), some)]
+        >>> [len(part) for part in looked_at(torch.zeros(2, 3, 1, 1), torch.zeros(2, 1, 1, 1), some)]
         [1, 1, 1]
     """
     expected = (len(logits), logits.shape[1] - 1)
@@ -219,8 +219,8 @@ def merged_into_background(logits: Tensor, looked_for_NC: Tensor) -> Tensor:
         return logits
     unlooked = ~looked_for_NC.reshape(*looked_for_NC.shape, *[1] * (logits.ndim - 2))  # (N, C, 1, ...)
     background, lesions = logits[:, :1], logits[:, 1:]
-    nobodys = lesions.detach().masked_fill(~unlooked, -torch.inf)
-    merged = torch.cat([background, nobodys], dim=1).logsumexp(dim=1, keepdim=True)  # (N, 1, ...)
+    unlooked_logits = lesions.detach().masked_fill(~unlooked, -torch.inf)
+    merged = torch.cat([background, unlooked_logits], dim=1).logsumexp(dim=1, keepdim=True)  # (N, 1, ...)
     return torch.cat([merged, lesions.masked_fill(unlooked, -torch.inf)], dim=1)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from bundle.metrics.grading import CALIBRATION_BINS, grading_scores
+from bundle.metrics.grading import CALIBRATION_BINS, confidence_bins, grading_scores
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
@@ -72,7 +72,7 @@ def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Se
         ValueError: if there are no photographs, a logit is not finite, or the lengths differ.
 
     Example:
-        >>> logits = 2 * np.log([[0.75, 0.25]] * 4)  # right in three of four, yet 9 : 1 is said
+        >>> logits = 2 * np.log([[0.75, 0.25]] * 4)  # right in three of four, at a confidence of 0.9
         >>> round(fit_temperature(logits, np.array([0, 0, 0, 1])), 3)
         2.0
 
@@ -81,11 +81,11 @@ def fit_temperature(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Se
     """
     logits, grades = _checked(logits_NC, grades_N)
     bounds, shift = tuple(np.log(TEMPERATURES)), np.asarray(prior_shift)
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda log_t: _nll(logits / np.exp(log_t) - shift, grades), bounds=bounds, method="bounded",
         options={"xatol": 1e-8},
     )  # fmt: skip
-    return float(np.exp(found.x)) if found.fun < _nll(logits - shift, grades) else 1.0
+    return float(np.exp(best.x)) if best.fun < _nll(logits - shift, grades) else 1.0
 
 
 def calibrate(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Sequence[float] = (0.0,)) -> Calibration:
@@ -105,9 +105,9 @@ def calibrate(logits_NC: np.ndarray, grades_N: np.ndarray, prior_shift: Sequence
 
     Example:
         >>> logits = np.full((20, 5), -50.0)
-        >>> logits[:, :2] = 2 * np.log([0.75, 0.25])  # right in three of four, yet 9 : 1 is said
-        >>> found = calibrate(logits, np.array([0, 0, 0, 1] * 5))  # and so it is in each part
-        >>> round(found.temperature, 3), round(found.ece, 3), round(found.ece_scaled, 3)
+        >>> logits[:, :2] = 2 * np.log([0.75, 0.25])  # right in three of four, at a confidence of 0.9
+        >>> fitted = calibrate(logits, np.array([0, 0, 0, 1] * 5))  # as in each part
+        >>> round(fitted.temperature, 3), round(fitted.ece, 3), round(fitted.ece_scaled, 3)
         (2.0, 0.15, 0.0)
     """
     logits, grades = _checked(logits_NC, grades_N)
@@ -125,17 +125,12 @@ def _errors(logits: np.ndarray, grades: np.ndarray) -> tuple[float, float]:
 
 def _cross_fitted(logits: np.ndarray, grades: np.ndarray, prior_shift: Sequence[float]) -> np.ndarray:
     """Divide the logits of each part by a temperature fitted on all other parts, and subtract the shift."""
-    parts = _dealt(grades)
+    # Each photograph goes to a part, 0 to PARTS - 1, round-robin in order of grade: the grades are spread evenly.
+    parts = np.empty(len(grades), dtype=int)  # (N,)
+    parts[np.argsort(grades, kind="stable")] = np.arange(len(grades)) % PARTS
     others = [parts != part for part in range(PARTS)]
     temperatures = np.array([fit_temperature(logits[rest], grades[rest], prior_shift) for rest in others])
     return logits / temperatures[parts, None] - np.asarray(prior_shift)  # (N, 5) / (N, 1) - (5,) or (1,)
-
-
-def _dealt(grades: np.ndarray) -> np.ndarray:
-    """Assign each photograph to a part, round-robin in order of grade, so that the grades are spread evenly."""
-    parts = np.empty(len(grades), dtype=int)
-    parts[np.argsort(grades, kind="stable")] = np.arange(len(grades)) % PARTS  # (N,), 0 to PARTS - 1
-    return parts
 
 
 def scale(logits_NC: np.ndarray, temperature: float, prior_shift: Sequence[float] = (0.0,)) -> np.ndarray:
@@ -164,17 +159,17 @@ def reliability(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> Reliabili
     """Compute the data of a reliability diagram; ``sum_b n_b / N |accuracy_b - confidence_b|`` is ``grade/ece``.
 
     Example:
-        >>> found = reliability(np.array([[0.9, 0.1, 0, 0, 0]] * 2), np.array([0, 1]))
-        >>> [values[13].item() for values in found]  # 13/15 <= 0.9 < 14/15
+        >>> bins = reliability(np.array([[0.9, 0.1, 0, 0, 0]] * 2), np.array([0, 1]))
+        >>> [values[13].item() for values in bins]  # 13/15 <= 0.9 < 14/15
         [2, 0.9, 0.5]
     """
-    p, grades = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(grades_N)
-    confidence, right = p.max(axis=1), p.argmax(axis=1) == grades
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    counts = np.bincount(bins, minlength=CALIBRATION_BINS)
+    p, grades = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(grades_N)  # (N, 5) and (N,)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == grades  # (N,) each
+    bins = confidence_bins(confidence)  # (N,)
+    counts = np.bincount(bins, minlength=CALIBRATION_BINS)  # (15,)
     filled = np.where(counts > 0, counts, np.nan)
     sums = (np.bincount(bins, weights=values, minlength=CALIBRATION_BINS) for values in (confidence, right))
-    return Reliability(counts, *(one / filled for one in sums))
+    return Reliability(counts, *(total / filled for total in sums))
 
 
 def _checked(logits_NC: np.ndarray, grades_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -49,8 +49,9 @@ def candidates(scores_HW: np.ndarray, outline_HW: np.ndarray) -> Candidates:
         >>> found.false_scores.tolist(), found.best_scores.tolist()
         ([0.625], [0.75, 0.5])
     """
-    places = local_maxima(scores_HW, max(1, round(APART * min(scores_HW.shape))))
-    false, best, _ = compute_fp_tp_probs_nd(scores_HW[tuple(places.T)], places, numbered_components(outline_HW)[1])
+    places = local_maxima(scores_HW, max(1, round(APART * min(scores_HW.shape))))  # (n, 2): row and column
+    scores = scores_HW[tuple(places.T)]  # (n,)
+    false, best, _ = compute_fp_tp_probs_nd(scores, places, numbered_components(outline_HW)[1])
     return Candidates(np.asarray(false, dtype=np.float32), np.asarray(best))
 
 
@@ -67,45 +68,41 @@ def local_maxima(scores_HW: np.ndarray, apart_px: int) -> np.ndarray:
         >>> local_maxima(scores, apart_px=2).tolist()
         [[0, 1]]
     """
-    highest = cv2.dilate(scores_HW, np.ones((2 * apart_px + 1, 2 * apart_px + 1), np.uint8))
-    tops_HW = (scores_HW == highest) & (scores_HW >= LEAST_SCORE)
-    places, numbers = np.argwhere(tops_HW), numbered_components(tops_HW)[1][tops_HW]  # (t, 2) and (t,) for t top pixels
-    of_one_top = np.argsort(numbers, kind="stable")
-    _, first, sizes = np.unique(numbers[of_one_top], return_index=True, return_counts=True)
-    return places[of_one_top[first + sizes // 2]]  # the middle pixel of each top in reading order, away from its border
+    highest_HW = cv2.dilate(scores_HW, np.ones((2 * apart_px + 1, 2 * apart_px + 1), np.uint8))
+    tops_HW = (scores_HW == highest_HW) & (scores_HW >= LEAST_SCORE)
+    places = np.argwhere(tops_HW)  # (pixels, 2), of all top pixels in reading order
+    top_of_pixel = numbered_components(tops_HW)[1][tops_HW]  # (pixels,), from 1
+    by_top = np.argsort(top_of_pixel, kind="stable")  # (pixels,), the pixels of one top one after another
+    _, first, sizes = np.unique(top_of_pixel[by_top], return_index=True, return_counts=True)  # (tops,) each
+    return places[by_top[first + sizes // 2]]  # (tops, 2): the middle pixel of each top, away from its border
 
 
-def sensitivities(found: Sequence[Candidates]) -> np.ndarray:
+def sensitivities(of_images: Sequence[Candidates]) -> np.ndarray:
     """Compute the share of components found at each of ``RATES``, ``(7,)``; NaN if no component is outlined.
 
     A candidate counts if its score reaches a threshold; all thresholds are tried. The curve is interpolated linearly
     between two numbers of false positives and is constant beyond the last candidate.
 
     Args:
-        found: one per photograph, including photographs without an outline.
+        of_images: one per photograph, including photographs without an outline.
 
     Source:
         MONAI's FROC, as in CAMELYON16 (Ehteshami Bejnordi et al., JAMA 318(22), 2017).
 
     Example:
-        >>> one = Candidates(false_scores=np.array([0.8]), best_scores=np.array([0.9, 0.7]))
-        >>> sensitivities([one, Candidates(np.array([]), np.array([]))]).tolist()  # half a false positive a photograph
+        >>> first = Candidates(false_scores=np.array([0.8]), best_scores=np.array([0.9, 0.7]))
+        >>> second = Candidates(false_scores=np.array([]), best_scores=np.array([]))
+        >>> sensitivities([first, second]).tolist()  # half a false positive per photograph
         [0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    best = np.concatenate([one.best_scores for one in found])
+    best = np.concatenate([image.best_scores for image in of_images])  # (components,)
     if not len(best):
         return np.full(len(RATES), np.nan)
-    false = _that_matter(np.concatenate([one.false_scores for one in found]), len(found))
-    curve = compute_froc_curve_data(false, best, len(best), len(found))
+    false = np.concatenate([image.false_scores for image in of_images])
+    # The cost of the curve is quadratic in the false positives, so only those up to the highest rate are kept.
+    matter = int(RATES[-1] * len(of_images)) + 1
+    if len(false) > matter:
+        false = false[false >= np.partition(false, -matter)[-matter]]
+    # MONAI takes the lowest score for that of a missed component, and tries no threshold there, hence the added 0.
+    curve = compute_froc_curve_data(np.append(false, 0), best, len(best), len(of_images))
     return np.array([compute_froc_score(*curve, eval_thresholds=(rate,)) for rate in RATES])
-
-
-def _that_matter(false_scores: np.ndarray, images: int) -> np.ndarray:
-    """Keep the false positives up to the highest rate, because the cost of the curve is quadratic in their number.
-
-    MONAI treats the lowest score as the score of a missed component and tries no threshold there, hence the added 0.
-    """
-    matter = int(RATES[-1] * images) + 1
-    if len(false_scores) > matter:
-        false_scores = false_scores[false_scores >= np.partition(false_scores, -matter)[-matter]]
-    return np.append(false_scores, 0)

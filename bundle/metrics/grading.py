@@ -7,8 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 from bundle.labels import GRADES
-from bundle.metrics.intervals import percentile_interval
-from scipy.stats import rankdata
+from bundle.metrics.intervals import percentile_intervals, resampled_indices
 from sklearn.metrics import cohen_kappa_score
 
 CALIBRATION_BINS = 15
@@ -57,8 +56,8 @@ def grading_scores(
         ValueError: if a row is not a probability distribution, a grade is not in 0-4, or the lengths differ or are 0.
 
     Example:
-        >>> found = grading_scores(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 3, 4]))
-        >>> found["grade/accuracy"], found["grade/recall_3"], found["grade/accuracy_majority"]
+        >>> scores = grading_scores(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 3, 4]))
+        >>> scores["grade/accuracy"], scores["grade/recall_3"], scores["grade/accuracy_majority"]
         (0.75, 0.0, 0.25)
     """
     p, truth = _checked(probabilities_NC, grades_N)
@@ -87,14 +86,13 @@ def grading_intervals(
         ValueError: as ``grading_scores``.
 
     Example:
-        >>> found = grading_intervals(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 2, 4]), resamples=20)
-        >>> found["grade/accuracy"]  # right in each photograph, so right in each resample
+        >>> intervals = grading_intervals(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 2, 4]), resamples=20)
+        >>> intervals["grade/accuracy"]  # right in each photograph, so right in each resample
         (1.0, 1.0)
     """
     p, truth = _checked(probabilities_NC, grades_N)
-    draws = np.random.default_rng(seed).integers(len(truth), size=(resamples, len(truth)))
-    samples = [_scores(p[draw], truth[draw]) for draw in draws]
-    return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
+    draws = resampled_indices(len(truth), seed, resamples)
+    return percentile_intervals([_scores(p[draw], truth[draw]) for draw in draws])
 
 
 def _checked(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,45 +107,57 @@ def _checked(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> tuple[np.nda
 
 
 def _scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    found = p.argmax(axis=1)
-    recalls = {c: np.mean(found[truth == c] == c) if (truth == c).any() else np.nan for c in GRADES}
+    predicted = p.argmax(axis=1)
+    recalls = {c: np.mean(predicted[truth == c] == c) if (truth == c).any() else np.nan for c in GRADES}
+    confidence, right = p.max(axis=1), predicted == truth  # (N,) each
+    gaps = np.bincount(confidence_bins(confidence), weights=right - confidence, minlength=CALIBRATION_BINS)  # (bins,)
     return {
-        "grade/accuracy": np.mean(found == truth),
-        "grade/quadratic_kappa": quadratic_kappa(truth, found),
+        "grade/accuracy": np.mean(right),
+        "grade/quadratic_kappa": quadratic_kappa(truth, predicted),
         "grade/balanced_accuracy": np.nanmean(list(recalls.values())),
-        "grade/auroc": _macro_auroc(p, truth),
-        "grade/ece": _calibration_error(p.max(axis=1), found == truth),
+        "grade/auroc": _mean_auroc(p, truth),
+        "grade/ece": np.abs(gaps).sum() / len(truth),
         "grade/brier": np.mean(((p - np.eye(len(GRADES))[truth]) ** 2).sum(axis=1)),
         **{f"grade/recall_{c}": recall for c, recall in recalls.items()},
         **_clinical_scores(p, truth),
-        **_abstaining_scores(p.max(axis=1), found == truth),
+        **_abstaining_scores(confidence, right),
     }
 
 
 def _of_the_majority(truth: np.ndarray) -> dict[str, float]:
     """Score one grade and one confidence for all photographs; accuracy and kappa are in ``grading_scores`` already."""
     accuracy = np.bincount(truth).max() / len(truth)
-    found = {"grade/aurc_majority": 1 - accuracy, f"grade/accuracy_at_coverage_{COVERAGE:g}_majority": accuracy}
+    scores = {"grade/aurc_majority": 1 - accuracy, f"grade/accuracy_at_coverage_{COVERAGE:g}_majority": accuracy}
     for name, lowest in CLINICAL.items():
         defined = 1.0 if 0 < np.sum(truth >= lowest) < len(truth) else np.nan
-        found[f"grade/auroc_{name}_majority"] = 0.5 * defined
-        found |= {f"grade/sensitivity_at_{one:g}_{name}_majority": 0 * defined for one in SPECIFICITIES}
-    return found
+        scores[f"grade/auroc_{name}_majority"] = 0.5 * defined
+        scores |= {f"grade/sensitivity_at_{specificity:g}_{name}_majority": 0 * defined for specificity in SPECIFICITIES}
+    return scores
 
 
 def _clinical_scores(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    found = {}
+    scores = {}
     for name, lowest in CLINICAL.items():
         score, ill = p[:, lowest:].sum(axis=1), truth >= lowest
         of_ill, of_healthy = score[ill], np.sort(score[~ill])
-        found[f"grade/auroc_{name}"] = _auroc(of_ill, of_healthy)
+        scores[f"grade/auroc_{name}"] = _auroc(of_ill, of_healthy)
         for specificity in SPECIFICITIES:
-            found[f"grade/sensitivity_at_{specificity:g}_{name}"] = _sensitivity(of_ill, of_healthy, specificity)
-    return found
+            scores[f"grade/sensitivity_at_{specificity:g}_{name}"] = _sensitivity(of_ill, of_healthy, specificity)
+    return scores
+
+
+def _mean_auroc(p: np.ndarray, truth: np.ndarray) -> float:
+    """Compute the mean one-against-rest area over the grades that occur; NaN if only one grade occurs."""
+    areas = [_auroc(p[truth == c, c], np.sort(p[truth != c, c])) for c in GRADES]
+    defined = [area for area in areas if not np.isnan(area)]
+    return float(np.mean(defined)) if defined else np.nan
 
 
 def _auroc(of_ill: np.ndarray, of_healthy: np.ndarray) -> float:
-    """Compute the share of pairs in which the ill score is higher, ties counting half; ``of_healthy`` is sorted."""
+    """Compute the share of pairs in which the ill score is higher, ties counting half; ``of_healthy`` is sorted.
+
+    Two binary searches instead of scikit-learn's curve, because the bootstrap computes seven areas per resample.
+    """
     if not len(of_ill) or not len(of_healthy):
         return np.nan
     below, not_above = (np.searchsorted(of_healthy, of_ill, side=side).sum() for side in ("left", "right"))
@@ -171,30 +181,24 @@ def _abstaining_scores(confidence: np.ndarray, right: np.ndarray) -> dict[str, f
     return {"grade/aurc": 1 - accuracies.mean(), f"grade/accuracy_at_coverage_{COVERAGE:g}": accuracies[covered - 1]}
 
 
-def quadratic_kappa(truth: np.ndarray, found: np.ndarray) -> float:
+def quadratic_kappa(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Compute scikit-learn's kappa; undefined if only one grade occurs, because chance agreement is then perfect.
 
     Example:
         >>> truth = np.array([0, 4])
-        >>> [float(quadratic_kappa(truth, found)) for found in (truth, truth[::-1], np.array([4, 4]))]
+        >>> [float(quadratic_kappa(truth, predicted)) for predicted in (truth, truth[::-1], np.array([4, 4]))]
         [1.0, -1.0, 0.0]
     """
-    if len({*truth.tolist(), *found.tolist()}) < 2:
+    if len({*truth.tolist(), *predicted.tolist()}) < 2:
         return np.nan
-    return cohen_kappa_score(truth, found, labels=GRADES, weights="quadratic")
+    return cohen_kappa_score(truth, predicted, labels=GRADES, weights="quadratic")
 
 
-def _macro_auroc(p: np.ndarray, truth: np.ndarray) -> float:
-    """Compute the mean area over the grades that occur, from rank sums (Mann-Whitney U), which are fast to resample."""
-    positive = np.bincount(truth, minlength=len(GRADES))
-    pairs = positive * (len(truth) - positive)
-    ranks = rankdata(p, axis=0)[np.arange(len(truth)), truth]  # (N,): rank of p_nc in column c, the true grade
-    rank_sum = np.bincount(truth, weights=ranks, minlength=len(GRADES))
-    won = rank_sum - positive * (positive + 1) / 2
-    return float(np.mean(won[pairs > 0] / pairs[pairs > 0])) if pairs.any() else np.nan
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin of each confidence, 0 to 14; bin ``b`` begins at ``b / 15``.
 
-
-def _calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gap = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return np.abs(gap).sum() / len(right)
+    Example:
+        >>> confidence_bins(np.array([0.2, 0.95, 1.0]))
+        array([ 3, 14, 14])
+    """
+    return np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)

@@ -2,7 +2,7 @@
 
 # flake8: noqa: N806
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import t
@@ -17,6 +17,27 @@ def image_weights(images: int, seed: int, resamples: int) -> Iterator[np.ndarray
     """
     rng = np.random.default_rng(seed)
     return (rng.multinomial(images, np.full(images, 1 / images)) for _ in range(resamples))
+
+
+def resampled_indices(images: int, seed: int, resamples: int) -> np.ndarray:
+    """Return which photographs each resample of the bootstrap contains, ``(resamples, N)``.
+
+    Example:
+        >>> resampled_indices(3, seed=0, resamples=2)
+        array([[2, 1, 1],
+               [0, 0, 0]])
+    """
+    return np.random.default_rng(seed).integers(images, size=(resamples, images))
+
+
+def percentile_intervals(samples: Sequence[Mapping[str, float | np.ndarray]]) -> dict[str, tuple[float, float]]:
+    """Return the :func:`percentile_interval` of each score, from one set of scores per resample.
+
+    Example:
+        >>> percentile_intervals([{"grade/accuracy": 0.0}, {"grade/accuracy": 1.0}])
+        {'grade/accuracy': (0.025, 0.975)}
+    """
+    return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
 
 
 def percentile_interval(samples: np.ndarray) -> tuple[float, float]:

@@ -2,13 +2,13 @@
 
 # flake8: noqa: N803
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from bundle.labels import GRADES, Feasible, consistent_grade, rules_grade
 from bundle.metrics.grading import quadratic_kappa
-from bundle.metrics.intervals import percentile_interval
+from bundle.metrics.intervals import percentile_intervals, resampled_indices
 
 ANSWERS = ("head", "consistent", "rules")
 """The grade head alone; the head among the grades that the predicted lesions allow; the predicted lesions alone."""
@@ -48,10 +48,10 @@ def joint_scores(
 
     Example:
         >>> feasible = [Feasible(frozenset({0}), "R0"), Feasible(frozenset({1}), "R1")]
-        >>> found = joint_scores(np.eye(5)[[0, 2]], feasible, [0, 1])
-        >>> found["joint/contradictions"], found["joint/contradictions_dealt"], found["joint/rules_accuracy"]
+        >>> scores = joint_scores(np.eye(5)[[0, 2]], feasible, [0, 1])
+        >>> scores["joint/contradictions"], scores["joint/contradictions_dealt"], scores["joint/rules_accuracy"]
         (0.5, 0.75, 1.0)
-        >>> found["joint/head_accuracy"], found["joint/consistent_accuracy"], found["joint/consistent_gain_accuracy"]
+        >>> scores["joint/head_accuracy"], scores["joint/consistent_accuracy"], scores["joint/consistent_gain_accuracy"]
         (0.5, 1.0, 0.5)
     """
     columns = _checked(probabilities_NC, feasible_N, grades_N)
@@ -77,24 +77,22 @@ def joint_intervals(
         ValueError: as ``joint_scores``.
 
     Example:
-        >>> found = joint_intervals(np.eye(5)[[0, 2]], [Feasible(frozenset({0}), "R0")] * 2, [0, 0], resamples=20)
-        >>> found["joint/rules_accuracy"]
+        >>> intervals = joint_intervals(np.eye(5)[[0, 2]], [Feasible(frozenset({0}), "R0")] * 2, [0, 0], resamples=20)
+        >>> intervals["joint/rules_accuracy"]
         (1.0, 1.0)
     """
     columns = _checked(probabilities_NC, feasible_N, grades_N)
-    count = len(columns.truth)
-    draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    samples = [_scores(_Columns(*(column[draw] for column in columns))) for draw in draws]
-    return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
+    draws = resampled_indices(len(columns.truth), seed, resamples)
+    return percentile_intervals([_scores(_Columns(*(column[draw] for column in columns))) for draw in draws])
 
 
 def _scores(columns: _Columns) -> dict[str, float]:
     allowed, truth = columns.allowed, columns.truth
     scores = {"joint/contradictions": 1 - allowed[np.arange(len(truth)), columns.head].mean()}
     for answer in ANSWERS:
-        found = getattr(columns, answer)
-        scores[f"joint/{answer}_accuracy"] = np.mean(found == truth)
-        scores[f"joint/{answer}_quadratic_kappa"] = quadratic_kappa(truth, found)
+        grades = getattr(columns, answer)
+        scores[f"joint/{answer}_accuracy"] = np.mean(grades == truth)
+        scores[f"joint/{answer}_quadratic_kappa"] = quadratic_kappa(truth, grades)
     for score in ("accuracy", "quadratic_kappa"):
         scores[f"joint/consistent_gain_{score}"] = scores[f"joint/consistent_{score}"] - scores[f"joint/head_{score}"]
     return scores
@@ -107,17 +105,13 @@ def _checked(probabilities_NC: np.ndarray, feasible_N: Sequence[Feasible], grade
             f"expected probabilities, a feasible set and a true grade of each of N > 0 photographs, got "
             f"{len(probabilities_NC)}, {len(feasible_N)} and {len(grades_N)}"
         )
-    return _Columns(
-        allowed=np.array([[grade in one.grades for grade in GRADES] for one in feasible_N]),  # (N, 5)
-        consistent=np.array([consistent_grade(p, f.grades) for p, f in zip(probabilities_NC, feasible_N, strict=True)]),
-        head=np.asarray(probabilities_NC).argmax(axis=1),
-        rules=np.array([rules_grade(one.grades) for one in feasible_N]),
-        truth=_grades(grades_N),
-    )
-
-
-def _grades(grades: Collection[int]) -> np.ndarray:
-    unknown = set(grades) - set(GRADES)
+    unknown = set(grades_N) - set(GRADES)
     if unknown:
         raise ValueError(f"expected grades 0-4, got {sorted(unknown)}; leave photographs of unknown grade out")
-    return np.array(grades, dtype=np.int64)
+    return _Columns(
+        allowed=np.array([[grade in feasible.grades for grade in GRADES] for feasible in feasible_N]),  # (N, 5)
+        consistent=np.array([consistent_grade(p, f.grades) for p, f in zip(probabilities_NC, feasible_N, strict=True)]),
+        head=np.asarray(probabilities_NC).argmax(axis=1),
+        rules=np.array([rules_grade(feasible.grades) for feasible in feasible_N]),
+        truth=np.array(grades_N, dtype=np.int64),
+    )

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from bundle.labels import LESION_PRIORITY, LESIONS
-from bundle.metrics.intervals import image_weights, percentile_interval
+from bundle.metrics.intervals import image_weights, percentile_intervals
 from bundle.metrics.shapes import LesionShapes, mean_over_images, named, ratio
 from bundle.transforms.native import check_thresholds, lesion_decision, most_probable_class
 from torch import Tensor
@@ -44,11 +44,11 @@ class LesionScores:
         ValueError: if there is no class, a name is repeated, or there is not one threshold in (0, 1] per class.
 
     Example:
-        >>> scores = LesionScores()
+        >>> accumulator = LesionScores()
         >>> probabilities = torch.eye(5)[:, [[0, 1, 1, 0]]]  # (5, 1, 4): two pixels are called MA
-        >>> scores.update(probabilities, {"MA": np.array([[False, False, True, False]])})
-        >>> found = scores.compute()
-        >>> round(found["lesions/dice_MA"], 3), found["lesions/iou_MA"], found["lesions/paper_dice"]
+        >>> accumulator.update(probabilities, {"MA": np.array([[False, False, True, False]])})
+        >>> scores = accumulator.compute()
+        >>> round(scores["lesions/dice_MA"], 3), scores["lesions/iou_MA"], scores["lesions/paper_dice"]
         (0.667, 0.5, 0.75)
     """
 
@@ -119,7 +119,9 @@ class LesionScores:
         counts = np.zeros((len(self.classes) + 1, 3), dtype=np.int64)
         for lesion, outline in outlines.items():
             index = self.classes.index(lesion)
-            counts[index] = _tp_fp_fn(predicted_HW == index + 1, outline)
+            predicted = predicted_HW == index + 1
+            both = int((predicted & outline).sum())
+            counts[index] = both, int(predicted.sum()) - both, int(outline.sum()) - both
         return counts
 
     def _add_scores(self, index: int, scores_HW: Tensor, mask_HW: Tensor) -> None:
@@ -130,7 +132,9 @@ class LesionScores:
 
     def _add_label_map(self, predicted_HW: Tensor, truth: Mapping[str, Tensor]) -> tuple[int, int, int]:
         label_map = torch.zeros_like(predicted_HW)
-        for lesion in sorted(truth, key=_priority, reverse=True):
+        # A single class of another name has no rank: it never overlaps.
+        ranks = {lesion: LESION_PRIORITY.index(lesion) for lesion in truth if lesion in LESION_PRIORITY}
+        for lesion in sorted(truth, key=lambda lesion: ranks.get(lesion, len(LESION_PRIORITY)), reverse=True):
             label_map[truth[lesion]] = self.classes.index(lesion) + 1
         self._background_px += int((label_map == 0).sum())
         right = int((predicted_HW == label_map).sum())
@@ -153,39 +157,36 @@ class LesionScores:
         """
         counts = self._stacked_counts()
         every = np.ones(len(counts), dtype=np.int64)
-        by_lesion = self._average_precisions() | self._trivial_scores(counts, every)
+        by_lesion = {
+            "average_precision_{}": _average_precision(self._positives, self._pixels),
+            "average_precision_11_{}": _area_of_11(self._positives, self._pixels, self._above_0),
+            **self._trivial_scores(counts, every),
+        }
         shapes = {} if self._shapes is None else self._shapes.further_scores()
         scores = self._scores(counts, every) | named(by_lesion, self.classes) | shapes
-        return (
-            {key: float(value) for key, value in scores.items()}
-            | self._paper_scores_predicting_nothing(counts.sum(axis=0))
-            | self._images(counts)
-        )
+        wrong_px = counts[:, -1, :2].sum() - self._background_px
+        paper = _paper_scores(np.array([[self._background_px, wrong_px, wrong_px]]))
+        nothing = {f"{key}_predicting_nothing": float(value) for key, value in paper.items()}
+        return {key: float(value) for key, value in scores.items()} | nothing | self._images(counts)
 
     def _scores(self, counts: np.ndarray, weights_N: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the scores that have an interval, with each photograph counted according to its weight."""
         pooled = np.tensordot(weights_N, counts, axes=1)  # (N,) x (N, C + 1, 3) -> (C + 1, 3)
         by_image = _image_scores(counts[:, :-1], np.stack(self._looked_at_px) > 0, weights_N)
         shapes = {} if self._shapes is None else self._shapes.scores(weights_N)
-        by_lesion = _overlap_scores(pooled) | self._argmax_scores(weights_N) | by_image
-        return named(by_lesion, self.classes) | _paper_scores(pooled) | shapes
-
-    def _argmax_scores(self, weights_N: np.ndarray) -> dict[str, np.ndarray]:
-        if not self._argmax_counts:
-            return {}
-        pooled = np.tensordot(weights_N, np.stack(self._argmax_counts), axes=1)
-        return {f"argmax_{name}": values for name, values in _overlap_scores(pooled).items()}
-
-    def _average_precisions(self) -> dict[str, np.ndarray]:
-        return {
-            "average_precision_{}": _average_precision(self._positives, self._pixels),
-            "average_precision_11_{}": _area_of_11(self._positives, self._pixels, self._above_0),
-        }
+        by_lesion = _overlap_scores(pooled)
+        if self._argmax_counts:
+            of_argmax = _overlap_scores(np.tensordot(weights_N, np.stack(self._argmax_counts), axes=1))
+            by_lesion |= {f"argmax_{name}": values for name, values in of_argmax.items()}
+        return named(by_lesion | by_image, self.classes) | _paper_scores(pooled) | shapes
 
     def _trivial_scores(self, counts: np.ndarray, every: np.ndarray) -> dict[str, np.ndarray]:
-        lesion_px, all_px = self._positives.sum(axis=1), self._pixels.sum(axis=1)
-        prevalence = ratio(lesion_px, np.where(lesion_px > 0, all_px, 0))
-        by_image = _image_scores(*_counts_everywhere(counts, np.stack(self._looked_at_px)), every)
+        lesion_px, all_px = self._positives.sum(axis=1), self._pixels.sum(axis=1)  # (C,) each
+        prevalence = ratio(lesion_px, np.where(lesion_px > 0, all_px, 0))  # (C,)
+        # TP, FP and FN of predicting each lesion everywhere, (N, C, 3); TP is all of the lesion.
+        image_lesion_px, looked_at_px = counts[:, :-1, [0, 2]].sum(axis=-1), np.stack(self._looked_at_px)  # (N, C) each
+        everywhere = np.stack([image_lesion_px, looked_at_px - image_lesion_px, 0 * image_lesion_px], axis=-1)
+        by_image = _image_scores(everywhere, looked_at_px > 0, every)
         nothing = {f"{score}_predicting_nothing": 0 * value for score, value in by_image.items()}
         return {
             "average_precision_{}_random": prevalence,
@@ -200,18 +201,13 @@ class LesionScores:
         }
 
     def _images(self, counts: np.ndarray) -> dict[str, float]:
-        with_it = counts[:, :-1, [0, 2]].sum(axis=-1) > 0
+        with_it = counts[:, :-1, [0, 2]].sum(axis=-1) > 0  # (N, C)
         without = ~with_it & (np.stack(self._looked_at_px) > 0)
         return {
             f"lesions/{name}_{lesion}": float(n)
-            for name, found in (("images", with_it), ("images_without", without))
-            for lesion, n in zip(self.classes, found.sum(axis=0), strict=True)
+            for name, images in (("images", with_it), ("images_without", without))
+            for lesion, n in zip(self.classes, images.sum(axis=0), strict=True)
         }
-
-    def _paper_scores_predicting_nothing(self, pooled: np.ndarray) -> dict[str, float]:
-        wrong = pooled[-1, :2].sum() - self._background_px
-        nothing = np.array([[self._background_px, wrong, wrong]])
-        return {f"{key}_predicting_nothing": float(value) for key, value in _paper_scores(nothing).items()}
 
     def intervals(self, seed: int = 0, resamples: int = 1000) -> dict[str, tuple[float, float]]:
         """Compute 95 % percentile intervals, by the bootstrap over photographs.
@@ -225,7 +221,7 @@ class LesionScores:
         """
         counts = self._stacked_counts()
         samples = [self._scores(counts, weights_N) for weights_N in image_weights(len(counts), seed, resamples)]
-        return {key: percentile_interval(np.array([sample[key] for sample in samples])) for key in samples[0]}
+        return percentile_intervals(samples)
 
     def best_thresholds(self) -> dict[str, float]:
         """Return the threshold with the best pooled Dice for each lesion that occurs, where ``p > t`` is the lesion.
@@ -258,11 +254,6 @@ def lesion_dice(found: LabelMap, expected: LabelMap) -> float:
     """
     lesions = int((found > 0).sum() + (expected > 0).sum())
     return 2 * int(((found == expected) & (found > 0)).sum()) / lesions if lesions else 1.0
-
-
-def _priority(lesion: str) -> int:
-    """Return the priority rank of a lesion where outlines overlap; a single class of another name never overlaps."""
-    return LESION_PRIORITY.index(lesion) if lesion in LESION_PRIORITY else len(LESION_PRIORITY)
 
 
 def _check(
@@ -306,11 +297,6 @@ def _on_cpu(
     )
 
 
-def _tp_fp_fn(predicted: Tensor, truth: Tensor) -> tuple[int, int, int]:
-    both = int((predicted & truth).sum())
-    return both, int(predicted.sum()) - both, int(truth.sum()) - both
-
-
 def _overlap_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Compute Dice and IoU of each lesion, ``(..., C)``, from counts ``(..., C + 1, 3)``; NaN for absent lesions."""
     tp, fp, fn = np.moveaxis(counts[..., :-1, :], -1, 0)  # each (..., C)
@@ -338,12 +324,6 @@ def _image_scores(counts_NC3: np.ndarray, looked_NC: np.ndarray, weights_N: np.n
     return {name: mean_over_images(of_images, weights_N) for name, of_images in values.items()}
 
 
-def _counts_everywhere(counts: np.ndarray, looked_at_px_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return TP, FP and FN ``(N, C, 3)`` of predicting each lesion everywhere, and whether it was annotated."""
-    lesion_px = counts[:, :-1, [0, 2]].sum(axis=-1)  # TP + FN, (N, C)
-    return np.stack([lesion_px, looked_at_px_NC - lesion_px, 0 * lesion_px], axis=-1), looked_at_px_NC > 0
-
-
 def _paper_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Compute the paper's Dice and IoU, ``(...)``, from the last row of counts, ``(..., 3)``."""
     right, wrong, _ = np.moveaxis(counts[..., -1, :], -1, 0)
@@ -352,8 +332,8 @@ def _paper_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 def _average_precision(positives: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Compute average precision ``(C,)`` from score histograms ``(C, bins)`` of lesion pixels and of all pixels."""
-    found = positives[:, ::-1]  # highest score first
-    precision = np.nan_to_num(ratio(found.cumsum(axis=1), pixels[:, ::-1].cumsum(axis=1)))
+    found = positives[:, ::-1]  # (C, bins), highest score first
+    precision = np.nan_to_num(ratio(found.cumsum(axis=1), pixels[:, ::-1].cumsum(axis=1)))  # (C, bins)
     return ratio((found * precision).sum(axis=1), found.sum(axis=1))
 
 
@@ -361,9 +341,9 @@ def _best_threshold(positives: np.ndarray, pixels: np.ndarray) -> float:
     """Return the best of the ``SCORE_BINS - 1`` thresholds between bins, from histograms ``(bins,)``."""
     # Pixels above each threshold, (bins - 1,).
     found, claimed = (bins[::-1].cumsum()[::-1][1:] for bins in (positives, pixels))
-    dice = ratio(2 * found, claimed + positives.sum())
-    best = np.flatnonzero(dice == dice.max())
-    run = max(np.split(best, np.flatnonzero(np.diff(best) > 1) + 1), key=len)
+    dice = ratio(2 * found, claimed + positives.sum())  # (bins - 1,)
+    best = np.flatnonzero(dice == dice.max())  # (equally good thresholds,)
+    run = max(np.split(best, np.flatnonzero(np.diff(best) > 1) + 1), key=len)  # the longest without a gap
     return float((run[(len(run) - 1) // 2] + 0.5) / (SCORE_BINS - 1))
 
 
@@ -382,12 +362,12 @@ def _area_of_11(positives: np.ndarray, pixels: np.ndarray, above_0: np.ndarray) 
         ``sigmoid_metrics`` in the code of M2MRF (Liu et al., Pattern Recognition 136, 2023) and of HRDecoder (Ding et
         al., MICCAI 2024).
     """
-    above = SCORE_BINS - 1 - np.arange(1, 11) * (SCORE_BINS - 1) // 10  # bins above each threshold
+    above = SCORE_BINS - 1 - np.arange(1, 11) * (SCORE_BINS - 1) // 10  # (10,): bins above 0.1, ..., 1
     # Lesion pixels and all pixels above each of the 11 thresholds, each (C, 11).
     found, all_found = (
         np.column_stack([first, np.pad(bins[:, ::-1].cumsum(axis=1), ((0, 0), (1, 0)))[:, above]])
         for first, bins in zip(above_0, (positives, pixels), strict=True)
     )
-    precision = np.nan_to_num(ratio(found, all_found), nan=1.0)
+    precision = np.nan_to_num(ratio(found, all_found), nan=1.0)  # (C, 11)
     recall = ratio(found, np.broadcast_to(positives.sum(axis=1)[:, None], found.shape))
     return ((recall[:, :-1] - recall[:, 1:]) * (precision[:, :-1] + precision[:, 1:]) / 2).sum(axis=1)

@@ -37,10 +37,10 @@ def areas_that_count_ppm(
 
     Example:
         >>> largest = np.array([[2.0, 0, 0, 0], [5.0, 0, 0, 0], [90.0, 40, 0, 0]])
-        >>> found = areas_that_count_ppm(largest, [0, 0, 2])  # MA beyond 5 on a healthy eye, HE on none
-        >>> {lesion: round(area, 3) for lesion, area in found.items()}
+        >>> areas_ppm = areas_that_count_ppm(largest, [0, 0, 2])  # MA beyond 5 on a healthy eye, HE on none
+        >>> {lesion: round(area, 3) for lesion, area in areas_ppm.items()}
         {'MA': 5.0, 'HE': 3.0, 'EX': 3.0, 'SE': 3.0}
-        >>> found["MA"] > 5
+        >>> areas_ppm["MA"] > 5
         True
     """
     largest, grades = np.asarray(largest_ppm_NL, np.float64), np.asarray(grades_N)

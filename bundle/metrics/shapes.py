@@ -42,11 +42,9 @@ class LesionShapes:
 
     Example:
         >>> shapes = LesionShapes(["EX"])
-        >>> outline = np.array([[True, False, False, False, True]])
-        >>> predicted = np.array([[True, False, False, False, False]])
+        >>> outline, predicted = np.array([[1, 0, 0, 0, 1]], dtype=bool), np.array([[1, 0, 0, 0, 0]], dtype=bool)
         >>> shapes.add({"EX": predicted}, {"EX": outline}, {"EX": predicted.astype(np.float32)})
-        >>> found = shapes.scores(np.array([1]))
-        >>> float(found["lesions/component_recall_EX"])  # one of two components is touched
+        >>> float(shapes.scores(np.array([1]))["lesions/component_recall_EX"])  # one of two components is touched
         0.5
     """
 
@@ -62,8 +60,8 @@ class LesionShapes:
         self, predicted: Mapping[str, np.ndarray], outlines: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
     ) -> None:
         """Add one photograph: bool masks, outlines and probabilities ``(H, W)`` of each annotated lesion."""
-        found = {lesion: touched_components(predicted[lesion], outlines[lesion]) for lesion in outlines}
-        self._components.append(np.array([found.get(lesion, (0, 0)) for lesion in self.classes]))
+        touched = {lesion: touched_components(predicted[lesion], outlines[lesion]) for lesion in outlines}
+        self._components.append(np.array([touched.get(lesion, (0, 0)) for lesion in self.classes]))
         distances_px = [
             hd95_px(predicted[lesion], outlines[lesion]) if lesion in outlines else np.nan for lesion in self.measured
         ]
@@ -78,7 +76,8 @@ class LesionShapes:
         :func:`touched_components`). ``lesions/hd95_px_<lesion>`` is the mean of :func:`hd95_px` over the photographs on
         which the lesion is both outlined and predicted.
         """
-        touched, there = np.moveaxis(np.tensordot(weights_N, np.stack(self._components), axes=1), -1, 0)
+        pooled = np.tensordot(weights_N, np.stack(self._components), axes=1)  # (N,) x (N, C, 2) -> (C, 2)
+        touched, there = np.moveaxis(pooled, -1, 0)  # (C,) each
         distances = {"hd95_px_{}": mean_over_images(np.stack(self._distances_px), weights_N)} if self.measured else {}
         return named({"component_recall_{}": ratio(touched, there)}, self.classes) | named(distances, self.measured)
 
@@ -92,18 +91,18 @@ class LesionShapes:
         trivial = {
             "component_recall_{}_predicting_nothing": nothing, "component_recall_{}_predicting_everywhere": everywhere,
         }  # fmt: skip
-        found = self._froc() | {key: float(value) for key, value in named(trivial, self.classes).items()}
-        counts = np.isfinite(np.stack(self._distances_px)).sum(axis=0)
-        return found | {
+        scores = self._froc() | {key: float(value) for key, value in named(trivial, self.classes).items()}
+        counts = np.isfinite(np.stack(self._distances_px)).sum(axis=0)  # (measured lesions,)
+        return scores | {
             f"lesions/images_hd95_px_{lesion}": float(n) for lesion, n in zip(self.measured, counts, strict=True)
         }
 
     def _froc(self) -> dict[str, float]:
         if SPOTS not in self.classes:
             return {}
-        found = sensitivities(self._candidates) if self._candidates else np.full(len(RATES), np.nan)
-        by_name = {"froc": found.mean()} | {
-            f"sensitivity_at_{rate:g}_fp": value for rate, value in zip(RATES, found, strict=True)
+        shares = sensitivities(self._candidates) if self._candidates else np.full(len(RATES), np.nan)  # (7,)
+        by_name = {"froc": shares.mean()} | {
+            f"sensitivity_at_{rate:g}_fp": share for rate, share in zip(RATES, shares, strict=True)
         }
         scores = {f"lesions/{name}_{SPOTS}": float(value) for name, value in by_name.items()}
         return scores | {f"{key}_predicting_nothing": 0 * value for key, value in scores.items()}
@@ -133,21 +132,18 @@ def hd95_px(predicted_HW: np.ndarray, outline_HW: np.ndarray) -> float:
     """
     if not (predicted_HW.any() and outline_HW.any()):
         return float("nan")
-    box = _box(predicted_HW | outline_HW)
-    one, other = _border(predicted_HW[box]), _border(outline_HW[box])
+    either_HW = predicted_HW | outline_HW
+    rows, columns = np.flatnonzero(either_HW.any(axis=1)), np.flatnonzero(either_HW.any(axis=0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)  # h x w pixels
+    one, other = _border(predicted_HW[box]), _border(outline_HW[box])  # (h, w) each
     return float(max(np.percentile(_distances_px(*pair), 95) for pair in ((one, other), (other, one))))
 
 
 def _distances_px(border_HW: np.ndarray, other_HW: np.ndarray) -> np.ndarray:
-    """Compute the distance of each pixel of a border to the other border."""
+    """Compute the distance of each pixel of a border to the other border, ``(pixels,)``."""
     if np.count_nonzero(border_HW) < DENSE:
         return np.asarray(get_surface_distance(border_HW, other_HW))
     return cv2.distanceTransform((~other_HW).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[border_HW]
-
-
-def _box(mask_HW: np.ndarray) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _border(mask_HW: np.ndarray) -> np.ndarray:
@@ -176,7 +172,7 @@ def mean_over_images(values_NC: np.ndarray, weights_N: np.ndarray) -> np.ndarray
         >>> mean_over_images(np.array([[1.0, np.nan], [0.0, np.nan]]), np.array([3, 1]))
         array([0.75,  nan])
     """
-    counts = np.isfinite(values_NC)
+    counts = np.isfinite(values_NC)  # (N, C)
     return ratio(weights_N @ np.where(counts, values_NC, 0), weights_N @ counts.astype(np.int64))
 
 
@@ -189,10 +185,10 @@ def named(by_lesion: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[s
         >>> {key: float(value) for key, value in named({"dice_{}": np.array([1.0, 0.5])}, ["EX", "SE"]).items()}
         {'lesions/dice_EX': 1.0, 'lesions/dice_SE': 0.5, 'lesions/dice_mean': 0.75}
     """
-    found: dict[str, np.ndarray] = {}
+    scores: dict[str, np.ndarray] = {}
     for template, values in by_lesion.items():
-        found |= {f"lesions/{template.format(lesion)}": values[..., i] for i, lesion in enumerate(classes)}
+        scores |= {f"lesions/{template.format(lesion)}": values[..., i] for i, lesion in enumerate(classes)}
         if len(classes) > 1:
-            mean = ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))
-            found[f"lesions/{template.format('mean')}"] = mean
-    return found
+            mean = ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1))  # (...)
+            scores[f"lesions/{template.format('mean')}"] = mean
+    return scores

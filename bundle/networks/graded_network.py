@@ -19,7 +19,7 @@ class GradedNetwork(nn.Module, ABC):
     """Two tasks from one encoder; subclasses define encoding, decoding and the number of deepest channels.
 
     The grade depends only on the modules of ``shared_modules`` and on ``grade_head``: the meta gradient differentiates
-    it with respect to their parameters only (:class:`bundle.handlers.meta_step.MetaStep` checks this).
+    it with respect to their parameters only (:class:`bundle.method.meta_step.MetaStep` checks this).
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1].

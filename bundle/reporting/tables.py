@@ -287,7 +287,7 @@ def pseudo_label_tables(summary: Mapping[str, Any]) -> dict[str, Table]:
     """Return the tables of :func:`pseudo_label_table` by name: ``actions``, ``agreement``, ``rules``.
 
     Example:
-        >>> from bundle.method.pseudo_labels import summarise
+        >>> from bundle.metrics.pseudo_labels import summarise
         >>> row = {"id": "7", "proposed": 0, "decided": 2, "taught": 2, "soft_label_2": 0.5, "action": "move"}
         >>> row |= {"weight": 0.5, "rule": "R2", "feasible_2": True, "changed_by_heat": False}
         >>> table = pseudo_label_tables(summarise([row], true_grades={"7": 2}, resamples=10))["actions"]

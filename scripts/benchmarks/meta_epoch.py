@@ -12,11 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from bundle.handlers.meta_step import MetaStep
+from bundle.method.hypergradient import call_with
 from bundle.method.losses import CategoricalFocalLoss, LesionLoss
+from bundle.method.meta_step import MetaStep
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
-from bundle.steps import Batch, MultiTaskStep, called_with, placed
+from bundle.steps import Batch, MultiTaskStep, placed
 from scripts.benchmarks.rows import largest_mib
 from torch import Tensor
 
@@ -69,12 +70,12 @@ class Training:
         """Return the meta loss at ``theta+`` with its whole graph."""
         parameters = dict(self.tasks.named_parameters())
         labels = self.label_update(batch["image"], batch["initial"], batch["feasible"])
-        tasks = called_with(self.tasks, parameters, batch["image"], amp=False)
+        tasks = call_with(self.tasks, parameters, batch["image"])
         lesion_loss = self.lesion_loss(tasks["lesions"], batch["lesions"], batch["looked_for"])
         training = lesion_loss + BETA * self.grade_loss(tasks["grade"], labels, batch["weight"])
         gradients = torch.autograd.grad(training, list(parameters.values()), create_graph=True)
         stepped = {name: p - VIRTUAL_LR * g for (name, p), g in zip(parameters.items(), gradients, strict=True)}
-        lesions = called_with(self.tasks, stepped, batch["image"], amp=False)["lesions"]
+        lesions = call_with(self.tasks, stepped, batch["image"])["lesions"]
         return self.lesion_loss(lesions, batch["lesions"], batch["looked_for"])
 
 

@@ -144,7 +144,7 @@ class World:
             command.wait()
 
     def check(self, stage, out, track=False, data=None):
-        """Refuse results that differ from the undisturbed ones, and files beside them that nobody asked for."""
+        """Refuse results that differ from the undisturbed ones, and files that no stage should leave."""
         expected, _ = self.expected(stage, track)
         ours, theirs = (self.results(stage, folder) for folder in (out, expected))
         assert set(ours) == set(theirs), f"{stage}: {sorted(set(ours) ^ set(theirs))}"

@@ -69,7 +69,7 @@ class KillablePython:
         return int(self.process.stdout.readline())
 
     def close(self):
-        """End it; a command that still runs is ended by whoever started it."""
+        """End it; a command that still runs is ended by the test that started it."""
         if self.process is not None:
             self.process.stdin.close()
             self.process.wait()

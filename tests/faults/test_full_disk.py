@@ -1,4 +1,4 @@
-"""A stage whose disk is full says so, leaves no half of a file, and ends as an undisturbed one when there is room."""
+"""A stage whose disk is full reports it, leaves no incomplete file, and has the same result once there is room."""
 
 import shutil
 import subprocess
@@ -55,7 +55,7 @@ def test_a_limit_on_the_size_of_files_loses_nothing(world, account, whole, rng, 
     largest = max(path.stat().st_size for path in world.results(stage, expected).values())
     for number in range(-(-faults // 4)):
         out = tmp_path / str(number)
-        # The screen is a file as well; what is above some kilobytes hits results.
+        # The output on the screen is a file as well; a limit above some kilobytes hits only results.
         command = world.start(stage, out, file_size_max=int(rng.uniform(0.3, 0.95) * largest))
         assert command.wait() > 0
         row["injected"] += 1

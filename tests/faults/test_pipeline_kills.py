@@ -12,7 +12,7 @@ RESULTS = (
     "train/label_network.pt", "train/metrics.json", "inference/predictions.csv",
 )  # fmt: skip
 OF_PLACES = {"path", "sha256", "pseudo_labels_sha256"}
-"""What a result says of where another file lies, and of the hash of one that says so."""
+"""Keys of a result that hold the path of another file, or the hash of a file with such a path."""
 NUM_STAGES = 5
 
 

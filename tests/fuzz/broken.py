@@ -47,7 +47,7 @@ junk = st.one_of(
 
 
 def given_files(**drawn: st.SearchStrategy) -> Callable:
-    """Run a test on as many files as the profile says, and on a few hundred where it says nothing."""
+    """Run a test on the number of files in the profile, and on ``FILES_MIN`` without one."""
     return lambda test: settings(max_examples=max(FILES_MIN, settings.default.max_examples))(given(**drawn)(test))
 
 
@@ -135,6 +135,6 @@ def broken_json(valid: Any) -> st.SearchStrategy[bytes]:
 
 
 def written(path: Path, content: bytes) -> Path:
-    """Write the file anew, for each of thousands of examples."""
+    """Write the file again for each example, instead of a new file for each of thousands."""
     path.write_bytes(content)
     return path

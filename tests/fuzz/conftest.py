@@ -18,7 +18,7 @@ if os.environ.get("HYPOTHESIS_PROFILE") == "long":
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say after the long run what the readers made of the files."""
+    """Print after the long run how many files each reader read and refused."""
     if not COUNTS or settings.default.max_examples < LONG:
         return
     terminalreporter.section("broken files")

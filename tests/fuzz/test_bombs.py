@@ -72,7 +72,7 @@ def strip(width_px):
 
 
 def weights(replaced=None, compression=zipfile.ZIP_STORED):
-    """Write a file of torch anew, with another pickle or packed."""
+    """Write a file of torch, with another pickle or compressed."""
     buffer, made = io.BytesIO(), io.BytesIO()
     torch.save({"model": torch.zeros(1 if replaced else 50_000_000)}, buffer)
     with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(made, "w", compression, compresslevel=1) as new:
@@ -159,7 +159,7 @@ def outcome(read, path):
         process.join()
 
 
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process as Linux tells it")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 
 
 @on_linux

@@ -16,6 +16,7 @@ from bundle.steps import (
     GradingStep,
     MultiTaskStep,
     ProposalStep,
+    explain_out_of_memory,
     has_bfloat16,
     refuse_crops_of_grades,
     refuse_idle_teacher,
@@ -219,6 +220,43 @@ def test_a_step_that_runs_out_of_memory_says_which_settings_to_lower(batch, step
     network.forward = full
     with pytest.raises(RuntimeError, match=r"photographs of \d+x\d+ px, got: CUDA out of memory. Lower batch_size or"):
         step(engine(network), batch)
+
+
+class Decorated:
+    """Raises an error, or returns its arguments."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    @explain_out_of_memory
+    def __call__(self, engine, batch, more=0):
+        if self.error:
+            raise self.error
+        return batch, more
+
+
+GPU_ENGINE = SimpleNamespace(state=SimpleNamespace(device=torch.device("cuda", 1)))
+GPU_BATCH = {"image": torch.zeros(2, 3, 64, 96)}
+
+
+def test_a_step_that_fits_returns_what_it_returned():
+    assert Decorated()(GPU_ENGINE, GPU_BATCH, more=3) == (GPU_BATCH, 3)
+
+
+def test_out_of_memory_names_the_device_the_batch_and_the_settings_to_lower():
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation")
+    with pytest.raises(RuntimeError) as caught:
+        Decorated(error)(GPU_ENGINE, GPU_BATCH)
+    assert str(caught.value) == (
+        "expected cuda:1 to hold a step of 2 photographs of 96x64 px, got: CUDA out of memory. Tried to allocate "
+        "2.00 GiB. Lower batch_size or image_size, set amp to true, or take a smaller width"
+    )
+    assert caught.value.__cause__ is error
+
+
+def test_any_other_error_is_left_alone():
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2$"):
+        Decorated(RuntimeError("mat1 and mat2"))(GPU_ENGINE, GPU_BATCH)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -31,6 +31,7 @@ def test_curves_are_of_the_labels_that_are_taught_now():
     assert curves["labels/top_grade_changed"] == pytest.approx(1 / 3)
     assert curves["labels/initial_accuracy"] == 0.5  # of the two whose grade is known
     assert curves["labels/accuracy"] == 1.0
+    assert curves["labels/grades_in_use"] == 2  # 3 and 1
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) - sum(p * math.log(p) for p in (0.2, 0.5, 0.3))
     assert curves["labels/entropy"] == pytest.approx(entropy / 3)
 

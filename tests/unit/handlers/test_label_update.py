@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bundle.handlers.label_pulls import LabelPulls
 from bundle.handlers.label_table import LabelTable
 from bundle.handlers.label_update import LabelUpdateHandler
-from bundle.handlers.meta_step import MetaStep
+from bundle.method.label_pulls import LabelPulls
 from bundle.method.losses import CategoricalFocalLoss, LesionLoss
+from bundle.method.meta_step import MetaStep
 from bundle.networks.label_update import LabelUpdateNetwork
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from bundle.steps import MultiTaskStep

@@ -10,9 +10,9 @@ import torch
 from bundle.handlers.pseudo_label import PseudoLabelHandler
 from bundle.labels import LESIONS, QUADRANTS
 from bundle.manifest import Manifest, Photograph
+from bundle.method.evidence import Thresholds
 from bundle.method.heat_maps import NonFiniteLogits
 from bundle.method.initial_labels import load_pseudo_labels
-from bundle.method.pseudo_labels import Thresholds
 from bundle.reporting.decisions import write_decisions
 from bundle.reporting.panel import write_panel
 from ignite.engine import Engine

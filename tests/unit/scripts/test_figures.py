@@ -11,8 +11,8 @@ from bundle.experiments.sweep import Sweep, lay_out
 from bundle.files import file_sha256, write_json_whole
 from bundle.labels import GRADES
 from bundle.manifest import load_manifest
+from bundle.method.evidence import Thresholds, evidence
 from bundle.method.initial_labels import save_pseudo_labels
-from bundle.method.pseudo_labels import Thresholds, evidence
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights

@@ -1,7 +1,7 @@
 """Meta gradients on a scale of one: what is the same in every pass stays, and noise dies away."""
 
 import torch
-from bundle.handlers.label_pulls import LabelPulls
+from bundle.method.label_pulls import LabelPulls
 
 KEPT = torch.tensor([[False, False, True, True, True]] * 2)
 

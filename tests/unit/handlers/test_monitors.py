@@ -1,15 +1,63 @@
-"""The cosine between the tasks' gradients on the encoder, by hand on a network of one number."""
+"""Handlers that watch a training: mean losses, losses that are not finite, and the gradients of both tasks."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
-from bundle.handlers.monitors import GradientBalance
+from bundle.handlers.monitors import FailOnNonFinite, GradientBalance, MeanOutputs
 from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from ignite.engine import Engine, Events
 from torch import nn
 
 CPU = torch.device("cpu")
+
+# --- mean outputs
+
+
+def test_each_epoch_has_the_mean_of_its_own_iterations_under_the_given_name():
+    seen = []
+    engine = Engine(lambda engine, x: {"loss": torch.tensor(x * engine.state.epoch), "accuracy": torch.tensor(0.5)})
+    MeanOutputs({"loss": "both/loss", "accuracy": "grade/accuracy"}).attach(engine)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: seen.append(dict(engine.state.metrics)))
+    engine.run([1.0, 2.0, 6.0], max_epochs=2)
+    assert seen == [{"both/loss": 3.0, "grade/accuracy": 0.5}, {"both/loss": 6.0, "grade/accuracy": 0.5}]
+
+
+def test_means_are_plain_numbers_so_that_they_can_be_logged():
+    engine = Engine(lambda engine, x: {"loss": torch.tensor(x)})
+    MeanOutputs({"loss": "loss"}).attach(engine)
+    engine.run([1.0, 2.0])
+    assert type(engine.state.metrics["loss"]) is float
+
+
+# --- losses that are not finite
+
+
+def run(losses, handler):
+    """Run two epochs over these losses; return the engine."""
+    engine = Engine(lambda engine, loss: {"loss": torch.tensor(loss), "accuracy": loss})
+    handler.attach(engine)
+    engine.run(losses, max_epochs=2)
+    return engine
+
+
+def test_finite_losses_run_to_the_end():
+    assert run([1.0, -2.0, 0.0], FailOnNonFinite()).state.iteration == 6
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_the_first_loss_that_is_no_number_ends_the_run_and_is_located(value):
+    with pytest.raises(RuntimeError, match=rf"`loss` became {value} at epoch 1, iteration 2; lower learning_rate"):
+        run([1.0, value, 2.0], FailOnNonFinite())
+
+
+def test_another_output_can_be_watched_and_need_be_no_tensor():
+    with pytest.raises(RuntimeError, match="`accuracy` became nan"):
+        run([float("nan")], FailOnNonFinite("accuracy"))
+
+
+# --- gradients of both tasks: the cosine by hand on a network of two numbers
 
 
 @pytest.fixture

@@ -2,21 +2,22 @@
 
 # flake8: noqa: N815
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from bundle.distributed import mean_over_ranks
-from bundle.handlers.label_pulls import LabelPulls
-from bundle.method.hypergradient import Parameters, label_gradient, label_tangents, loss_gradients
+from bundle.method.hypergradient import Parameters, call_with, label_gradient, label_tangents, loss_gradients
+from bundle.method.label_pulls import LabelPulls
 from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss, class_terms
 from bundle.networks.multitask_unet import BothTasks, GradeTask
-from bundle.steps import Batch, called_with, mixed_precision
 from monai.networks.utils import train_mode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 OBJECTIVES = ("segmentation", "initial", "segmentation+initial", "graded", "literal")
 
+Batch = Mapping[str, Any]
 
 CHECKED_STEPS = 8
 """Number of meta steps that are checked; a single one might miss a rare random draw."""
@@ -127,24 +128,24 @@ class MetaStep:
         """
         if self._unchecked:
             self._check(batch["image"])
-        found = self.label_gradients(batch, graded, gradients)
-        bare: Any = getattr(self.label_update, "module", self.label_update)
-        pulls_NC = self.pulls.update(batch["id"], found.labels_NC, bare.kept(batch["feasible"]))
+        labels_NC, meta_loss = self.label_gradients(batch, graded, gradients)
+        bare: Any = getattr(self.label_update, "module", self.label_update)  # not wrapped for DDP
+        pulls_NC = self.pulls.update(batch["id"], labels_NC, bare.kept(batch["feasible"]))
         labels = self.labels(batch)
         loss = (labels * pulls_NC).sum(dim=1).mean() + self.kl_weight * divergence(batch["initial"], labels)
-        if not torch.isfinite(loss + found.meta_loss):
+        if not torch.isfinite(loss + meta_loss):
             raise RuntimeError(
-                f"the meta loss became {found.meta_loss.item()} and the label update {loss.item()}; lower virtual_lr, "
+                f"the meta loss became {meta_loss.item()} and the label update {loss.item()}; lower virtual_lr, "
                 f"label_learning_rate or learning_rate"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return found.meta_loss
+        return meta_loss
 
     def labels(self, batch: Batch) -> Tensor:
         """Return the labels of a batch from the current label update network, ``(N, 5)``."""
-        with mixed_precision(batch["image"].device, amp=False):
+        with torch.autocast(batch["image"].device.type, enabled=False):
             return self.label_update(batch["image"], batch["initial"], batch["feasible"])
 
     def label_gradients(
@@ -158,18 +159,20 @@ class MetaStep:
         def meta_loss(stepped: Parameters) -> tuple[Tensor, Tensor | None]:
             return self._meta_loss(stepped, batch, labels, graded)
 
-        with train_mode(self.tasks), mixed_precision(batch["image"].device, amp=False):
+        with train_mode(self.tasks), torch.autocast(batch["image"].device.type, enabled=False):
             if gradients is None:
                 gradients = loss_gradients(self._training_loss(parameters, batch, labels), parameters, mean_over_ranks)
-            found = label_tangents(
+            tangents = label_tangents(
                 gradients, meta_loss, lambda primal: self._class_losses(primal, batch["image"]), parameters,
                 self.grade_task.label_parameters(), self.virtual_lr, mean_over_ranks,
             )  # fmt: skip
-        through_step = label_gradient(found.inner_NC, batch["weight"], float(self.beta), self.virtual_lr)
-        return LabelGradients(through_step if found.kept is None else through_step + found.kept, found.meta_loss)
+        labels_NC = label_gradient(tangents.inner_NC, batch["weight"], float(self.beta), self.virtual_lr)
+        if tangents.direct_NC is not None:
+            labels_NC = labels_NC + tangents.direct_NC
+        return LabelGradients(labels_NC, tangents.meta_loss)
 
     def _class_losses(self, primal: Parameters, image: Tensor) -> Tensor:
-        return class_terms(self.grade_loss, called_with(self.grade_task, primal, image, amp=False))
+        return class_terms(self.grade_loss, call_with(self.grade_task, primal, image))
 
     def _check(self, image: Tensor) -> None:
         """Refuse a network whose gradient would be wrong."""
@@ -183,26 +186,26 @@ class MetaStep:
                 f"on the way to the grade is drawn at random, such as dropout or stochastic depth, and the meta "
                 f"gradient would be wrong; set its rate to 0, or label_update to false"
             )
-        if strangers := self._read_besides(first, parameters):
+        if others := self._other_parameters_of_the_grade(first, parameters):
             raise ValueError(
                 f"expected a grade that reads shared_modules() and grade_head alone, got one that reads "
-                f"{strangers[0]} too: the meta gradient would be wrong; name its module in shared_modules() of "
+                f"{others[0]} too: the meta gradient would be wrong; name its module in shared_modules() of "
                 f"{type(self.tasks.network).__name__}"
             )
         self._unchecked -= 1
 
-    def _read_besides(self, losses_NC: Tensor, parameters: Parameters) -> list[str]:
+    def _other_parameters_of_the_grade(self, losses_NC: Tensor, parameters: Parameters) -> list[str]:
         """Return the names of the parameters that the grade depends on but is not differentiated by."""
         own = self.grade_task.label_parameters()
         others = {name: p for name, p in parameters.items() if name not in own and p.requires_grad}
         if not others:
             return []
-        found = torch.autograd.grad(losses_NC.sum(), list(others.values()), allow_unused=True)
-        return [name for name, gradient in zip(others, found, strict=True) if gradient is not None]
+        gradients = torch.autograd.grad(losses_NC.sum(), list(others.values()), allow_unused=True)
+        return [name for name, gradient in zip(others, gradients, strict=True) if gradient is not None]
 
     def _training_loss(self, parameters: Parameters, batch: Batch, labels: Tensor) -> Tensor:
         with torch.enable_grad():
-            tasks = called_with(self.tasks, parameters, batch["image"], amp=False)
+            tasks = call_with(self.tasks, parameters, batch["image"])
             lesion_loss = self.lesion_loss(tasks["lesions"], batch["lesions"], batch["looked_for"])
             return lesion_loss + float(self.beta) * self.grade_loss(tasks["grade"], labels, batch["weight"])
 
@@ -215,8 +218,8 @@ class MetaStep:
         if self.objective == "literal":
             return self._literal_loss(stepped, batch, labels)
         network = self.tasks if "segmentation" in self.objective else self.grade_task
-        found = called_with(network, stepped, batch["image"], amp=False)
-        tasks = found if isinstance(found, dict) else {"grade": found}
+        logits = call_with(network, stepped, batch["image"])
+        tasks = logits if isinstance(logits, dict) else {"grade": logits}
         terms = []
         if "segmentation" in self.objective:
             terms.append(self.lesion_loss(tasks["lesions"], batch["lesions"], batch["looked_for"]))
@@ -227,12 +230,12 @@ class MetaStep:
     def _graded_loss(self, stepped: Parameters, graded: Batch | None) -> Tensor:
         if graded is None:
             raise ValueError("expected a batch of graded photographs for meta_objective 'graded', got none")
-        logits = called_with(self.grade_task, stepped, graded["image"], amp=False)
+        logits = call_with(self.grade_task, stepped, graded["image"])
         true = F.one_hot(graded["grade"], logits.shape[1]).to(logits.dtype)  # (N, C)
         return float(self.beta) * self.grade_loss(logits, true)
 
     def _literal_loss(self, stepped: Parameters, batch: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = called_with(self.grade_task, stepped, batch["image"], amp=False)
+        logits = call_with(self.grade_task, stepped, batch["image"])
         terms = class_terms(self.grade_loss, logits.to(labels.dtype))  # (N, C)
         direct = float(self.beta) * batch["weight"].unsqueeze(1) * terms  # (N, C)
         return (labels * direct).mean(), direct / direct.numel()

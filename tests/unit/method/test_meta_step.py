@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 from bundle import ROOT
-from bundle.handlers.label_pulls import LabelPulls
-from bundle.handlers.meta_step import CHECKED_STEPS, OBJECTIVES, LabelGradients, MetaStep, divergence
+from bundle.method.label_pulls import LabelPulls
 from bundle.method.losses import CategoricalFocalLoss, LesionLoss, merged_into_background
+from bundle.method.meta_step import CHECKED_STEPS, OBJECTIVES, LabelGradients, MetaStep, divergence
 from bundle.networks.label_update import LabelUpdateNetwork, parameter_groups
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
 from bundle.steps import mixed_precision

@@ -50,37 +50,32 @@ class LabelPulls:
         """Add a batch's gradients and return the pulls of its photographs, ``(N, C)``, zero where not kept.
 
         ``kept_NC`` is the mask of the label update network; its labels have mass only inside this mask.
-
         A photograph with zero gradient (weight 0, or a single kept grade) has a pull of zero and enters no mean.
         """
-        centred = _centred(gradients_NC, kept_NC)
-        named = list(zip(ids, centred.detach().cpu(), kept_NC.cpu(), strict=True))
-        everywhere = [one for one in joined_over_ranks(named) if bool(one[1].any())]
-        self._see_scale([gradient[kept] for _, gradient, kept in everywhere])
-        for name, gradient, kept in everywhere:
-            self._add(name, gradient / self._scale, kept)
-        found = [self._pull(name) if name in self._pulls else torch.zeros_like(centred[0]).cpu() for name in ids]
-        return self._own(torch.stack(found).to(centred), kept_NC)
+        centred_NC = _centred(gradients_NC, kept_NC)
+        of_rank = list(zip(ids, centred_NC.detach().cpu(), kept_NC.cpu(), strict=True))
+        that_move = [(name, gradient, kept) for name, gradient, kept in joined_over_ranks(of_rank) if gradient.any()]
+        if that_move:
+            self._add(that_move)
+        nothing = torch.zeros_like(centred_NC[0]).cpu()
+        pulls = [self._pull(name) if name in self._pulls else nothing for name in ids]
+        return self._without_common(torch.stack(pulls).to(centred_NC), kept_NC)
 
-    def _see_scale(self, gradients: Sequence[Tensor]) -> None:
-        if gradients:
-            self._mean_square = KEPT * self._mean_square + (1 - KEPT) * float(
-                torch.cat(list(gradients)).square().mean()
-            )
-            self._updates += 1
-
-    @property
-    def _scale(self) -> float:
-        return math.sqrt(self._mean_square / (1 - KEPT**self._updates))
-
-    def _add(self, name: str, gradient: Tensor, kept: Tensor) -> None:
-        self._pulls[name] = KEPT * self._pulls.get(name, torch.zeros_like(gradient)) + (1 - KEPT) * gradient
-        self._kept[name], self._times[name] = kept, self._times.get(name, 0) + 1
+    def _add(self, labels: Sequence[tuple[str, Tensor, Tensor]]) -> None:
+        """Add the id, centred gradient ``(C,)`` and kept grades ``(C,)`` of labels to the moving means."""
+        mean_square = float(torch.cat([gradient[kept] for _, gradient, kept in labels]).square().mean())
+        self._mean_square = KEPT * self._mean_square + (1 - KEPT) * mean_square
+        self._updates += 1
+        scale = math.sqrt(self._mean_square / (1 - KEPT**self._updates))
+        for name, gradient, kept in labels:
+            before = self._pulls.get(name, torch.zeros_like(gradient))
+            self._pulls[name] = KEPT * before + (1 - KEPT) * (gradient / scale)
+            self._kept[name], self._times[name] = kept, self._times.get(name, 0) + 1
 
     def _pull(self, name: str) -> Tensor:
         return self._pulls[name] / (1 - KEPT ** self._times[name])
 
-    def _own(self, pulls_NC: Tensor, kept_NC: Tensor) -> Tensor:
+    def _without_common(self, pulls_NC: Tensor, kept_NC: Tensor) -> Tensor:
         """Subtract the part common to all photographs seen so far; a pull of zero stays zero."""
         if self.keep_common or not self._pulls:
             return pulls_NC
