@@ -2,7 +2,6 @@
 
 # flake8: noqa: N806
 
-import datetime
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,6 @@ import torch
 from bundle import provenance
 from bundle.datasets.items import items
 from bundle.datasets.splits import evaluation
-from bundle.experiments.comparison_page import portable
 from bundle.experiments.runs import Repeat
 from bundle.experiments.suites import Row, suite_named
 from bundle.experiments.sweep import LABELS, task_name
@@ -38,6 +36,7 @@ from bundle.networks.weights import (
 )
 from bundle.reporting.overlay import LESION_HEX, lesion_overlay, shrink_lesions
 from bundle.reporting.panel import write_panel
+from bundle.reporting.style import DPI, INK, QUIET
 from bundle.reporting.tables import MISSING, markdown_table
 from bundle.reporting.tables import number as written
 from bundle.transforms import PrepareFundusd, label_map, load_masks, to_native
@@ -119,8 +118,6 @@ def _check_manifest(weights: Path, facts: Mapping[str, Any], manifest: Manifest)
 PICTURE_PX = 460
 """Long side of a photograph in the figure."""
 
-DPI = 150
-INK, QUIET = "#1c1e21", "#63686f"
 TRUTH = "outlines of the data set"
 
 
@@ -162,15 +159,16 @@ def write_lesion_figure(path: str | os.PathLike, photographs: Sequence[Compared]
 def _figure(photographs: Sequence[Compared], titles: Sequence[str]) -> Figure:
     tallest = max(one.image.shape[0] / one.image.shape[1] for one in photographs)
     width_in = PICTURE_PX / DPI
-    size = ((width_in + 0.08) * len(titles), (width_in * tallest + 0.34) * len(photographs) + 0.62)
+    # Axes a little wider than a picture, drawn without interpolation, show each of its pixels at least once.
+    size = ((width_in + 0.1) * len(titles), (width_in * tallest + 0.5) * len(photographs) + 0.9)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     grid = figure.subplots(len(photographs), len(titles), squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, size=9, color=INK)
+        axes.set_title(title, size=13, color=INK)
     for cells, one in zip(grid, photographs, strict=True):
         _draw_row(cells, one)
     patches = [Patch(color=LESION_HEX[lesion], label=f"{LESION_NAMES[lesion]} ({lesion})") for lesion in LESIONS]
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=13)
     return figure
 
 
@@ -181,10 +179,10 @@ def _draw_row(cells: Sequence[Axes], one: Compared) -> None:
     maps = [np.zeros(one.image.shape[:2], np.uint8), one.truth, *one.predicted.values()]
     below = [one.name, _present(one.truth), *(one.scores.get(name, "") for name in one.predicted)]
     for axes, lesions, text in zip(cells, maps, below, strict=True):
-        axes.imshow(lesion_overlay(small, shrink_lesions(lesions, picture.size)))
+        axes.imshow(lesion_overlay(small, shrink_lesions(lesions, picture.size)), interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        axes.set_xlabel(text, size=8, color=QUIET, parse_math=False)
+        axes.set_xlabel(text, size=12, color=QUIET, parse_math=False)
 
 
 def _present(lesions: NDArray[np.uint8]) -> str:
@@ -382,11 +380,7 @@ def _origin(asked: Asked, manifest: Manifest, command: Sequence[str]) -> str:
         [
             f"# Figures 6 and 7: {manifest.name}\n",
             "These pictures show photographs of the data set. Its licence holds for them too.\n",
-            f"- command: `{portable(command)}`",
-            f"- commit: {provenance.commit()}, {datetime.date.today().isoformat()}",
-            f"- machine: {provenance.machine()}",
-            f"- versions: {provenance.versions()}",
-            f"- manifest: sha256 {manifest.sha256}",
+            *provenance.origin(command, manifest.sha256),
             f"- suite {asked.suite}, {asked.repeat}",
         ]
     )

@@ -1,16 +1,14 @@
 """Results page of a pipeline: its tables, how they were made, and what they do not show."""
 
-import datetime
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle import provenance
 from bundle.experiments.pipeline import Stage
 from bundle.files import load_json, write_text_whole
 from bundle.manifest import Manifest
+from bundle.provenance import origin
 from bundle.reporting.tables import evaluation_table, grader_table, markdown_table, pseudo_label_table
 
 
@@ -62,25 +60,11 @@ def _stage2(folder: Path) -> list[tuple[bool, str]]:
 
 
 def _origin(manifest: Manifest, stages: Sequence[Stage]) -> str:
-    command = " ".join(["python -m scripts.pipeline", *map(_portable, sys.argv[1:])])
     durations = [load_json(stage.marker)["duration_s"] for stage in stages]
     rows = [[stage.name, f"{seconds:.0f}"] for stage, seconds in zip(stages, durations, strict=True)]
-    facts = [
-        f"- command: `{command}`",
-        f"- commit: {provenance.commit()}",
-        f"- date: {datetime.date.today().isoformat()}",
-        f"- machine: {provenance.machine()}",
-        f"- versions: {provenance.versions()}",
-        f"- manifest: sha256 {manifest.sha256}",
-        *(f"- data: {note}" for note in manifest.notes),
-    ]
+    facts = [*origin(sys.argv, manifest.sha256), *(f"- data: {note}" for note in manifest.notes)]
     table = markdown_table(["stage", "seconds"], [*rows, ["all", f"{sum(durations):.0f}"]])
     return "\n".join(facts) + f"\n\n{table}"
-
-
-def _portable(word: str) -> str:
-    """Return a word of a command without the folders of this machine."""
-    return shlex.quote(Path(word).name if Path(word).is_absolute() else word)
 
 
 def _limits(metrics: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bundle.experiments.figures import DPI, PICTURE_PX, Compared, write_lesion_figure
+from bundle.experiments.figures import PICTURE_PX, Compared, write_lesion_figure
 from bundle.labels import LESION_COLOURS, LESIONS
 from PIL import Image
 
@@ -25,7 +25,7 @@ def compared(name="a.jpg", columns=("ours", "theirs"), drawn_by="theirs", side_p
 def coloured(path, lesion="MA"):
     """Return the columns (0-3) and rows (0-1) of the figure in which a lesion's colour is seen, above the legend."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    pixels = pixels[: -round(0.3 * DPI)]
+    pixels = pixels[:-45]
     at = np.argwhere(np.abs(pixels - LESION_COLOURS[lesion]).max(axis=-1) < 60)
     return {(int(x * 4 / pixels.shape[1]), int(y * 2 / pixels.shape[0])) for y, x in at}
 
