@@ -38,9 +38,8 @@ MEASURED_ON = ("subset", "counts", "trained_on", "scored_on")
 
 DEBUG_RECORDS = (".debug_pkl", "/.data/serialization_id")
 
-IMPORT = "- $import bundle.deploy.packaging as packaging"
-CHECK_HOME = "$packaging.check_home()"
-RUN = f"run:  # MONAI puts this folder on Python's path only now, after `initialize`\n- {CHECK_HOME}\n"
+IMPORT, CHECK_HOME = "$import bundle.deploy.packaging as packaging", "$packaging.check_home()"
+HEAD = "# Made from configs/inference.yaml of the source, to run from any folder; docs/configs.md explains each id.\n"
 
 
 class Package(NamedTuple):
@@ -95,8 +94,14 @@ def _fitted_sources(checkpoint: str | Path) -> dict[str, bytes]:
     """Return the sources by name, with configs and metadata that match these weights."""
     files = dict(source_files(ROOT))
     found = {"trained_on": trained_on(checkpoint), "eval_metrics": measured(checkpoint, file_sha256(checkpoint))}
-    metadata = {**json.loads(files[METADATA]), **found}
-    return {**files, **_fitted_configs(files["configs/inference.yaml"].decode()), METADATA: _json(metadata)}
+    inference = fitted_config(yaml.safe_load(files["configs/inference.yaml"]))
+    text = HEAD + yaml.safe_dump(inference, sort_keys=False, allow_unicode=True, width=120)
+    return {
+        **files,
+        METADATA: _json({**json.loads(files[METADATA]), **found}),
+        "configs/inference.yaml": text.encode(),
+        "configs/inference.json": _json(inference),  # the only config that `monai.bundle.load` looks for
+    }
 
 
 def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -123,35 +128,25 @@ def _is_other_json(name: str) -> bool:
     return name.endswith(".json") and name != METADATA
 
 
-def fitted_config(text: str) -> str:
-    """Return the text of ``inference.yaml`` for a package; its comments are kept.
+def fitted_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of ``inference.yaml`` for a package, which runs from any folder.
 
     The content of ``initialize`` moves to the beginning of ``run``, because MONAI puts the bundle's folder on Python's
-    path only before ``run``. The config then runs from any folder.
+    path only before ``run``.
 
     Raises:
-        ValueError: if the text is another config, such as one that is already packaged.
+        ValueError: if it is another config, such as one that is already packaged.
+
+    Example:
+        >>> source = {"imports": ["$import bundle"], "width": 1, "initialize": ["$check()"], "run": ["$go()"]}
+        >>> fitted_config(source)["run"]
+        ['$packaging.check_home()', '$check()', '$go()']
     """
-    fitted = text
-    for line, new in {"imports:\n": f"imports:\n{IMPORT}\n", "run:\n": "", "initialize:\n": RUN}.items():
-        fitted = fitted.replace(f"\n{line}", f"\n{new}", 1)
-    if yaml.safe_load(fitted) != _expected(yaml.safe_load(text)):
-        raise ValueError(f"expected a config with imports, initialize and run, got {text[:60]!r}")
-    return fitted
-
-
-def _expected(config: dict[str, Any]) -> dict[str, Any] | None:
     if not {"imports", "initialize", "run"} <= set(config):
-        return None
-    first, then = config.pop("initialize"), config["run"]
-    imports = [IMPORT.removeprefix("- "), *config["imports"]]
-    return {**config, "imports": imports, "run": [CHECK_HOME, *first, *then]}
-
-
-def _fitted_configs(text: str) -> dict[str, bytes]:
-    """Return ``inference.yaml``, and the same as JSON, the only config that ``monai.bundle.load`` looks for."""
-    fitted = fitted_config(text)
-    return {"configs/inference.yaml": fitted.encode(), "configs/inference.json": _json(yaml.safe_load(fitted))}
+        raise ValueError(f"expected a config with imports, initialize and run, got one with {', '.join(config)}")
+    parts = {name: value for name, value in config.items() if name != "initialize"}
+    run = [CHECK_HOME, *config["initialize"], *config["run"]]
+    return {**parts, "imports": [IMPORT, *config["imports"]], "run": run}
 
 
 def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:
