@@ -13,6 +13,7 @@ from types import ModuleType
 
 from bundle.experiments.pipeline import StageFailed, run_stages
 from bundle.experiments.sweep import Task
+from bundle.optional import import_optional
 
 LOCK_WAIT_S = 600
 """How long a task waits for its folder. When a worker is killed, the process of its stage keeps running. It holds the
@@ -185,7 +186,9 @@ def run_ray(tasks: Sequence[Task], gpus_per_task: float = 0.0, address: str | No
     """
     if gpus_per_task < 0:
         raise ValueError(f"expected --gpus_per_task of at least 0, got {gpus_per_task}")
-    ray = _import_ray()
+    # Ray would take the first lines of two tasks for duplicates and drop the second. It reads this when imported.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    ray = import_optional("ray", "--executor ray")
     with _connected(ray, address or os.environ.get("RAY_ADDRESS"), gpus_per_task):
         check(_run(ray, tasks, gpus_per_task))
 
@@ -215,18 +218,6 @@ def _outcome(ray: ModuleType, reference: object, task: Task, outcomes: dict[str,
         if lost:
             return Outcome(task=task.name, status="not run", message=f"needs {', '.join(lost)}")
         return failure(task, " ".join(str(error).split()))
-
-
-def _import_ray() -> ModuleType:
-    # Ray would treat the first lines of two tasks as duplicates and drop the second. It reads this when imported.
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    try:
-        import ray
-    except ImportError:
-        raise ValueError(
-            "--executor ray needs the package ray: pip install 'fundus-dr-multitask[cluster]'; or use --executor local"
-        ) from None
-    return ray
 
 
 @contextmanager

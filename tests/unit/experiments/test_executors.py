@@ -155,7 +155,9 @@ def test_refuses_to_run_nothing_at_a_time():
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"pip install 'fundus-dr-multitask\[cluster\]'"):
+    with pytest.raises(
+        ValueError, match=r"package ray for --executor ray, .* `pip install 'fundus-dr-multitask\[cluster\]'"
+    ):
         run_ray([])
 
 
