@@ -16,7 +16,7 @@ from bundle.datasets.items import items
 from bundle.datasets.splits import evaluation
 from bundle.experiments.runs import Repeat
 from bundle.experiments.suites import Row, suite_named
-from bundle.experiments.sweep import LABELS, task_name
+from bundle.experiments.sweep import LABELS, repeat_folder
 from bundle.files import file_sha256, load_json, write_text_whole, written_whole
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph, load_manifest
@@ -70,11 +70,6 @@ class Trained:
     @property
     def image_size(self) -> int:
         return int(self.facts["image_size"])
-
-
-def repeat_folder(sweep: Path, name: str, repeat: Repeat) -> Path:
-    """Return the folder of a row's files for one fold and seed in a sweep (see :mod:`bundle.experiments.sweep`)."""
-    return sweep / task_name(name, repeat.fold, repeat.seed)
 
 
 def load_trained(sweep: Path, row: Row, repeat: Repeat, manifest: Manifest) -> Trained:

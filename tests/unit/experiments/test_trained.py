@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from bundle.experiments.figures import load_trained, repeat_folder
+from bundle.experiments.figures import load_trained
 from bundle.experiments.runs import Repeat
 from bundle.experiments.suites import suite_named
-from bundle.experiments.sweep import Sweep, lay_out
+from bundle.experiments.sweep import Sweep, lay_out, repeat_folder
 from bundle.files import write_json_whole
 from bundle.manifest import Manifest, load_manifest, save_manifest
 from bundle.networks.multitask_unet import MultiTaskUNet
