@@ -4,7 +4,7 @@ import math
 import os
 from typing import Any
 
-from bundle.experiments.comparison import Comparison, Estimate
+from bundle.experiments.comparison import Comparison
 from bundle.experiments.suites import Row
 from bundle.files import written_whole
 from bundle.reporting.style import BLUE, DPI, GRID, INK, QUIET
@@ -40,7 +40,7 @@ def write_comparison_figure(path: str | os.PathLike, comparison: Comparison) -> 
     Raises:
         ValueError: if no run has either of the two scores.
     """
-    rows = {key: _rows(comparison, key) for key in PANELS}
+    rows = {key: [row for row in comparison.suite.rows if comparison.values(row, key)] for key in PANELS}
     keys = [key for key, found in rows.items() if found]
     if not keys:
         raise ValueError(f"expected runs with {' or '.join(PANELS)}, got none among {len(comparison.runs)}")
@@ -54,15 +54,14 @@ def write_comparison_figure(path: str | os.PathLike, comparison: Comparison) -> 
         figure.savefig(beside, dpi=DPI)
 
 
-def _rows(comparison: Comparison, key: str) -> list[Row]:
-    return [row for row in comparison.suite.rows if comparison.values(row, key)]
-
-
 def _draw_panel(axes: Axes, comparison: Comparison, rows: list[Row], key: str) -> None:
     for place, row in enumerate(rows):
         runs = list(comparison.values(row, key).values())
         axes.plot(runs, [place + RUNS_BELOW] * len(runs), **RUN)
-        _draw_estimate(axes, comparison.estimate(row, key), place)
+        mean = comparison.estimate(row, key)
+        if math.isfinite(mean.low):
+            axes.plot([mean.low, mean.high], [place, place], **MEAN, solid_capstyle="butt")
+        axes.plot(mean.mean, place, marker="o", **MEAN)
     for ending, value in comparison.trivial(key).items():
         colour = TRIVIAL_COLOURS.get(ending, QUIET)
         axes.axvline(value, color=colour, linewidth=1.2, linestyle="--", zorder=1, label=BASELINES[ending])
@@ -76,12 +75,6 @@ def _draw_panel(axes: Axes, comparison: Comparison, rows: list[Row], key: str) -
     axes.tick_params(labelsize=11, color=QUIET, length=0)
     if comparison.trivial(key):
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.08), fontsize=10, frameon=False, labelcolor=INK)
-
-
-def _draw_estimate(axes: Axes, found: Estimate, place: int) -> None:
-    if math.isfinite(found.low):
-        axes.plot([found.low, found.high], [place, place], **MEAN, solid_capstyle="butt")
-    axes.plot(found.mean, place, marker="o", **MEAN)
 
 
 def _limits(comparison: Comparison, rows: list[Row], key: str) -> tuple[float, float]:

@@ -43,7 +43,7 @@ def write_comparison(out: str | os.PathLike, name: str, suite: Suite, found: Fou
     sections = _sections(compared)
     write_comparison_figure(folder / f"{name}.png", compared)
     write_csv_whole(folder / f"{name}.csv", tables.csv_rows(compared))
-    picture = f"![Mean and 95 % interval of each row, beside the trivial predictors]({name}.png)"
+    picture = f"![Mean and 95 % interval of each row, next to the trivial predictors]({name}.png)"
     missing = _missing(compared, found)
     page = [f"# {suite.title}", _origin(compared, found, command), picture, *sections, missing, _limits(compared)]
     write_text_whole(folder / f"{name}.md", "\n\n".join(part for part in page if part) + "\n")
@@ -52,20 +52,16 @@ def write_comparison(out: str | os.PathLike, name: str, suite: Suite, found: Fou
 
 
 def _sections(compared: Comparison) -> list[str]:
+    differences = [tables.difference_table(compared, task) for task in ("lesions", "grade")]
     texts = {
         "Lesions": tables.lesion_table(compared),
         "Grades": tables.grade_table(compared),
         "In the paper's terms": f"{tables.paper_table(compared)}\n\n{_about_paper(compared.name)}",
-        "Paired differences": _differences(compared),
+        "Paired differences": "\n\n".join([*filter(None, differences), _about_intervals(compared)]),
         "Labels before and after": tables.label_table(compared),
     }
     written = [f"{heading}\n\n{text}" for heading, text in texts.items() if text]
     return [f"## ({letter}) {text}" for letter, text in zip("abcde", written, strict=False)]
-
-
-def _differences(compared: Comparison) -> str:
-    found = [table for task in ("lesions", "grade") if (table := tables.difference_table(compared, task))]
-    return "\n\n".join([*found, _about_intervals(compared)])
 
 
 def _about_paper(name: str) -> str:
@@ -88,7 +84,7 @@ def _about_intervals(compared: Comparison) -> str:
         how = "t over the seeds on one split, whose photographs stay the same (n_test/n_train = 0)"
     else:
         how = (
-            f"corrected resampled t over folds and seeds, for the training sets of folds overlap "
+            f"corrected resampled t over folds and seeds, because the training sets of folds overlap "
             f"(n_test/n_train = 1/{folds - 1})"
         )
     return (
@@ -111,8 +107,9 @@ def _origin(compared: Comparison, found: Found, command: Sequence[str]) -> str:
         f"seeds {_listed(run.repeat.seed for run in compared.runs)}",
         *_scored_on(compared),
         *_settings(compared),
-        *_left_out(found),
     ]
+    if found.on_other_manifests:
+        facts.append(f"- left out: {found.on_other_manifests} evaluations on other manifests than that of the newest")
     return "\n".join(facts)
 
 
@@ -160,11 +157,6 @@ def _by_value(groups: Mapping[str, Sequence[str]]) -> str:
     if len(groups) == 1:
         return next(iter(groups))
     return ", ".join(f"{value} ({', '.join(names)})" for value, names in groups.items())
-
-
-def _left_out(found: Found) -> list[str]:
-    count = found.on_other_manifests
-    return [f"- left out: {count} evaluations on other manifests than that of the newest"] if count else []
 
 
 def _missing(compared: Comparison, found: Found) -> str:

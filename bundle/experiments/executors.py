@@ -66,7 +66,8 @@ def run_task(task: Task, *needed: Outcome) -> Outcome:
     say(f"{task.name}: started, logs in {task.output_dir}")
     started = time.monotonic()
     try:
-        run_stages(task.stages, task.output_dir, say=_hush, lock_wait_s=LOCK_WAIT_S)
+        # Many tasks share a screen, so the lines of their stages are not shown.
+        run_stages(task.stages, task.output_dir, say=lambda line: None, lock_wait_s=LOCK_WAIT_S)
     except (ValueError, OSError, StageFailed) as error:
         return failure(task, str(error))
     return Outcome(task=task.name, status="done", message=f"in {time.monotonic() - started:.0f} s")
@@ -107,12 +108,12 @@ def check(outcomes: Mapping[str, Outcome]) -> None:
             ...
         bundle.experiments.pipeline.StageFailed: 1 of 2 tasks failed
           labels: disk full
-          not run, for they need these: unet
+          not run, because they need these: unet
     """
     failed = [f"{one.task}: {one.message}" for one in outcomes.values() if one.status == "failed"]
     not_run = [one.task for one in outcomes.values() if one.status == "not run"]
     if failed:
-        waiting = [f"not run, for they need these: {', '.join(not_run)}"] if not_run else []
+        waiting = [f"not run, because they need these: {', '.join(not_run)}"] if not_run else []
         raise StageFailed("\n  ".join([f"{len(failed)} of {len(outcomes)} tasks failed", *failed, *waiting]))
 
 
@@ -120,10 +121,6 @@ def say(text: str) -> None:
     """Print a line and flush the output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _hush(text: str) -> None:
-    """Drop the stages' own lines, because many tasks share a screen."""
 
 
 def run_local(tasks: Sequence[Task], processes: int = 1) -> None:
@@ -147,7 +144,8 @@ def run_local(tasks: Sequence[Task], processes: int = 1) -> None:
     # Threads are enough: each only follows the process of its stage.
     with ThreadPoolExecutor(processes) as pool:
         while waiting or running:
-            for task in _ready(waiting, outcomes)[: processes - len(running)]:
+            ready = [task for task in waiting if outcomes.keys() >= set(task.needs)]
+            for task in ready[: processes - len(running)]:
                 waiting.remove(task)
                 running.add(pool.submit(run_task, task, *(outcomes[name] for name in task.needs)))
             ended, running = wait(running, return_when=FIRST_COMPLETED)
@@ -155,10 +153,6 @@ def run_local(tasks: Sequence[Task], processes: int = 1) -> None:
                 outcomes[outcome.task] = outcome
                 report(outcome, len(tasks) - len(outcomes))
     check(outcomes)
-
-
-def _ready(tasks: Sequence[Task], outcomes: dict[str, Outcome]) -> list[Task]:
-    return [task for task in tasks if all(name in outcomes for name in task.needs)]
 
 
 MAX_RETRIES = 3
@@ -225,7 +219,9 @@ def _connected(ray: ModuleType, address: str | None, gpus_per_task: float) -> It
     """Connect to a cluster or start a local one, then disconnect; keep a connection that the program already has."""
     _check_reached(address)
     if ray.is_initialized():
-        _check_connected_to(address, ray.get_runtime_context().gcs_address)
+        connected = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", connected):
+            raise ValueError(f"expected --ray_address {connected}, to which this program is connected, got {address}")
         yield
         return
     # The workers of a cluster do not inherit this process's environment.
@@ -241,11 +237,6 @@ def _connected(ray: ModuleType, address: str | None, gpus_per_task: float) -> It
         yield
     finally:
         ray.shutdown()
-
-
-def _check_connected_to(address: str | None, connected: str) -> None:
-    if address not in (None, "auto", connected):
-        raise ValueError(f"expected --ray_address {connected}, to which this program is connected, got {address}")
 
 
 def _check_reached(address: str | None) -> None:

@@ -3,7 +3,7 @@
 # flake8: noqa: N803, N806
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from bundle.files import written_whole
@@ -65,7 +65,8 @@ def write_reliability(
     boxes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(4, 1))
     for column, (name, p) in enumerate({"as trained": probabilities_NC, f"T = {temperature:.2f}": scaled}.items()):
         scores, found = grading_scores(p, grades_N), reliability(p, grades_N)
-        boxes[0, column].set_title(_heading(name, scores), size=13, color=INK)
+        heading = f"{name}: expected calibration error {number(scores['grade/ece'])}"
+        boxes[0, column].set_title(heading, size=13, color=INK)
         _draw_accuracy(boxes[0, column], found)
         _draw_histogram(boxes[1, column], found)
     boxes[0, 0].set_ylabel("share graded rightly", color=INK, size=12)
@@ -124,10 +125,6 @@ def _draw_histogram(axes: Axes, found: Reliability) -> None:
 def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=11, color=QUIET)
-
-
-def _heading(name: str, scores: Mapping[str, float]) -> str:
-    return f"{name}: expected calibration error {number(scores['grade/ece'])}"
 
 
 def _photographs(count: int) -> str:
