@@ -1,14 +1,38 @@
-"""Provenance of measured numbers: commit, machine, versions."""
+"""Provenance of measured numbers: command, commit, machine, versions."""
 
+import datetime
 import os
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
+from urllib.parse import urlsplit
 
 from bundle import ROOT
 
 PACKAGES = ("monai", "torch", "torchvision", "pytorch-ignite", "grad-cam", "mlflow", "numpy")
+
+
+def origin(command: Sequence[str], manifest_sha256: str | None = None) -> list[str]:
+    """Return the lines at the head of a page of results: how, when and where its numbers were made.
+
+    Args:
+        command: words of the command, with the script first.
+        manifest_sha256: of the manifest, if the numbers have one.
+
+    Example:
+        >>> [line.split(":")[0] for line in origin(["scripts/sweep.py"], manifest_sha256="a1")]
+        ['- command', '- commit', '- machine', '- versions', '- manifest']
+    """
+    lines = [
+        f"- command: `{portable(command)}`",
+        f"- commit: {commit()}, {datetime.date.today().isoformat()}",
+        f"- machine: {machine()}",
+        f"- versions: {versions()}",
+    ]
+    return lines if manifest_sha256 is None else [*lines, f"- manifest: sha256 {manifest_sha256}"]
 
 
 def commit() -> str:
@@ -45,3 +69,29 @@ def _processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def portable(words: Sequence[str]) -> str:
+    """Write a command without the folders of this machine and without credentials in a store's address.
+
+    Example:
+        >>> portable(["/home/me/scripts/sweep.py", "--manifest", "/data/idrid.json", "--tracking_uri=http://me:pw@host/x"])
+        'python -m scripts.sweep --manifest idrid.json --tracking_uri=http://host/x'
+    """
+    program, *others = words
+    script = PurePath(program)
+    named = ["python", "-m", f"scripts.{script.stem}"] if script.suffix == ".py" else [portable_word(program)]
+    return " ".join([*named, *(shlex.quote(portable_word(word)) for word in others)])
+
+
+def portable_word(word: str) -> str:
+    """Write a word of a command as :func:`portable` does."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if "://" in value:
+        address = urlsplit(value)
+        place = address.hostname or ""
+        port = f":{address.port}" if address.port else ""
+        value = f"{address.scheme}://{place}{port}/{PurePath(address.path).name}"
+    elif PurePath(value).is_absolute():
+        value = PurePath(value).name
+    return f"{option}{equals}{value}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bundle.experiments.executors import run_local, run_ray
 from bundle.experiments.pipeline import StageFailed, store
-from bundle.experiments.sweep import Sweep, Task, below, lay_out, sweep_run
+from bundle.experiments.sweep import Sweep, Task, lay_out, sweep_run
 from scripts.cli import main
 
 EXECUTORS = ("local", "ray")
@@ -69,7 +69,7 @@ def sweep(
         return
     try:
         with _tracked(plan) if track is not False else nullcontext() as parent_run:
-            todo = below(tasks, parent_run) if parent_run else tasks
+            todo = lay_out(plan, parent_run)
             if executor == "local":
                 run_local(todo, processes)
             else:

@@ -38,9 +38,8 @@ MEASURED_ON = ("subset", "counts", "trained_on", "scored_on")
 
 DEBUG_RECORDS = (".debug_pkl", "/.data/serialization_id")
 
-IMPORT = "- $import bundle.deploy.packaging as packaging"
-CHECK_HOME = "$packaging.check_home()"
-RUN = f"run:  # MONAI puts this folder on Python's path only now, after `initialize`\n- {CHECK_HOME}\n"
+IMPORT, CHECK_HOME = "$import bundle.deploy.packaging as packaging", "$packaging.check_home()"
+HEAD = "# Made from configs/inference.yaml of the source, to run from any folder; docs/configs.md explains each id.\n"
 
 
 class Package(NamedTuple):
@@ -71,14 +70,20 @@ def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | No
     files = _fitted_sources(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / NAME
-        _lay_out(tree, files)
-        _write_weights(tree, checkpoint, network)
-        large = _large(tree)
+        for name, content in files.items():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_bytes(content)
+        write_bare(tree / "models" / "model.pt", network.state_dict(), type(network).__name__, facts_of(checkpoint))
+        _write_torchscript(tree)
+        paths = sorted(path for path in tree.rglob("*") if path.is_file())
+        large = [path.relative_to(tree).as_posix() for path in paths if path.stat().st_size > ZOO_LIMIT_BYTES]
         if large and weights_url:
             (tree / "large_files.yml").write_bytes(_large_files(tree, large, weights_url))
-        path = Path(out) / f"{NAME}_v{json.loads(files[METADATA])['version']}.zip"
-        _write_zip(path, tree)
-    return Package(path, large)
+        out = Path(out) / f"{NAME}_v{json.loads(files[METADATA])['version']}.zip"
+        names = {p.relative_to(tree.parent).as_posix(): p for p in sorted(tree.rglob("*")) if p.is_file()}
+        with written_whole(out) as beside:
+            beside.write_bytes(_zipped({name: path.read_bytes() for name, path in names.items()}))
+    return Package(out, large)
 
 
 def _packed(checkpoint: str | Path) -> MultiTaskUNet:
@@ -95,8 +100,14 @@ def _fitted_sources(checkpoint: str | Path) -> dict[str, bytes]:
     """Return the sources by name, with configs and metadata that match these weights."""
     files = dict(source_files(ROOT))
     found = {"trained_on": trained_on(checkpoint), "eval_metrics": measured(checkpoint, file_sha256(checkpoint))}
-    metadata = {**json.loads(files[METADATA]), **found}
-    return {**files, **_fitted_configs(files["configs/inference.yaml"].decode()), METADATA: _json(metadata)}
+    inference = fitted_config(yaml.safe_load(files["configs/inference.yaml"]))
+    text = HEAD + yaml.safe_dump(inference, sort_keys=False, allow_unicode=True, width=120)
+    return {
+        **files,
+        METADATA: _json({**json.loads(files[METADATA]), **found}),
+        "configs/inference.yaml": text.encode(),
+        "configs/inference.json": _json(inference),  # the only config that `monai.bundle.load` looks for
+    }
 
 
 def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
@@ -113,45 +124,31 @@ def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
             name = path.relative_to(root).as_posix()
             if path.is_dir() or "__pycache__" in path.parts:
                 continue
-            if path.is_symlink() or path.suffix not in suffixes or _is_other_json(name):
+            other_json = path.suffix == ".json" and name != METADATA  # manifests and pseudo-labels name photographs
+            if path.is_symlink() or path.suffix not in suffixes or other_json:
                 raise ValueError(f"expected only {', '.join(sorted(suffixes))} in {folder}/, got {name}; move it away")
             yield name, path.read_bytes()
 
 
-def _is_other_json(name: str) -> bool:
-    """Return whether a JSON file is not the metadata: manifests and hand-over files name photographs."""
-    return name.endswith(".json") and name != METADATA
-
-
-def fitted_config(text: str) -> str:
-    """Return the text of ``inference.yaml`` for a package; its comments are kept.
+def fitted_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of ``inference.yaml`` for a package, which runs from any folder.
 
     The content of ``initialize`` moves to the beginning of ``run``, because MONAI puts the bundle's folder on Python's
-    path only before ``run``. The config then runs from any folder.
+    path only before ``run``.
 
     Raises:
-        ValueError: if the text is another config, such as one that is already packaged.
+        ValueError: if it is another config, such as one that is already packaged.
+
+    Example:
+        >>> source = {"imports": ["$import bundle"], "width": 1, "initialize": ["$check()"], "run": ["$go()"]}
+        >>> fitted_config(source)["run"]
+        ['$packaging.check_home()', '$check()', '$go()']
     """
-    fitted = text
-    for line, new in {"imports:\n": f"imports:\n{IMPORT}\n", "run:\n": "", "initialize:\n": RUN}.items():
-        fitted = fitted.replace(f"\n{line}", f"\n{new}", 1)
-    if yaml.safe_load(fitted) != _expected(yaml.safe_load(text)):
-        raise ValueError(f"expected a config with imports, initialize and run, got {text[:60]!r}")
-    return fitted
-
-
-def _expected(config: dict[str, Any]) -> dict[str, Any] | None:
     if not {"imports", "initialize", "run"} <= set(config):
-        return None
-    first, then = config.pop("initialize"), config["run"]
-    imports = [IMPORT.removeprefix("- "), *config["imports"]]
-    return {**config, "imports": imports, "run": [CHECK_HOME, *first, *then]}
-
-
-def _fitted_configs(text: str) -> dict[str, bytes]:
-    """Return ``inference.yaml``, and the same as JSON, the only config that ``monai.bundle.load`` looks for."""
-    fitted = fitted_config(text)
-    return {"configs/inference.yaml": fitted.encode(), "configs/inference.json": _json(yaml.safe_load(fitted))}
+        raise ValueError(f"expected a config with imports, initialize and run, got one with {', '.join(config)}")
+    parts = {name: value for name, value in config.items() if name != "initialize"}
+    run = [CHECK_HOME, *config["initialize"], *config["run"]]
+    return {**parts, "imports": [IMPORT, *config["imports"]], "run": run}
 
 
 def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:
@@ -163,11 +160,13 @@ def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:
     return {**found["scores"], **{name: found[name] for name in MEASURED_ON if name in found}}
 
 
-def _write_weights(tree: Path, checkpoint: str | Path, network: MultiTaskUNet) -> None:
-    """Write ``model.pt`` as MONAI's tools read it, its description next to it, and ``model.ts``."""
-    write_bare(tree / "models" / "model.pt", network.state_dict(), type(network).__name__, facts_of(checkpoint))
+def _write_torchscript(tree: Path) -> None:
+    """Write ``models/model.ts``, without the source paths of this machine and the hash of them."""
     _export_torchscript(tree)
-    _without_debug_records(tree / "models" / "model.ts")
+    path = tree / "models" / "model.ts"
+    with zipfile.ZipFile(path) as archive:
+        kept = {name: archive.read(name) for name in archive.namelist() if not name.endswith(DEBUG_RECORDS)}
+    path.write_bytes(_zipped(kept))
 
 
 def _export_torchscript(tree: Path) -> None:
@@ -183,19 +182,6 @@ def _export_torchscript(tree: Path) -> None:
         raise RuntimeError(f"{' '.join(words)} failed: {done.stderr[-2000:]}")
 
 
-def _without_debug_records(path: Path) -> None:
-    """Remove the source paths of this machine, and a hash of them, from a TorchScript file."""
-    with zipfile.ZipFile(path) as archive:
-        kept = {name: archive.read(name) for name in archive.namelist() if not name.endswith(DEBUG_RECORDS)}
-    path.write_bytes(_zipped(kept))
-
-
-def _large(tree: Path) -> list[str]:
-    """Return the names of files above the zoo's limit."""
-    paths = sorted(path for path in tree.rglob("*") if path.is_file() and path.stat().st_size > ZOO_LIMIT_BYTES)
-    return [path.relative_to(tree).as_posix() for path in paths]
-
-
 def _large_files(tree: Path, names: list[str], url: str) -> bytes:
     listed = [
         {
@@ -207,18 +193,6 @@ def _large_files(tree: Path, names: list[str], url: str) -> bytes:
         for name in names
     ]
     return yaml.safe_dump({"large_files": listed}, sort_keys=False).encode()
-
-
-def _lay_out(tree: Path, files: Mapping[str, bytes]) -> None:
-    for name, content in files.items():
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_bytes(content)
-
-
-def _write_zip(path: Path, tree: Path) -> None:
-    files = {p.relative_to(tree.parent).as_posix(): p.read_bytes() for p in sorted(tree.rglob("*")) if p.is_file()}
-    with written_whole(path) as beside:
-        beside.write_bytes(_zipped(files))
 
 
 def _zipped(files: Mapping[str, bytes]) -> bytes:

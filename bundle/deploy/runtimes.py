@@ -1,8 +1,8 @@
 """Inference runtimes: PyTorch, OpenVINO or ONNX Runtime, built in memory from the loaded network."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,22 +38,22 @@ def kept_in_float32(modules: Iterable[nn.Module], device_type: str) -> Iterator[
         >>> rounded, kept
         (1.0, 1.0009765625)
     """
-    kept = list(modules)
-    for module in kept:
-        module.forward = _in_float32(module.forward, device_type)
-    try:
+    with ExitStack() as hooks:
+        for module in modules:
+            plain = torch.autocast(device_type, enabled=False)
+            hooks.enter_context(module.register_forward_pre_hook(partial(_enter, plain)))
+            hooks.enter_context(module.register_forward_hook(partial(_leave, plain), always_call=True))
         yield
-    finally:
-        for module in kept:
-            del module.forward  # removes the instance attribute, so the method of the class applies again
 
 
-def _in_float32(forward: Callable[[Tensor], Tensor], device_type: str) -> Callable[[Tensor], Tensor]:
-    def run(x: Tensor) -> Tensor:
-        with torch.autocast(device_type, enabled=False):
-            return forward(x.float())
+def _enter(plain: torch.autocast, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    x = inputs[0].float()
+    plain.__enter__()
+    return x
 
-    return run
+
+def _leave(plain: torch.autocast, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    plain.__exit__(None, None, None)
 
 
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]

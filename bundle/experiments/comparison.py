@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from bundle.experiments.runs import Evaluated, Repeat
 from bundle.experiments.suites import Row, Suite
 from bundle.labels import LESION_NAMES
 from bundle.metrics.intervals import resampled_interval
-from bundle.reporting.tables import BASELINES, MISSING, Table, interval, markdown_table, number, signed
+from bundle.reporting.tables import BASELINES, MISSING, Table, interval, markdown_table, number, percent, signed
 
 LESION_SCORES = {
     **{f"lesions/dice_{lesion}": f"Dice {lesion}" for lesion in LESION_NAMES},
@@ -204,29 +204,28 @@ def _trivial_rows(
 
 def paper_table(comparison: Comparison) -> str:
     """Write our scores by the paper's definitions next to the paper's printed numbers, in percent."""
-    rows = [
-        [row.title, *(cell for key in PAPER_SCORES for cell in _beside_paper(comparison, row, key))]
-        for row in comparison.suite.rows
-    ]
+    rows = []
+    for row in comparison.suite.rows:
+        cells = []
+        for key in PAPER_SCORES:
+            theirs = printed(comparison.name, row.name, key)
+            cells += [spread(comparison.estimate(row, key), percent), MISSING if theirs is None else f"{theirs:g}"]
+        rows.append([row.title, *cells])
     for title, _, *cells in _trivial_rows(comparison, PAPER_SCORES, percent):
         rows.append([title, *(cell for value in cells for cell in (value, MISSING))])
     header = [f"{name} %, {whose}" for name in PAPER_SCORES.values() for whose in ("ours", "paper")]
     return _written(Table(["system", *header], rows))
 
 
-def _beside_paper(comparison: Comparison, row: Row, key: str) -> tuple[str, str]:
-    theirs = printed(comparison.name, row.name, key)
-    return spread(comparison.estimate(row, key), percent), MISSING if theirs is None else f"{theirs:g}"
-
-
 def difference_table(comparison: Comparison, task: str) -> str:
     """Write the paired differences to the task's baseline with their 95 % intervals; empty without pairs."""
     baseline, names = comparison.baseline(task), COMPARED[task]
+    writers = [percent if key == "lesions/paper_dice" else number for key in names]
     rows = []
     for row in comparison.suite.rows:
         found = [comparison.difference(row, key) for key in names]
         if any(one.n for one in found):
-            cells = [cell for key, one in zip(names, found, strict=True) for cell in _with_interval(one, _writer(key))]
+            cells = [cell for one, write in zip(found, writers, strict=True) for cell in _with_interval(one, write)]
             rows.append([row.title, str(max(one.n for one in found)), *cells])
     if baseline is None or not rows:
         return ""
@@ -236,43 +235,23 @@ def difference_table(comparison: Comparison, task: str) -> str:
 
 def label_table(comparison: Comparison) -> str:
     """Write how training changed the labels, before and after; empty if no run updated labels."""
+    header = ["system", "runs"]
+    for key, name in LABEL_CURVES.items():
+        header += [name, "95 % interval"] if key == "labels/gain" else [name]
     rows = []
     for row in comparison.suite.rows:
         found = {key: comparison.estimate(row, key) for key in LABEL_CURVES}
-        if any(one.n for one in found.values()):
-            rows.append(
-                [row.title, str(max(one.n for one in found.values()))]
-                + [cell for key, one in found.items() for cell in _label_cells(key, one)]
-            )
-    header = [
-        cell for key, name in LABEL_CURVES.items() for cell in ([name, "95 % interval"] if _is_gain(key) else [name])
-    ]
-    return _written(Table(["system", "runs", *header], rows)) if rows else ""
-
-
-def _label_cells(key: str, found: Estimate) -> Sequence[str]:
-    if _is_gain(key):
-        return _with_interval(found)
-    return [spread(found, _one_decimal if key == "labels/grades_in_use" else number)]
-
-
-def _one_decimal(value: float | None) -> str:
-    return MISSING if value is None or math.isnan(value) else f"{value:.1f}"
-
-
-def _is_gain(key: str) -> bool:
-    return key == "labels/gain"
+        cells = [row.title, str(max(one.n for one in found.values()))]
+        for key, one in found.items():
+            decimals = 1 if key == "labels/grades_in_use" else 3
+            cells += _with_interval(one) if key == "labels/gain" else [spread(one, partial(number, decimals=decimals))]
+        rows += [cells] * any(one.n for one in found.values())
+    return _written(Table(header, rows)) if rows else ""
 
 
 def _with_interval(found: Estimate, write: Callable[[float | None], str] = number) -> tuple[str, str]:
-    def written(value: float | None) -> str:
-        return signed(value, write)
-
-    return written(found.mean), interval([found.low, found.high], written)
-
-
-def _writer(key: str) -> Callable[[float | None], str]:
-    return percent if key == "lesions/paper_dice" else number
+    with_sign = partial(signed, write=write)
+    return with_sign(found.mean), interval([found.low, found.high], with_sign)
 
 
 def _written(table: Table) -> str:
@@ -289,16 +268,6 @@ def spread(found: Estimate, write: Callable[[float | None], str] = number) -> st
         ('0.500 ± 0.100', '0.500 ± –')
     """
     return f"{write(found.mean)} ± {write(found.sd)}" if found.n else MISSING
-
-
-def percent(value: float | None) -> str:
-    """Write a share in percent, as the paper does.
-
-    Example:
-        >>> percent(0.96949), percent(None)
-        ('96.95', '–')
-    """
-    return MISSING if value is None or math.isnan(value) else f"{100 * value:.2f}"
 
 
 def csv_rows(comparison: Comparison) -> list[dict[str, Any]]:

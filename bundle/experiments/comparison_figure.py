@@ -4,10 +4,10 @@ import math
 import os
 from typing import Any
 
-from bundle.experiments.comparison import Comparison, Estimate
+from bundle.experiments.comparison import Comparison
 from bundle.experiments.suites import Row
 from bundle.files import written_whole
-from bundle.reporting.grading_figures import BAR, DPI, GRID, INK, QUIET
+from bundle.reporting.style import BLUE, DPI, GRID, INK, QUIET
 from bundle.reporting.tables import BASELINES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,12 +20,12 @@ TRIVIAL_COLOURS = {
     "_majority": "#c2571a",
     "_training_majority": "#8a6d00",
 }
-RUN: dict[str, Any] = {"color": QUIET, "marker": "o", "markersize": 3.5, "markeredgewidth": 0, "linestyle": ""}
-MEAN: dict[str, Any] = {"color": BAR, "linewidth": 2, "markersize": 7}
+RUN: dict[str, Any] = {"color": QUIET, "marker": "o", "markersize": 4, "markeredgewidth": 0, "linestyle": ""}
+MEAN: dict[str, Any] = {"color": BLUE, "linewidth": 2, "markersize": 8}
 RUNS_BELOW = 0.22
 """Distance of the single runs below their row's mean, in rows."""
 
-ROW_INCH, PANEL_INCH, FRAME_INCH = 0.42, 4.4, 1.8
+ROW_INCH, PANEL_INCH, FRAME_INCH = 0.5, 5.28, 2.16
 
 
 def write_comparison_figure(path: str | os.PathLike, comparison: Comparison) -> None:
@@ -40,48 +40,41 @@ def write_comparison_figure(path: str | os.PathLike, comparison: Comparison) -> 
     Raises:
         ValueError: if no run has either of the two scores.
     """
-    rows = {key: _rows(comparison, key) for key in PANELS}
+    rows = {key: [row for row in comparison.suite.rows if comparison.values(row, key)] for key in PANELS}
     keys = [key for key, found in rows.items() if found]
     if not keys:
         raise ValueError(f"expected runs with {' or '.join(PANELS)}, got none among {len(comparison.runs)}")
     height = FRAME_INCH + ROW_INCH * max(len(rows[key]) for key in keys)
-    figure = Figure(figsize=(2.4 + PANEL_INCH * len(keys), height), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(2.88 + PANEL_INCH * len(keys), height), facecolor="white", layout="constrained")
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
         _draw_panel(axes, comparison, rows[key], key)
     marks = [Line2D([], [], **MEAN, marker="o", label="mean and 95 % interval"), Line2D([], [], **RUN, label="one run")]
-    figure.legend(handles=marks, loc="outside lower left", ncols=2, fontsize=8, frameon=False, labelcolor=INK)
+    figure.legend(handles=marks, loc="outside lower left", ncols=2, fontsize=10, frameon=False, labelcolor=INK)
     with written_whole(path) as beside:
         figure.savefig(beside, dpi=DPI)
-
-
-def _rows(comparison: Comparison, key: str) -> list[Row]:
-    return [row for row in comparison.suite.rows if comparison.values(row, key)]
 
 
 def _draw_panel(axes: Axes, comparison: Comparison, rows: list[Row], key: str) -> None:
     for place, row in enumerate(rows):
         runs = list(comparison.values(row, key).values())
         axes.plot(runs, [place + RUNS_BELOW] * len(runs), **RUN)
-        _draw_estimate(axes, comparison.estimate(row, key), place)
+        mean = comparison.estimate(row, key)
+        if math.isfinite(mean.low):
+            axes.plot([mean.low, mean.high], [place, place], **MEAN, solid_capstyle="butt")
+        axes.plot(mean.mean, place, marker="o", **MEAN)
     for ending, value in comparison.trivial(key).items():
         colour = TRIVIAL_COLOURS.get(ending, QUIET)
         axes.axvline(value, color=colour, linewidth=1.2, linestyle="--", zorder=1, label=BASELINES[ending])
-    axes.set_yticks(range(len(rows)), [row.title for row in rows], size=9, color=INK)
+    axes.set_yticks(range(len(rows)), [row.title for row in rows], size=11, color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(_limits(comparison, rows, key))
-    axes.set_title(PANELS[key], size=11, color=INK, loc="left")
+    axes.set_title(PANELS[key], size=13, color=INK, loc="left")
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(labelsize=9, color=QUIET, length=0)
+    axes.tick_params(labelsize=11, color=QUIET, length=0)
     if comparison.trivial(key):
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.08), fontsize=8, frameon=False, labelcolor=INK)
-
-
-def _draw_estimate(axes: Axes, found: Estimate, place: int) -> None:
-    if math.isfinite(found.low):
-        axes.plot([found.low, found.high], [place, place], **MEAN, solid_capstyle="butt")
-    axes.plot(found.mean, place, marker="o", **MEAN)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.08), fontsize=10, frameon=False, labelcolor=INK)
 
 
 def _limits(comparison: Comparison, rows: list[Row], key: str) -> tuple[float, float]:

@@ -3,13 +3,10 @@
 import datetime
 import itertools
 import os
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePath
-from urllib.parse import urlsplit
+from pathlib import Path
 
-from bundle import provenance
 from bundle.experiments import comparison as tables
 from bundle.experiments.comparison import Comparison
 from bundle.experiments.comparison_figure import write_comparison_figure
@@ -17,6 +14,7 @@ from bundle.experiments.paper import PAPER, SOURCE, ill_matched
 from bundle.experiments.runs import Found, Repeat
 from bundle.experiments.suites import Row, Suite
 from bundle.files import write_csv_whole, write_text_whole
+from bundle.provenance import origin, portable, portable_word
 from bundle.workflow import PASSING_IDS
 
 SETTINGS = (
@@ -45,7 +43,7 @@ def write_comparison(out: str | os.PathLike, name: str, suite: Suite, found: Fou
     sections = _sections(compared)
     write_comparison_figure(folder / f"{name}.png", compared)
     write_csv_whole(folder / f"{name}.csv", tables.csv_rows(compared))
-    picture = f"![Mean and 95 % interval of each row, beside the trivial predictors]({name}.png)"
+    picture = f"![Mean and 95 % interval of each row, next to the trivial predictors]({name}.png)"
     missing = _missing(compared, found)
     page = [f"# {suite.title}", _origin(compared, found, command), picture, *sections, missing, _limits(compared)]
     write_text_whole(folder / f"{name}.md", "\n\n".join(part for part in page if part) + "\n")
@@ -54,20 +52,16 @@ def write_comparison(out: str | os.PathLike, name: str, suite: Suite, found: Fou
 
 
 def _sections(compared: Comparison) -> list[str]:
+    differences = [tables.difference_table(compared, task) for task in ("lesions", "grade")]
     texts = {
         "Lesions": tables.lesion_table(compared),
         "Grades": tables.grade_table(compared),
         "In the paper's terms": f"{tables.paper_table(compared)}\n\n{_about_paper(compared.name)}",
-        "Paired differences": _differences(compared),
+        "Paired differences": "\n\n".join([*filter(None, differences), _about_intervals(compared)]),
         "Labels before and after": tables.label_table(compared),
     }
     written = [f"{heading}\n\n{text}" for heading, text in texts.items() if text]
     return [f"## ({letter}) {text}" for letter, text in zip("abcde", written, strict=False)]
-
-
-def _differences(compared: Comparison) -> str:
-    found = [table for task in ("lesions", "grade") if (table := tables.difference_table(compared, task))]
-    return "\n\n".join([*found, _about_intervals(compared)])
 
 
 def _about_paper(name: str) -> str:
@@ -90,7 +84,7 @@ def _about_intervals(compared: Comparison) -> str:
         how = "t over the seeds on one split, whose photographs stay the same (n_test/n_train = 0)"
     else:
         how = (
-            f"corrected resampled t over folds and seeds, for the training sets of folds overlap "
+            f"corrected resampled t over folds and seeds, because the training sets of folds overlap "
             f"(n_test/n_train = 1/{folds - 1})"
         )
     return (
@@ -104,21 +98,18 @@ def _origin(compared: Comparison, found: Found, command: Sequence[str]) -> str:
     day = datetime.datetime.fromtimestamp(newest, tz=datetime.UTC).date().isoformat()
     minutes = sum(run.duration_s for run in compared.runs) / 60
     facts = [
-        f"- command: `{portable(command)}`",
+        *origin(command, compared.runs[0].manifest_sha256),
         *(f"- sweep: `{portable(text.split())}`" for text in _told(found.sweeps, "command")),
         f"- commit of the runs: {', '.join(dict.fromkeys(run.commit for run in compared.runs))}",
-        f"- commit of this page: {provenance.commit()}, {datetime.date.today().isoformat()}",
         f"- newest run: {day}; training and evaluation took {minutes:.0f} minutes in all",
         *(f"- {what} of the sweep: {text}" for what in ("machine", "versions") for text in _told(found.sweeps, what)),
-        f"- machine of this page: {provenance.machine()}",
-        f"- versions: {provenance.versions()}",
-        f"- manifest: sha256 {compared.runs[0].manifest_sha256}",
         f"- runs: {len(compared.runs)}; folds {_listed(run.repeat.fold for run in compared.runs)}; "
         f"seeds {_listed(run.repeat.seed for run in compared.runs)}",
         *_scored_on(compared),
         *_settings(compared),
-        *_left_out(found),
     ]
+    if found.on_other_manifests:
+        facts.append(f"- left out: {found.on_other_manifests} evaluations on other manifests than that of the newest")
     return "\n".join(facts)
 
 
@@ -152,7 +143,7 @@ def _rows_by_value(compared: Comparison, setting: str) -> dict[str, list[str]]:
     for row in compared.suite.rows:
         for run in compared.runs:
             if run.row == row.name and setting in run.settings:
-                groups[_portable_word(run.settings[setting])][f"`{row.name}`"] = None
+                groups[portable_word(run.settings[setting])][f"`{row.name}`"] = None
     return {value: list(names) for value, names in groups.items()}
 
 
@@ -166,11 +157,6 @@ def _by_value(groups: Mapping[str, Sequence[str]]) -> str:
     if len(groups) == 1:
         return next(iter(groups))
     return ", ".join(f"{value} ({', '.join(names)})" for value, names in groups.items())
-
-
-def _left_out(found: Found) -> list[str]:
-    count = found.on_other_manifests
-    return [f"- left out: {count} evaluations on other manifests than that of the newest"] if count else []
 
 
 def _missing(compared: Comparison, found: Found) -> str:
@@ -217,28 +203,3 @@ def _limits(compared: Comparison) -> str:
             "is known from a graded copy, which no training saw. Movement is total variation from the initial label."
         )
     return "## How to read these numbers\n\n" + "\n".join(lines)
-
-
-def portable(words: Sequence[str]) -> str:
-    """Write a command without the folders of this machine and without credentials in a store's address.
-
-    Example:
-        >>> portable(["/home/me/scripts/sweep.py", "--manifest", "/data/idrid.json", "--tracking_uri=http://me:pw@host/x"])
-        'python -m scripts.sweep --manifest idrid.json --tracking_uri=http://host/x'
-    """
-    program, *others = words
-    script = PurePath(program)
-    named = ["python", "-m", f"scripts.{script.stem}"] if script.suffix == ".py" else [_portable_word(program)]
-    return " ".join([*named, *(shlex.quote(_portable_word(word)) for word in others)])
-
-
-def _portable_word(word: str) -> str:
-    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    if "://" in value:
-        address = urlsplit(value)
-        place = address.hostname or ""
-        port = f":{address.port}" if address.port else ""
-        value = f"{address.scheme}://{place}{port}/{PurePath(address.path).name}"
-    elif PurePath(value).is_absolute():
-        value = PurePath(value).name
-    return f"{option}{equals}{value}"

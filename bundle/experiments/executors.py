@@ -13,6 +13,7 @@ from types import ModuleType
 
 from bundle.experiments.pipeline import StageFailed, run_stages
 from bundle.experiments.sweep import Task
+from bundle.optional import import_optional
 
 LOCK_WAIT_S = 600
 """How long a task waits for its folder. When a worker is killed, the process of its stage keeps running. It holds the
@@ -65,7 +66,8 @@ def run_task(task: Task, *needed: Outcome) -> Outcome:
     say(f"{task.name}: started, logs in {task.output_dir}")
     started = time.monotonic()
     try:
-        run_stages(task.stages, task.output_dir, say=_hush, lock_wait_s=LOCK_WAIT_S)
+        # Many tasks share a screen, so the lines of their stages are not shown.
+        run_stages(task.stages, task.output_dir, say=lambda line: None, lock_wait_s=LOCK_WAIT_S)
     except (ValueError, OSError, StageFailed) as error:
         return failure(task, str(error))
     return Outcome(task=task.name, status="done", message=f"in {time.monotonic() - started:.0f} s")
@@ -106,12 +108,12 @@ def check(outcomes: Mapping[str, Outcome]) -> None:
             ...
         bundle.experiments.pipeline.StageFailed: 1 of 2 tasks failed
           labels: disk full
-          not run, for they need these: unet
+          not run, because they need these: unet
     """
     failed = [f"{one.task}: {one.message}" for one in outcomes.values() if one.status == "failed"]
     not_run = [one.task for one in outcomes.values() if one.status == "not run"]
     if failed:
-        waiting = [f"not run, for they need these: {', '.join(not_run)}"] if not_run else []
+        waiting = [f"not run, because they need these: {', '.join(not_run)}"] if not_run else []
         raise StageFailed("\n  ".join([f"{len(failed)} of {len(outcomes)} tasks failed", *failed, *waiting]))
 
 
@@ -119,10 +121,6 @@ def say(text: str) -> None:
     """Print a line and flush the output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _hush(text: str) -> None:
-    """Drop the stages' own lines, because many tasks share a screen."""
 
 
 def run_local(tasks: Sequence[Task], processes: int = 1) -> None:
@@ -146,7 +144,8 @@ def run_local(tasks: Sequence[Task], processes: int = 1) -> None:
     # Threads are enough: each only follows the process of its stage.
     with ThreadPoolExecutor(processes) as pool:
         while waiting or running:
-            for task in _ready(waiting, outcomes)[: processes - len(running)]:
+            ready = [task for task in waiting if outcomes.keys() >= set(task.needs)]
+            for task in ready[: processes - len(running)]:
                 waiting.remove(task)
                 running.add(pool.submit(run_task, task, *(outcomes[name] for name in task.needs)))
             ended, running = wait(running, return_when=FIRST_COMPLETED)
@@ -154,10 +153,6 @@ def run_local(tasks: Sequence[Task], processes: int = 1) -> None:
                 outcomes[outcome.task] = outcome
                 report(outcome, len(tasks) - len(outcomes))
     check(outcomes)
-
-
-def _ready(tasks: Sequence[Task], outcomes: dict[str, Outcome]) -> list[Task]:
-    return [task for task in tasks if all(name in outcomes for name in task.needs)]
 
 
 MAX_RETRIES = 3
@@ -185,7 +180,9 @@ def run_ray(tasks: Sequence[Task], gpus_per_task: float = 0.0, address: str | No
     """
     if gpus_per_task < 0:
         raise ValueError(f"expected --gpus_per_task of at least 0, got {gpus_per_task}")
-    ray = _import_ray()
+    # Ray would take the first lines of two tasks for duplicates and drop the second. It reads this when imported.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    ray = import_optional("ray", "--executor ray")
     with _connected(ray, address or os.environ.get("RAY_ADDRESS"), gpus_per_task):
         check(_run(ray, tasks, gpus_per_task))
 
@@ -217,24 +214,14 @@ def _outcome(ray: ModuleType, reference: object, task: Task, outcomes: dict[str,
         return failure(task, " ".join(str(error).split()))
 
 
-def _import_ray() -> ModuleType:
-    # Ray would treat the first lines of two tasks as duplicates and drop the second. It reads this when imported.
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    try:
-        import ray
-    except ImportError:
-        raise ValueError(
-            "--executor ray needs the package ray: pip install 'fundus-dr-multitask[cluster]'; or use --executor local"
-        ) from None
-    return ray
-
-
 @contextmanager
 def _connected(ray: ModuleType, address: str | None, gpus_per_task: float) -> Iterator[None]:
     """Connect to a cluster or start a local one, then disconnect; keep a connection that the program already has."""
     _check_reached(address)
     if ray.is_initialized():
-        _check_connected_to(address, ray.get_runtime_context().gcs_address)
+        connected = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", connected):
+            raise ValueError(f"expected --ray_address {connected}, to which this program is connected, got {address}")
         yield
         return
     # The workers of a cluster do not inherit this process's environment.
@@ -250,11 +237,6 @@ def _connected(ray: ModuleType, address: str | None, gpus_per_task: float) -> It
         yield
     finally:
         ray.shutdown()
-
-
-def _check_connected_to(address: str | None, connected: str) -> None:
-    if address not in (None, "auto", connected):
-        raise ValueError(f"expected --ray_address {connected}, to which this program is connected, got {address}")
 
 
 def _check_reached(address: str | None) -> None:

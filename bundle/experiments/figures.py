@@ -2,7 +2,6 @@
 
 # flake8: noqa: N806
 
-import datetime
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle import provenance
 from bundle.datasets.items import items
 from bundle.datasets.splits import evaluation
-from bundle.experiments.comparison_page import portable
 from bundle.experiments.runs import Repeat
 from bundle.experiments.suites import Row, suite_named
-from bundle.experiments.sweep import LABELS, task_name
+from bundle.experiments.sweep import LABELS, repeat_folder
 from bundle.files import file_sha256, load_json, write_text_whole, written_whole
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph, load_manifest
@@ -36,10 +33,11 @@ from bundle.networks.weights import (
     refuse_fused,
     short_name,
 )
+from bundle.provenance import origin
 from bundle.reporting.overlay import LESION_HEX, lesion_overlay, shrink_lesions
 from bundle.reporting.panel import write_panel
-from bundle.reporting.tables import MISSING, markdown_table
-from bundle.reporting.tables import number as written
+from bundle.reporting.style import DPI, INK, QUIET
+from bundle.reporting.tables import MISSING, markdown_table, number
 from bundle.transforms import PrepareFundusd, label_map, load_masks, to_native
 from bundle.transforms.decode import decode, to_rgb
 from bundle.transforms.native import lesion_decision
@@ -73,11 +71,6 @@ class Trained:
         return int(self.facts["image_size"])
 
 
-def repeat_folder(sweep: Path, name: str, repeat: Repeat) -> Path:
-    """Return the folder of a row's files for one fold and seed in a sweep (see :mod:`bundle.experiments.sweep`)."""
-    return sweep / task_name(name, repeat.fold, repeat.seed)
-
-
 def load_trained(sweep: Path, row: Row, repeat: Repeat, manifest: Manifest) -> Trained:
     """Build the network of a finished training from its weights file.
 
@@ -86,20 +79,25 @@ def load_trained(sweep: Path, row: Row, repeat: Repeat, manifest: Manifest) -> T
             built from its weights, or they have one fused lesion class.
     """
     folder = repeat_folder(sweep, row.name, repeat)
-    marker, weights = folder / "finished.train.json", folder / "model.pt"
-    if not (marker.is_file() and weights.is_file()):
+    weights = folder / "model.pt"
+    if not ((folder / "finished.train.json").is_file() and weights.is_file()):
         raise ValueError(_nothing_finished(sweep, row, repeat))
     facts = facts_of(weights)
-    _check_manifest(weights, facts, manifest)
+    made_from = str(facts.get("manifest_sha256"))
+    if made_from != manifest.sha256:
+        raise ValueError(
+            f"expected weights that were trained on this manifest (sha256 {manifest.sha256[:12]}), {weights} was "
+            f"trained on another ({made_from[:12]}): give the --manifest of the sweep"
+        )
     refuse_fused(weights)
-    check_facts(weights, facts, {"fold": repeat.fold, "seed": repeat.seed})
+    check_facts(weights, facts, repeat._asdict())
     return Trained(row=row, weights=weights, facts=facts, network=network_of(weights))
 
 
 def _nothing_finished(sweep: Path, row: Row, repeat: Repeat) -> str:
     """Write the error message: the missing training, and the finished ones found instead."""
-    found = (REPEAT_FOLDER.fullmatch(path.parent.name) for path in (sweep / row.name).glob("*/finished.train.json"))
-    there = sorted(Repeat(*map(int, match.groups())) for match in found if match)
+    matches = (REPEAT_FOLDER.fullmatch(path.parent.name) for path in (sweep / row.name).glob("*/finished.train.json"))
+    there = sorted(Repeat(*map(int, match.groups())) for match in matches if match)
     return (
         f"expected a finished training of row {row.name!r} ({repeat}) in {sweep}, found "
         f"{'those of ' + '; '.join(map(str, there)) if there else 'none of this row'}; choose --sweep, --fold and "
@@ -107,20 +105,9 @@ def _nothing_finished(sweep: Path, row: Row, repeat: Repeat) -> str:
     )
 
 
-def _check_manifest(weights: Path, facts: Mapping[str, Any], manifest: Manifest) -> None:
-    made_from = str(facts.get("manifest_sha256"))
-    if made_from != manifest.sha256:
-        raise ValueError(
-            f"expected weights that were trained on this manifest (sha256 {manifest.sha256[:12]}), {weights} was "
-            f"trained on another ({made_from[:12]}): give the --manifest of the sweep"
-        )
-
-
 PICTURE_PX = 460
 """Long side of a photograph in the figure."""
 
-DPI = 150
-INK, QUIET = "#1c1e21", "#63686f"
 TRUTH = "outlines of the data set"
 
 
@@ -162,15 +149,16 @@ def write_lesion_figure(path: str | os.PathLike, photographs: Sequence[Compared]
 def _figure(photographs: Sequence[Compared], titles: Sequence[str]) -> Figure:
     tallest = max(one.image.shape[0] / one.image.shape[1] for one in photographs)
     width_in = PICTURE_PX / DPI
-    size = ((width_in + 0.08) * len(titles), (width_in * tallest + 0.34) * len(photographs) + 0.62)
+    # Axes a little wider than a picture, drawn without interpolation, show each of its pixels at least once.
+    size = ((width_in + 0.1) * len(titles), (width_in * tallest + 0.5) * len(photographs) + 0.9)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     grid = figure.subplots(len(photographs), len(titles), squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, size=9, color=INK)
+        axes.set_title(title, size=13, color=INK)
     for cells, one in zip(grid, photographs, strict=True):
         _draw_row(cells, one)
     patches = [Patch(color=LESION_HEX[lesion], label=f"{LESION_NAMES[lesion]} ({lesion})") for lesion in LESIONS]
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=13)
     return figure
 
 
@@ -178,18 +166,14 @@ def _draw_row(cells: Sequence[Axes], one: Compared) -> None:
     picture = Image.fromarray(one.image)
     picture.thumbnail((PICTURE_PX, PICTURE_PX))
     small = np.asarray(picture)
-    maps = [np.zeros(one.image.shape[:2], np.uint8), one.truth, *one.predicted.values()]
-    below = [one.name, _present(one.truth), *(one.scores.get(name, "") for name in one.predicted)]
+    maps = [np.zeros(one.image.shape[:2], np.uint8), one.truth, *one.predicted.values()]  # (H, W) each
+    present = [lesion for value, lesion in enumerate(LESIONS, start=1) if (one.truth == value).any()]
+    below = [one.name, " ".join(present) or "no lesion", *(one.scores.get(name, "") for name in one.predicted)]
     for axes, lesions, text in zip(cells, maps, below, strict=True):
-        axes.imshow(lesion_overlay(small, shrink_lesions(lesions, picture.size)))
+        axes.imshow(lesion_overlay(small, shrink_lesions(lesions, picture.size)), interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        axes.set_xlabel(text, size=8, color=QUIET, parse_math=False)
-
-
-def _present(lesions: NDArray[np.uint8]) -> str:
-    found = [lesion for value, lesion in enumerate(LESIONS, start=1) if (lesions == value).any()]
-    return " ".join(found) or "no lesion"
+        axes.set_xlabel(text, size=12, color=QUIET, parse_math=False)
 
 
 Mask = NDArray[np.bool_]
@@ -235,7 +219,13 @@ def write_figures(out: str | os.PathLike, asked: Asked, command: Sequence[str]) 
     compared = [_compare(manifest, row, trained) for row in rows[: asked.photographs]]
     write_lesion_figure(folder / "figure7.png", compared)
     shown = labels.write_panel(folder / "figure6.png", manifest, rows)
-    note = [_origin(asked, manifest, command), _about_7(subset, trained, compared), labels.about(shown)]
+    head = [
+        f"# Figures 6 and 7: {manifest.name}\n",
+        "These pictures show photographs of the data set. Its licence holds for them too.\n",
+        *origin(command, manifest.sha256),
+        f"- suite {asked.suite}, {asked.repeat}",
+    ]
+    note = ["\n".join(head), _about_7(subset, trained, compared), labels.about(shown)]
     write_text_whole(folder / "figures.md", "\n\n".join(note) + "\n")
     return "\n".join(str(folder / name) for name in ("figure6.png", "figure7.png", "figures.md"))
 
@@ -297,7 +287,7 @@ class _Labels:
         path = repeat_folder(asked.sweep, LABELS, asked.repeat) / "pseudo_labels.json"
         load_pseudo_labels(path, manifest)
         content = load_json(path)
-        graders = [_grader(asked.sweep, found) for found in content["settings"]["graders"]]
+        graders = [_grader(asked.sweep, recorded) for recorded in content["settings"]["graders"]]
         rows = {row["id"]: row for row in content["rows"]}
         return cls(path=path, settings=content["settings"], rows=rows, graders=graders)
 
@@ -325,7 +315,7 @@ class _Labels:
                   "the heat map fails"]  # fmt: skip
         names = ("probability", "optic_disc", "lift", "relative_lift", "coverage", "relative_coverage")
         lines = [
-            [f"{grade} {GRADE_NAMES[grade]}", *(written(row.get(f"{name}_{grade}")) for name in names),
+            [f"{grade} {GRADE_NAMES[grade]}", *(number(row.get(f"{name}_{grade}")) for name in names),
              "yes" if row[f"feasible_{grade}"] else "no", ", ".join(failed_rules(row, grade, thresholds)) or "nothing"]
             for grade in GRADES
         ]  # fmt: skip
@@ -340,17 +330,17 @@ class _Labels:
         )
 
 
-def _grader(sweep: Path, found: Mapping[str, Any]) -> Path:
+def _grader(sweep: Path, recorded: Mapping[str, Any]) -> Path:
     """Return the path of a grader's weights in the sweep's present folder.
 
     Raises:
         ValueError: if the file is missing, or is not the one that made the labels.
     """
-    path = sweep.joinpath(*Path(found["path"]).parts[-3:])
+    path = sweep.joinpath(*Path(recorded["path"]).parts[-3:])
     there = file_sha256(path)[:12] if path.is_file() else "no file"
-    if there != found["sha256"][:12]:
+    if there != recorded["sha256"][:12]:
         raise ValueError(
-            f"expected the grader of the pseudo-labels (sha256 {found['sha256'][:12]}) at {path}, found {there}; "
+            f"expected the grader of the pseudo-labels (sha256 {recorded['sha256'][:12]}) at {path}, found {there}; "
             "run the sweep again"
         )
     return path
@@ -377,21 +367,6 @@ def failed_rules(row: Mapping[str, Any], grade: int, thresholds: Thresholds) -> 
     return [rule for rule, fails in failed.items() if fails]
 
 
-def _origin(asked: Asked, manifest: Manifest, command: Sequence[str]) -> str:
-    return "\n".join(
-        [
-            f"# Figures 6 and 7: {manifest.name}\n",
-            "These pictures show photographs of the data set. Its licence holds for them too.\n",
-            f"- command: `{portable(command)}`",
-            f"- commit: {provenance.commit()}, {datetime.date.today().isoformat()}",
-            f"- machine: {provenance.machine()}",
-            f"- versions: {provenance.versions()}",
-            f"- manifest: sha256 {manifest.sha256}",
-            f"- suite {asked.suite}, {asked.repeat}",
-        ]
-    )
-
-
 def _about_7(subset: str, trained: Sequence[Trained], compared: Sequence[Compared]) -> str:
     names = ("image_size", "epochs", "num_training_images", "pretrained")
     settings = [
@@ -405,7 +380,7 @@ def _about_7(subset: str, trained: Sequence[Trained], compared: Sequence[Compare
     scores = [[one.name, *(one.scores[name] for name in one.predicted)] for one in compared]
     return "\n\n".join(
         [
-            "## Figure 7: lesions beside those of other networks",
+            "## Figure 7: lesions next to those of other networks",
             "![Photographs, outlines, and what each network outlines](figure7.png)",
             f"The first {len(compared)} outlined photographs of {subset}, which no network here was trained on, in the "
             "order of the manifest. Pixels are decided as in the evaluation. Dice is of one photograph at native size.",

@@ -149,17 +149,11 @@ def stages(settings: Settings) -> list[Stage]:
         _stage(settings, "inference", ["inference"], out / "inference", [weights],
                ["predictions.csv", "report.html"], checkpoint=weights, input=list(settings.inputs)),
     ]  # fmt: skip
-    if _is_fused(settings):
-        # The rules and the report need separate lesion classes; configs/inference.yaml refuses such weights.
-        found.pop()
+    overlays = _overlay(settings.experiment, "train") if settings.experiment is not None else []
+    if any(_content(CONFIGS / path).get("fuse") for path in overlays):
+        found.pop()  # the rules and the report need separate lesion classes; configs/inference.yaml refuses one
     check_used(settings.options, found)
     return found
-
-
-def _is_fused(settings: Settings) -> bool:
-    """Return whether the experiment trains on one fused lesion class."""
-    overlays = _overlay(settings.experiment, "train") if settings.experiment is not None else []
-    return any(_content(CONFIGS / path).get("fuse") for path in overlays)
 
 
 def _stage(
@@ -310,7 +304,9 @@ def run_stages(
 def _run(stage: Stage, lock: int, say: Callable[[str], None]) -> None:
     """Run a stage's process; it inherits the lock, so a stage whose parent was killed is not run twice."""
     stage.output_dir.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
+    # A stage finds this bundle from any folder, installed or not.
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
     with stage.log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             stage.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -324,11 +320,6 @@ def _run(stage: Stage, lock: int, say: Callable[[str], None]) -> None:
             returncode = process.wait()
     if returncode:
         raise _failure(stage, returncode)
-
-
-def _python_path() -> str:
-    """Return a PYTHONPATH with which a stage finds this bundle from any folder, installed or not."""
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _follow(output: IO[str], log: IO[str], say: Callable[[str], None]) -> None:

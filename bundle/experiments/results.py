@@ -1,16 +1,14 @@
 """Results page of a pipeline: its tables, how they were made, and what they do not show."""
 
-import datetime
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle import provenance
 from bundle.experiments.pipeline import Stage
 from bundle.files import load_json, write_text_whole
 from bundle.manifest import Manifest
+from bundle.provenance import origin
 from bundle.reporting.tables import evaluation_table, grader_table, markdown_table, pseudo_label_table
 
 
@@ -19,8 +17,18 @@ def write_results(output_dir: Path, manifest: Manifest, stages: Sequence[Stage],
 
     Stage 1 gives the graders and their pseudo-labels, stage 2 the evaluation; unfinished stages are left out.
     """
-    sections = [*_stage1(output_dir / "pseudo"), *_stage2(output_dir / "train")]
-    page = "\n\n".join([f"# Results on {manifest.name}", _origin(manifest, stages), *(text for _, text in sections)])
+    durations_s = {stage.name: load_json(stage.marker)["duration_s"] for stage in stages}
+    seconds = [[name, f"{duration_s:.0f}"] for name, duration_s in durations_s.items()]
+    head = [
+        f"# Results on {manifest.name}",
+        "\n".join([*origin(sys.argv, manifest.sha256), *(f"- data: {note}" for note in manifest.notes)]),
+        markdown_table(["stage", "seconds"], [*seconds, ["all", f"{sum(durations_s.values()):.0f}"]]),
+    ]
+    sections = _stage1(output_dir / "pseudo")
+    if (output_dir / "train" / "metrics.json").is_file():
+        metrics = load_json(output_dir / "train" / "metrics.json")
+        sections += [(True, f"## Evaluation\n\n{evaluation_table(metrics)}"), (False, _limits(metrics))]
+    page = "\n\n".join([*head, *(text for _, text in sections)])
     write_text_whole(output_dir / "results.md", page + "\n")
     if copy_to:
         write_text_whole(copy_to, page + "\n")
@@ -38,49 +46,17 @@ def _stage1(folder: Path) -> list[tuple[bool, str]]:
         return []
     graders = load_json(folder / "pseudo_labels.json")["settings"]["graders"]
     labels = pseudo_label_table(load_json(folder / "summary.json"))
-    return [
-        (True, f"## Graders on the held-out fold\n\n{grader_table(graders)}"),
-        (True, f"## Pseudo-labels against known grades\n\n{labels}"),
-        (False, f"## What the graders saw\n\n{_grader_limits(graders)}"),
-    ]
-
-
-def _grader_limits(graders: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join(
+    limits = "\n".join(
         f"- {one['architecture']}: {one['num_training_images']} photographs, {one['epochs']} epochs at "
         f"{one['image_size']} px from {'ImageNet' if one['pretrained'] else 'random'} weights; "
         f"{one['num_left_out_copies']} graded photographs were left out as copies of lesion images; seed {one['seed']}."
         for one in graders
     )
-
-
-def _stage2(folder: Path) -> list[tuple[bool, str]]:
-    if not (folder / "metrics.json").is_file():
-        return []
-    metrics = load_json(folder / "metrics.json")
-    return [(True, f"## Evaluation\n\n{evaluation_table(metrics)}"), (False, _limits(metrics))]
-
-
-def _origin(manifest: Manifest, stages: Sequence[Stage]) -> str:
-    command = " ".join(["python -m scripts.pipeline", *map(_portable, sys.argv[1:])])
-    durations = [load_json(stage.marker)["duration_s"] for stage in stages]
-    rows = [[stage.name, f"{seconds:.0f}"] for stage, seconds in zip(stages, durations, strict=True)]
-    facts = [
-        f"- command: `{command}`",
-        f"- commit: {provenance.commit()}",
-        f"- date: {datetime.date.today().isoformat()}",
-        f"- machine: {provenance.machine()}",
-        f"- versions: {provenance.versions()}",
-        f"- manifest: sha256 {manifest.sha256}",
-        *(f"- data: {note}" for note in manifest.notes),
+    return [
+        (True, f"## Graders on the held-out fold\n\n{grader_table(graders)}"),
+        (True, f"## Pseudo-labels against known grades\n\n{labels}"),
+        (False, f"## What the graders saw\n\n{limits}"),
     ]
-    table = markdown_table(["stage", "seconds"], [*rows, ["all", f"{sum(durations):.0f}"]])
-    return "\n".join(facts) + f"\n\n{table}"
-
-
-def _portable(word: str) -> str:
-    """Return a word of a command without the folders of this machine."""
-    return shlex.quote(Path(word).name if Path(word).is_absolute() else word)
 
 
 def _limits(metrics: Mapping[str, Any]) -> str:
@@ -93,7 +69,7 @@ def _limits(metrics: Mapping[str, Any]) -> str:
         *_balance(facts),
         f"- Lesions were scored on {counts['lesions']} photographs ({subset['lesions']}), grades on {counts['grade']} "
         f"({subset['grade']}). Nothing was selected on them: the weights are those of the last epoch.",
-        "- Dice and IoU as in the paper count the background; predicting no lesion at all scores what stands beside.",
+        "- Dice and IoU as in the paper count the background; compare them with the score of predicting no lesion.",
         *_fused(facts),
     ]
     return "## What these numbers do not show\n\n" + "\n".join(lines)

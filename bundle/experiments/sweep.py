@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.experiments.pipeline import Stage, check_used, shared_options, stacked, stage_of
+from bundle.experiments.runs import Repeat
 from bundle.experiments.suites import GRADERS, Row, helper, suite_named
 from bundle.handlers.tracking import find_experiment, open_store
 from bundle.manifest import load_manifest
@@ -55,7 +56,9 @@ def _opened(client: "MlflowClient", tags: Mapping[str, str]) -> str:
 
 
 LABELS = "pseudo_label"
-"""Name of the task that makes the pseudo-labels, used like a row's name."""
+"""Name of the stage and of the task that make the pseudo-labels, used like a row's name."""
+
+WEIGHTS = "model.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +103,15 @@ class Sweep:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def lay_out(sweep: Sweep) -> list[Task]:
+def lay_out(sweep: Sweep, parent_run: str | None = None) -> list[Task]:
     """Return the tasks, each after the tasks that it needs.
 
     Rows of stage 2 learn from pseudo-labels of the graders of the same fold and seed. These graders had the same fold
     held out, so the held-out fold does not leak into stage 2 through the labels.
+
+    Args:
+        sweep: its settings.
+        parent_run: id of the MLflow run below which the runs of all stages are nested; it does not change their keys.
 
     Raises:
         ValueError: if suite, row or experiment is unknown, there are no such folds, or an option belongs to no stage.
@@ -125,20 +132,15 @@ def lay_out(sweep: Sweep) -> list[Task]:
     """
     rows = _chosen(sweep)
     _check_counts(sweep)
-    pairs = [(fold, seed) for fold in range(sweep.folds) for seed in range(sweep.seeds)]
-    found = [task for pair in pairs for task in _Cell(sweep, *pair).tasks(rows)]
-    check_used(sweep.options, [stage for task in found for stage in task.stages])
-    return found
-
-
-def below(tasks: Sequence[Task], parent_run: str) -> list[Task]:
-    """Return the tasks with their MLflow runs nested below another run."""
-    return [replace(task, stages=[_below(stage, parent_run) for stage in task.stages]) for task in tasks]
-
-
-def _below(stage: Stage, parent_run: str) -> Stage:
-    tags = {**stage.options["tags"], "mlflow.parentRunId": parent_run}
-    return replace(stage, options={**stage.options, "tags": tags})
+    shown = {row.name for row in rows}
+    repeats = [Repeat(fold, seed) for fold in range(sweep.folds) for seed in range(sweep.seeds)]
+    tasks = [
+        _task(sweep, row, repeat, parent_run, scored=row.name in shown)
+        for repeat in repeats
+        for row in _with_needed(rows)
+    ]
+    check_used(sweep.options, [stage for task in tasks for stage in task.stages])
+    return tasks
 
 
 def _chosen(sweep: Sweep) -> list[Row]:
@@ -158,75 +160,43 @@ def _check_counts(sweep: Sweep) -> None:
         raise ValueError(f"expected --seeds of at least 1, got {sweep.seeds}")
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """One fold and seed of a sweep."""
+def _with_needed(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows and those that they need, each after the rows that it needs."""
+    networks = [row for row in rows if row.stage == "train"]
+    needed = [*(GRADERS if networks else ()), *(row.teacher for row in networks if row.teacher)]
+    shown = {row.name for row in rows}
+    known = [*(helper(name) for name in dict.fromkeys(needed) if name not in shown), *rows]
+    labels = [Row(name=LABELS, title="pseudo-labels", stage=LABELS)] if networks else []
+    return [row for stage in ("pretrain", LABELS, "train") for row in (*known, *labels) if row.stage == stage]
 
-    sweep: Sweep
-    fold: int
-    seed: int
 
-    def tasks(self, rows: Sequence[Row]) -> list[Task]:
-        """Return the tasks of rows and of the rows they need; rows that are not shown are trained but not scored."""
-        shown = {row.name for row in rows}
-        known = [*_helpers(rows), *rows]
-        graders = [self._grader(row, row.name in shown) for row in known if row.stage == "pretrain"]
-        networks = [self._network(row, row.name in shown) for row in known if row.stage == "train"]
-        return [*graders, *([self._labels()] if networks else []), *networks]
+def _task(sweep: Sweep, row: Row, repeat: Repeat, parent_run: str | None, *, scored: bool) -> Task:
+    needs = {"pretrain": (), LABELS: GRADERS, "train": (LABELS, *filter(None, [row.teacher]))}[row.stage]
+    folder, names = repeat_folder(sweep.output_dir, row.name, repeat), [task_name(name, *repeat) for name in needs]
+    inputs = [sweep.output_dir / name / _outputs(need)[0] for need, name in zip(needs, names, strict=True)]
+    reads: dict[str, Any] = dict(zip(("pseudo_labels", "teacher"), inputs, strict=False))
+    if row.stage == LABELS:
+        reads = {"graders": [str(path) for path in inputs]}
+    tags = {"suite": sweep.suite, "row": row.name, "fold": str(repeat.fold), "seed": str(repeat.seed)}
+    tags |= {"mlflow.parentRunId": parent_run} if parent_run is not None else {}
 
-    def _grader(self, row: Row, scored: bool) -> Task:
-        train = self._stage(row, "pretrain", ["pretrain"], [], ["model.pt"])
-        score = self._stage(
-            row, "evaluate", ["pretrain", "evaluate_grader"], [self._weights(row.name)], ["metrics.json"]
-        )
-        return self._task(row.name, [train, *([score] if scored else [])], [])
-
-    def _labels(self) -> Task:
-        graders = [self._weights(name) for name in GRADERS]
-        row = Row(name=LABELS, title="pseudo-labels", stage=LABELS)
-        outputs = ["pseudo_labels.json", "summary.json"]
-        stage = self._stage(row, LABELS, [LABELS], graders, outputs, graders=[str(path) for path in graders])
-        return self._task(LABELS, [stage], GRADERS)
-
-    def _network(self, row: Row, scored: bool) -> Task:
-        labels = self._folder(LABELS) / "pseudo_labels.json"
-        teacher = {"teacher": self._weights(row.teacher)} if row.teacher else {}
-        train = self._stage(
-            row, "train", ["train"], [labels, *teacher.values()], ["model.pt"], pseudo_labels=labels, **teacher
-        )
-        score = self._stage(row, "evaluate", ["train", "evaluate"], [self._weights(row.name)], ["metrics.json"])
-        needs = [LABELS, *([row.teacher] if row.teacher else [])]
-        return self._task(row.name, [train, *([score] if scored else [])], needs)
-
-    def _stage(
-        self,
-        row: Row,
-        name: str,
-        bases: Sequence[str],
-        inputs: Sequence[Path],
-        outputs: Sequence[str],
-        **options: object,
-    ) -> Stage:
-        tags = {"suite": self.sweep.suite, "row": row.name, "fold": str(self.fold), "seed": str(self.seed)}
-        given = {"manifest": self.sweep.manifest, **row.options, **options, "tags": tags}
-        shared = {**shared_options(self.sweep.output_dir), **self.sweep.options, "fold": self.fold, "seed": self.seed}
+    def stage(name: str, bases: Sequence[str], files: Sequence[Path], outputs: Sequence[str], **paths: object) -> Stage:
         return stage_of(
-            name, stacked(bases, self.sweep.experiment, row.overlays), self._folder(row.name),
-            [self.sweep.manifest, *inputs], outputs, given, where_known=shared,
+            name, stacked(bases, sweep.experiment, row.overlays), folder, [sweep.manifest, *files], outputs,
+            {"manifest": sweep.manifest, **row.options, **paths, "tags": tags},
+            where_known={**shared_options(sweep.output_dir), **sweep.options, **repeat._asdict()},
         )  # fmt: skip
 
-    def _task(self, row: str, stages: Sequence[Stage], needs: Sequence[str]) -> Task:
-        names = [self._name(name) for name in needs]
-        return Task(name=self._name(row), stages=stages, output_dir=self._folder(row), needs=names)
+    stages = [stage(row.stage, [row.stage], inputs, _outputs(row.name), **reads)]
+    if scored:
+        evaluation = "evaluate" if row.stage == "train" else "evaluate_grader"
+        stages.append(stage("evaluate", [row.stage, evaluation], [folder / WEIGHTS], ["metrics.json"]))
+    return Task(name=task_name(row.name, *repeat), stages=stages, output_dir=folder, needs=names)
 
-    def _name(self, row: str) -> str:
-        return task_name(row, self.fold, self.seed)
 
-    def _folder(self, row: str) -> Path:
-        return self.sweep.output_dir / self._name(row)
-
-    def _weights(self, row: str) -> Path:
-        return self._folder(row) / "model.pt"
+def _outputs(row: str) -> list[str]:
+    """Return the files that a row's training writes; later tasks read the first."""
+    return ["pseudo_labels.json", "summary.json"] if row == LABELS else [WEIGHTS]
 
 
 def task_name(row: str, fold: int, seed: int) -> str:
@@ -239,9 +209,11 @@ def task_name(row: str, fold: int, seed: int) -> str:
     return f"{row}/fold{fold}_seed{seed}"
 
 
-def _helpers(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that the given rows need and that are not among them."""
-    networks = [row for row in rows if row.stage == "train"]
-    needed = [*(GRADERS if networks else ()), *(row.teacher for row in networks if row.teacher)]
-    shown = {row.name for row in rows}
-    return [helper(name) for name in dict.fromkeys(needed) if name not in shown]
+def repeat_folder(sweep: Path, row: str, repeat: Repeat) -> Path:
+    """Return the folder of a row's files for one fold and seed, below that of the sweep.
+
+    Example:
+        >>> repeat_folder(Path("outputs"), "unet", Repeat(fold=3, seed=0)).as_posix()
+        'outputs/unet/fold3_seed0'
+    """
+    return sweep / task_name(row, *repeat)

@@ -69,7 +69,9 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
     if state.get("network") == GRADER:
         return _of_grader(state, architecture, path)
     if MARK in state:
-        return timm_state(state, _timm_network(architecture).state_dict())
+        with torch.device("meta"):  # the names and shapes of timm's whole network take no memory there
+            expected = import_optional("timm", architecture).create_model(architecture).state_dict()
+        return timm_state(state, expected)
     return {OLD_DENSENET_NAME.sub(r"\1\2", str(name)): value for name, value in state.items()}
 
 
@@ -106,30 +108,22 @@ def _path(architecture: str, pretrained: bool | str) -> Path | None:
     return Path(pretrained, f"{architecture}.pth") if Path(pretrained).is_dir() else Path(pretrained)
 
 
-def _timm_network(architecture: str) -> nn.Module:
-    """Build timm's whole network without allocating memory, for the names and shapes of its tensors."""
-    with torch.device("meta"):
-        return import_optional("timm", architecture).create_model(architecture)
-
-
 def _download(architecture: str) -> Mapping[str, Tensor]:
-    url = _url(architecture)
+    of_timm = architecture in TIMM_ARCHITECTURES  # its own loader uses a hub that raises many kinds of errors
+    published: Any = (
+        import_optional("timm", architecture).get_pretrained_cfg(architecture) if of_timm
+        else get_model_weights(architecture).DEFAULT
+    )  # fmt: skip
+    url = published.url
     try:
-        if architecture in TIMM_ARCHITECTURES:
+        if of_timm:
             return load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-        return get_model_weights(architecture).DEFAULT.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        return published.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, OSError) as error:
         raise ValueError(
             f"expected to download ImageNet weights of {architecture} from {url}, got: {error}. Go on without "
             f"them by `--pretrained False`, or bring the file and say `--pretrained PATH`"
         ) from error
-
-
-def _url(architecture: str) -> str:
-    """Return the download URL; timm's own loader uses a hub that raises many kinds of errors."""
-    if architecture in TIMM_ARCHITECTURES:
-        return import_optional("timm", architecture).get_pretrained_cfg(architecture).url
-    return get_model_weights(architecture).DEFAULT.url
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
@@ -174,7 +168,7 @@ def _is_bomb(path: str | Path) -> bool:
 
 
 def lite_file(architecture: str) -> Path:
-    """Return the weights file in an installed package, without running the package's code.
+    """Return the weights file in an installed package, without running the package's code, as importing it would.
 
     Raises:
         ValueError: if the package is not installed, or does not contain exactly one file.

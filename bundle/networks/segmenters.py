@@ -1,6 +1,6 @@
 """Encoder-decoders of segmentation-models-pytorch for comparison, with a grade head on their deepest features."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bundle.labels import LESION_COUNT
@@ -71,7 +71,10 @@ class GradedSegmenter(GradedNetwork):
         super().__init__()
         _check(architecture, encoder_name, lesion_classes)
         self._settings = {"architecture": architecture, "encoder_name": encoder_name, "lesion_classes": lesion_classes}
-        segmenter = _smp_class(architecture)(encoder_name, encoder_weights=None, classes=lesion_classes + 1)
+        package: Any = import_optional("segmentation_models_pytorch", architecture)
+        segmenter = getattr(package, ARCHITECTURES[architecture])(
+            encoder_name, encoder_weights=None, classes=lesion_classes + 1
+        )
         self.normalise = Normalise()
         self.encoder = segmenter.encoder
         self.decoder = segmenter.decoder
@@ -109,7 +112,3 @@ def _check(architecture: str, encoder_name: str, lesion_classes: int) -> None:
         )
     if lesion_classes < 1:
         raise ValueError(f"expected one lesion class or more, got lesion_classes {lesion_classes}")
-
-
-def _smp_class(architecture: str) -> Callable[..., Any]:
-    return getattr(import_optional("segmentation_models_pytorch", architecture), ARCHITECTURES[architecture])

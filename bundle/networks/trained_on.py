@@ -44,9 +44,17 @@ def in_words(data: object, path: str | os.PathLike) -> str:
     """
     if data is None:
         return "what its weights file does not say"
-    if not isinstance(data, Mapping) or not all(map(_are_counts, data.values())):
+    if not isinstance(data, Mapping) or not all(
+        isinstance(counts, Mapping) and all(isinstance(counts.get(kind, 0), int) for kind in KINDS)
+        for counts in data.values()
+    ):
         raise ValueError(f"expected data as {{name: {{'outlined': n, 'graded': n}}}} in {path}, got {data!r}")
-    return "; ".join(_counted(name, counts) for name, counts in data.items())
+    parts = []
+    for name, counts in data.items():
+        numbers = {kind: counts.get(kind, 0) for kind in KINDS}
+        which = " and ".join(f"{number} {kind}" for kind, number in numbers.items() if number) or "no"
+        parts.append(f"{named(name)}, {which} photograph{'s' * (sum(numbers.values()) != 1)}")
+    return "; ".join(parts)
 
 
 def named(dataset: str) -> str:
@@ -57,16 +65,6 @@ def named(dataset: str) -> str:
         ('idrid', 'phantom (synthetic drawings)')
     """
     return f"{dataset} ({SYNTHETIC[dataset]})" if dataset in SYNTHETIC else dataset
-
-
-def _are_counts(counts: object) -> bool:
-    return isinstance(counts, Mapping) and all(isinstance(counts.get(kind, 0), int) for kind in KINDS)
-
-
-def _counted(dataset: str, counts: Mapping[str, int]) -> str:
-    found = {kind: counts.get(kind, 0) for kind in KINDS}
-    told = " and ".join(f"{count} {kind}" for kind, count in found.items() if count) or "no"
-    return f"{named(dataset)}, {told} photograph{'s' * (sum(found.values()) != 1)}"
 
 
 def is_own(path: str | os.PathLike, manifest_sha256: str) -> bool:

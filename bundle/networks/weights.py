@@ -7,7 +7,8 @@ import json
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def write_bare(path: str | os.PathLike, state: Mapping[str, Tensor], network: st
         {'network': 'MultiTaskUNet', 'facts': {'teacher': 'old.pt'}}
     """
     save_whole(path, state)
-    said = {"network": network, "facts": without_folders(facts)}
-    text = json.dumps({**said, "sha256": file_sha256(path)}, indent=4) + "\n"
-    write_text_whole(_description(path), text)
+    description = {"network": network, "facts": without_folders(facts), "sha256": file_sha256(path)}
+    write_text_whole(_description(path), json.dumps(description, indent=4) + "\n")
 
 
 def read_description(path: str | os.PathLike) -> dict[str, Any]:
@@ -82,14 +82,14 @@ def read_description(path: str | os.PathLike) -> dict[str, Any]:
     if not beside.is_file():
         raise ValueError(
             f"expected weights that this bundle wrote in {path}, got a file without 'model' and 'network', and no "
-            f"{beside.name} beside it that says what they are"
+            f"{beside.name} next to it that describes them"
         )
-    said = load_json(beside)
-    if not isinstance(said, dict) or not {"network", "facts", "sha256"} <= set(said):
+    description = load_json(beside)
+    if not isinstance(description, dict) or not {"network", "facts", "sha256"} <= set(description):
         raise ValueError(f"expected 'network', 'facts' and 'sha256' in {beside}, got other things")
-    if said["sha256"] != file_sha256(path):
+    if description["sha256"] != file_sha256(path):
         raise ValueError(f"expected the weights that {beside} was written for in {path}, got others")
-    return {"network": said["network"], "facts": said["facts"]}
+    return {"network": description["network"], "facts": description["facts"]}
 
 
 def _description(path: str | os.PathLike) -> Path:
@@ -233,7 +233,7 @@ def network_of(path: str | os.PathLike) -> GradedNetwork:
     build, facts = _class_named(content["network"], path), content["facts"]  # refuses unknown names
     if missing := [setting for setting in NEEDED.get(content["network"], ()) if setting not in facts]:
         raise ValueError(
-            f"expected {path} to say its {missing[0]}, found nothing: the file is older than that; train it again"
+            f"expected {missing[0]} among the facts of {path}, found none: the file is older than that; train it again"
         )
     with torch.device("meta"):  # so a file with a huge width allocates no memory
         _check_sizes(_built(build, facts, path), content["model"], path)
@@ -245,25 +245,22 @@ def network_of(path: str | os.PathLike) -> GradedNetwork:
 def _class_named(name: object, path: str | os.PathLike) -> Callable[..., GradedNetwork]:
     """Find a class of this package by name; import the package's modules if no loaded one defines it."""
     name = name if isinstance(name, str) else repr(name)
-    if name not in _classes():
+    if name not in _classes(GradedNetwork):
         for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
             importlib.import_module(f"{__package__}.{module.name}")
-    known = _classes()
+    known = _classes(GradedNetwork)
     if name not in known:
         raise ValueError(f"expected weights of a network among {sorted(known)} in {path}, got weights of {name!r}")
     return known[name]
 
 
-def _classes() -> dict[str, Callable[..., GradedNetwork]]:
-    kinds = _subclasses(GradedNetwork)
-    return {kind.__name__: kind for kind in kinds if kind.__module__.startswith(f"{__package__}.")}
-
-
-def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
-    below: list[type[Any]] = kind.__subclasses__()
-    for one in below:
-        yield one
-        yield from _subclasses(one)
+def _classes(base: type[Any]) -> dict[str, Callable[..., GradedNetwork]]:
+    """Return the subclasses of a class, and theirs, that are defined in this package, by name."""
+    found: dict[str, Callable[..., GradedNetwork]] = {}
+    for kind in base.__subclasses__():
+        found |= {kind.__name__: kind} if kind.__module__.startswith(f"{__package__}.") else {}
+        found |= _classes(kind)
+    return found
 
 
 def _built(build: Callable[..., GradedNetwork], facts: Mapping[str, Any], path: str | os.PathLike) -> GradedNetwork:
@@ -279,14 +276,14 @@ def _built(build: Callable[..., GradedNetwork], facts: Mapping[str, Any], path: 
 
 
 def _check_sizes(network: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
-    expected, found = (
-        {name: list(value.shape) for name, value in one.items()} for one in (network.state_dict(), state)
+    expected, stored = (
+        {name: list(value.shape) for name, value in tensors.items()} for tensors in (network.state_dict(), state)
     )
-    for name in {**expected, **found}:
-        if expected.get(name) != found.get(name):
+    for name in {**expected, **stored}:
+        if expected.get(name) != stored.get(name):
             raise ValueError(
                 f"expected weights of the {type(network).__name__} that {path} names, with {name} of shape "
-                f"{expected.get(name)}, got {found.get(name)}; its facts belong to other weights"
+                f"{expected.get(name)}, got {stored.get(name)}; its facts belong to other weights"
             )
 
 
@@ -353,7 +350,7 @@ def refuse_fused(path: str | os.PathLike) -> None:
     Raises:
         ValueError: if the file is missing, is not a weights file, or its lesions were fused.
     """
-    if _read(path)["facts"].get("fuse"):
+    if fact(path, "fuse"):
         raise ValueError(
             f"expected weights that tell the four lesions apart in {path}, got weights trained with fuse: true: the "
             f"report and the rules need the lesions apart. Such weights can only be evaluated; train with fuse: false"
@@ -401,24 +398,16 @@ def temperature_and_shift(facts: Mapping[str, Any], path: str | os.PathLike) -> 
         >>> temperature_and_shift({}, "model.pt")
         (1.0, (0.0, 0.0, 0.0, 0.0, 0.0))
     """
-    return _temperature(facts, path), _shift(facts, path)
-
-
-def _shift(facts: Mapping[str, Any], path: str | os.PathLike) -> tuple[float, ...]:
-    found = facts.get("class_weights")
-    if found is None:
-        return NO_SHIFT
+    temperature, class_weights = facts.get("temperature", 1.0), facts.get("class_weights")
+    if not isinstance(temperature, (int, float)) or not 0 < temperature <= sys.float_info.max:  # NaN fails as well
+        raise ValueError(f"expected a temperature above 0 in {path}, got {temperature!r}; train this grader again")
+    if class_weights is None:
+        return float(temperature), NO_SHIFT
     try:
-        return prior_shift(found if isinstance(found, (list, tuple)) else [found])
+        shift = prior_shift(class_weights if isinstance(class_weights, (list, tuple)) else [class_weights])
     except ValueError as error:
-        raise ValueError(f"{error} in {path}; train this grader anew") from None
-
-
-def _temperature(facts: Mapping[str, Any], path: str | os.PathLike) -> float:
-    found = facts.get("temperature", 1.0)
-    if not isinstance(found, (int, float)) or not 0 < found <= sys.float_info.max:  # NaN fails as well
-        raise ValueError(f"expected a temperature above 0 in {path}, got {found!r}; train this grader anew")
-    return float(found)
+        raise ValueError(f"{error} in {path}; train this grader again") from None
+    return float(temperature), shift
 
 
 def lesion_thresholds(path: str | os.PathLike | None) -> tuple[float, ...] | None:
@@ -439,7 +428,7 @@ def lesion_thresholds(path: str | os.PathLike | None) -> tuple[float, ...] | Non
         ...     lesion_thresholds(f"{folder}/model.pt")
         (0.2, 0.35, 0.45, 0.5)
     """
-    found = None if path is None else _read(path)["facts"].get("lesion_thresholds")
+    found = None if path is None else fact(path, "lesion_thresholds")
     if path is None or found is None:
         return None
     if not isinstance(found, dict) or (set(found) != set(LESIONS) and len(found) != 1):
@@ -468,9 +457,8 @@ def min_area_ppm(path: str | os.PathLike) -> dict[str, float]:
         ...     min_area_ppm(f"{folder}/model.pt")
         {'MA': 3.0, 'HE': 3.0, 'EX': 3.0, 'SE': 3.0}
     """
-    found = _read(path)["facts"].get("min_area_ppm", LEAST_PPM)
     try:
-        return smallest_areas_ppm(found)
+        return smallest_areas_ppm(fact(path, "min_area_ppm", LEAST_PPM))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -507,8 +495,8 @@ def load_graders(
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:
     """Return the data that identify a weights file: path, hash, network and facts."""
-    content = _read(path)
-    return {"path": str(path), "sha256": file_sha256(path), "network": content["network"], **content["facts"]}
+    network, facts = _network_and_facts(path)
+    return {"path": str(path), "sha256": file_sha256(path), "network": network, **facts}
 
 
 def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]]:
@@ -527,7 +515,28 @@ def _listed(paths: Sequence[str | os.PathLike] | str) -> list[str | os.PathLike]
 
 def facts_of(path: str | os.PathLike) -> dict[str, Any]:
     """Return all facts of a weights file."""
-    return _read(path)["facts"]
+    return _network_and_facts(path)[1]
+
+
+def _network_and_facts(path: str | os.PathLike) -> tuple[str, dict[str, Any]]:
+    """Return what a weights file has beside the tensors; it is read again only if it or its description has changed."""
+    path = Path(path).absolute()
+    return copy.deepcopy(_read_facts(path, _stamp(path), _stamp(_description(path))))
+
+
+@lru_cache(maxsize=16)
+def _read_facts(path: Path, *stamps: tuple[int, ...] | None) -> tuple[str, dict[str, Any]]:
+    content = _read(path)
+    return content["network"], content["facts"]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Return what changes with a file; renaming another file to its name gives another inode."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def fact(path: str | os.PathLike, name: str, otherwise: object = None) -> Any:  # noqa: ANN401  (whatever stands there)
@@ -540,7 +549,7 @@ def fact(path: str | os.PathLike, name: str, otherwise: object = None) -> Any:  
         ...     fact(f"{folder}/model.pt", "taught_grades"), fact(f"{folder}/model.pt", "fuse", False)
         ([2, 3, 4], False)
     """
-    return _read(path)["facts"].get(name, otherwise)
+    return facts_of(path).get(name, otherwise)
 
 
 def shared_fact(paths: Sequence[str | os.PathLike] | str, name: str) -> Any:  # noqa: ANN401  (whatever stands there)

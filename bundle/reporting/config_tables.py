@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from bundle.reporting.tables import markdown_table
 
 STAGES = ("pretrain", "pseudo_label", "train", "evaluate", "calibrate", "evaluate_grader", "inference")
 """Configs in the order of the method; others follow alphabetically."""
@@ -101,14 +102,15 @@ def _stage(path: Path) -> str:
     sentence, command = _opening(text)
     rows = [(f"`{one.name}`", _code(one.value), one.meaning) for one in ids_of(text)]
     shown = f"\n```\n{command}\n```\n" if command else ""
-    return f"## {path.name}\n\n{sentence}\n{shown}\n{_table(('id', 'default, or what makes it', 'meaning'), rows)}"
+    table = markdown_table(("id", "default, or what makes it", "meaning"), rows, of_words=True)
+    return f"## {path.name}\n\n{sentence}\n{shown}\n{table}\n"
 
 
 def _overlays(folder: Path, paths: Iterable[Path]) -> str:
     rows = [
         (f"`{path.parent.name}`", f"`{path.stem}`", _opening(path.read_text(encoding="utf-8"))[0]) for path in paths
     ]
-    return f"## {folder.name}/\n\n{_table(('overlay', 'of the stage', 'first line'), rows)}"
+    return f"## {folder.name}/\n\n{markdown_table(('overlay', 'of the stage', 'first line'), rows, of_words=True)}\n"
 
 
 def _opening(text: str) -> tuple[str, str]:
@@ -120,12 +122,6 @@ def _opening(text: str) -> tuple[str, str]:
             break
         lines.append(line.lstrip("# ").removesuffix("\\").strip())
     return first.lstrip("# "), " ".join(lines)
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def _code(value: str) -> str:

@@ -13,6 +13,7 @@ from bundle.datasets.copies import HASH_SIZE, near_pairs, unpack
 from bundle.files import write_csv_whole, written_at_once
 from bundle.labels import GRADE_NAMES
 from bundle.manifest import Manifest, Photograph
+from bundle.reporting.style import INK, QUIET
 from bundle.transforms import field_of_view, load_photograph
 from PIL import Image, ImageDraw, ImageFont
 
@@ -24,7 +25,7 @@ LINE_PX, MARGIN_PX, BETWEEN_PX = 19, 24, 4
 CAPTION_LINES = 5
 FONT_PX = 14
 
-SHEET, BOX, INK, QUIET, WARNING = "#ffffff", "#000000", "#1c1e21", "#63686f", "#8a3b00"
+SHEET, BOX, WARNING = "#ffffff", "#000000", "#8a3b00"
 
 
 def copy_rows(manifest: Manifest) -> list[dict[str, Any]]:

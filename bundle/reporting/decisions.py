@@ -6,6 +6,7 @@ import html
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from bundle.files import written_whole
 from bundle.labels import GRADE_NAMES, GRADES
-from bundle.reporting.tables import MISSING, Table, pseudo_label_tables
+from bundle.reporting.tables import MISSING, Table, number, pseudo_label_tables
 
 Row = Mapping[str, Any]
 
@@ -188,5 +189,4 @@ def _heat(row: Row, grade: int) -> str:
     return "on lesions" if row.get(f"supported_{grade}") else "not on lesions"
 
 
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"
+_number = partial(number, decimals=2)

@@ -3,20 +3,18 @@
 # flake8: noqa: N803, N806
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from bundle.files import written_whole
 from bundle.labels import GRADE_NAMES, GRADES
 from bundle.metrics.calibration import Reliability, as_logits, reliability, scale
 from bundle.metrics.grading import grading_scores
+from bundle.reporting.style import BLUE, DPI, GRID, INK, QUIET
 from bundle.reporting.tables import number
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
-DPI = 120
-INK, QUIET, BAR, GRID = "#1c1e21", "#7b8087", "#1f5fa8", "#d5d8dc"
 
 
 def write_confusion(path: str | os.PathLike, probabilities_NC: np.ndarray, grades_N: np.ndarray) -> None:
@@ -31,13 +29,13 @@ def write_confusion(path: str | os.PathLike, probabilities_NC: np.ndarray, grade
         ValueError: as :func:`bundle.metrics.grading.grading_scores`.
     """
     scores = grading_scores(probabilities_NC, grades_N)
-    figure = Figure(figsize=(6.4, 6.0), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(7.68, 7.2), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     _draw_counts(axes, confusion(probabilities_NC, grades_N))
     axes.set_title(
         f"{_photographs(len(grades_N))}: accuracy {number(scores['grade/accuracy'])}, "
         f"quadratic kappa {number(scores['grade/quadratic_kappa'])}",
-        size=11, color=INK, pad=12,
+        size=13, color=INK, pad=14,
     )  # fmt: skip
     _save(figure, path)
 
@@ -62,16 +60,17 @@ def write_reliability(
         ValueError: as :func:`bundle.metrics.grading.grading_scores`.
     """
     scaled = scale(as_logits(probabilities_NC), temperature, prior_shift)
-    figure = Figure(figsize=(10.4, 5.6), facecolor="white", layout="constrained")
-    figure.suptitle(f"Reliability on {_photographs(len(grades_N))} of the validation fold", size=12, color=INK)
+    figure = Figure(figsize=(12.48, 6.72), facecolor="white", layout="constrained")
+    figure.suptitle(f"Reliability on {_photographs(len(grades_N))} of the validation fold", size=14, color=INK)
     boxes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(4, 1))
     for column, (name, p) in enumerate({"as trained": probabilities_NC, f"T = {temperature:.2f}": scaled}.items()):
         scores, found = grading_scores(p, grades_N), reliability(p, grades_N)
-        boxes[0, column].set_title(_heading(name, scores), size=11, color=INK)
+        heading = f"{name}: expected calibration error {number(scores['grade/ece'])}"
+        boxes[0, column].set_title(heading, size=13, color=INK)
         _draw_accuracy(boxes[0, column], found)
         _draw_histogram(boxes[1, column], found)
-    boxes[0, 0].set_ylabel("share graded rightly", color=INK)
-    boxes[1, 0].set_ylabel("photographs", color=INK)
+    boxes[0, 0].set_ylabel("share graded rightly", color=INK, size=12)
+    boxes[1, 0].set_ylabel("photographs", color=INK, size=12)
     _save(figure, path)
 
 
@@ -93,12 +92,12 @@ def _draw_counts(axes: Axes, counts_CC: np.ndarray) -> None:
     for (truth, found), count in np.ndenumerate(counts_CC):
         dark = shares_CC[truth, found] > 0.5
         share = f"\n{shares_CC[truth, found]:.0%}" if count else ""
-        axes.text(found, truth, f"{count}{share}", ha="center", va="center", size=10, color="white" if dark else INK)
+        axes.text(found, truth, f"{count}{share}", ha="center", va="center", size=12, color="white" if dark else INK)
     names = [f"{grade}\n{GRADE_NAMES[grade]}" for grade in GRADES]
-    axes.set_xticks(GRADES, names, size=9)
-    axes.set_yticks(GRADES, names, size=9)
-    axes.set_xlabel("predicted grade", color=INK)
-    axes.set_ylabel("true grade", color=INK)
+    axes.set_xticks(GRADES, names, size=11)
+    axes.set_yticks(GRADES, names, size=11)
+    axes.set_xlabel("predicted grade", color=INK, size=12)
+    axes.set_ylabel("true grade", color=INK, size=12)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -107,10 +106,10 @@ def _draw_accuracy(axes: Axes, found: Reliability) -> None:
     edges = np.linspace(0, 1, len(found.counts) + 1)
     centres, width = (edges[:-1] + edges[1:]) / 2, edges[1]
     filled = found.counts > 0
-    axes.bar(centres[filled], found.accuracy[filled], width, color=BAR, edgecolor="white")
+    axes.bar(centres[filled], found.accuracy[filled], width, color=BLUE, edgecolor="white")
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--")
     # Drawn at the mean confidence of the bin: the calibration error adds up the distances to the diagonal.
-    axes.plot(found.confidence[filled], found.accuracy[filled], "o", color=INK, markersize=4, clip_on=False)
+    axes.plot(found.confidence[filled], found.accuracy[filled], "o", color=INK, markersize=5, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     _plain(axes)
 
@@ -118,18 +117,14 @@ def _draw_accuracy(axes: Axes, found: Reliability) -> None:
 def _draw_histogram(axes: Axes, found: Reliability) -> None:
     edges = np.linspace(0, 1, len(found.counts) + 1)
     axes.stairs(found.counts, edges, fill=True, color=GRID)
-    axes.set_xlabel("confidence", color=INK)
+    axes.set_xlabel("confidence", color=INK, size=12)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     _plain(axes)
 
 
 def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9, color=QUIET)
-
-
-def _heading(name: str, scores: Mapping[str, float]) -> str:
-    return f"{name}: expected calibration error {number(scores['grade/ece'])}"
+    axes.tick_params(labelsize=11, color=QUIET)
 
 
 def _photographs(count: int) -> str:

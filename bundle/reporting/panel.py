@@ -5,6 +5,7 @@
 import os
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from bundle.files import written_at_once
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.reporting.overlay import LESION_HEX, heat_overlay, lesion_overlay, shrink_lesions
-from bundle.reporting.tables import MISSING
+from bundle.reporting.style import BLUE, DPI, INK, QUIET
+from bundle.reporting.tables import number
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -20,8 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 PHOTOGRAPH_PX, HEAT_PX = 420, 240
-DPI = 100
-INK, QUIET, PROPOSED, DECIDED = "#1c1e21", "#7b8087", "#c26a12", "#1f5fa8"
+PROPOSED, DECIDED = "#c26a12", BLUE
 
 
 def write_panel(
@@ -155,5 +156,4 @@ def _tell_decision(figure: Figure, row: Mapping[str, Any]) -> None:
     figure.text(0.02, 0.065, reason, size=10, color=INK, va="top", linespacing=1.4, parse_math=False)
 
 
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"
+_number = partial(number, decimals=2)

@@ -1,7 +1,7 @@
 """Scores as Markdown tables, each next to the score of a trivial predictor."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES
@@ -73,14 +73,34 @@ _CLASSES = (
 )
 
 
-def number(value: float | None) -> str:
-    """Write a score with three decimals; an undefined score becomes an en dash.
+def number(value: float | None, decimals: int = 3) -> str:
+    """Write a score with three decimals, or another number of them; an undefined score becomes an en dash.
 
     Example:
-        >>> number(0.4119), number(None), number(float("nan"))
-        ('0.412', '–', '–')
+        >>> number(0.4119), number(0.4119, decimals=1), number(None), number(float("nan"))
+        ('0.412', '0.4', '–', '–')
     """
-    return MISSING if value is None or math.isnan(value) else f"{value:.3f}"
+    return MISSING if value is None or math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def percent(value: float | None) -> str:
+    """Write a share in percent, as the paper does.
+
+    Example:
+        >>> percent(0.96949), percent(None)
+        ('96.95', '–')
+    """
+    return number(None if value is None else 100 * value, decimals=2)
+
+
+def signed(value: float | None, write: Callable[[float | None], str] = number) -> str:
+    """Write a difference with its sign.
+
+    Example:
+        >>> signed(0.0214), signed(-0.5), signed(math.nan)
+        ('+0.021', '-0.500', '–')
+    """
+    return write(value) if value is None or not value > 0 else f"+{write(value)}"
 
 
 def interval(bounds: Sequence[float | None] | None, write: Callable[[float | None], str] = number) -> str:
@@ -94,8 +114,13 @@ def interval(bounds: Sequence[float | None] | None, write: Callable[[float | Non
     return MISSING if MISSING in written else " to ".join(written)
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, of_words: bool = False) -> str:
     """Write a Markdown table whose columns also line up as plain text; all but the first are right-aligned.
+
+    Args:
+        header: name of each column.
+        rows: the cells; their white space is reduced to single spaces.
+        of_words: write each cell only as wide as it is, and all left-aligned, because its sentences are long.
 
     Raises:
         ValueError: if a row is not as long as the header.
@@ -105,22 +130,22 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         | score |  ours |
         | :---- | ----: |
         | Dice  | 0.412 |
+        >>> print(markdown_table(["option", "meaning"], [["fold", "held out"]], of_words=True))
+        | option | meaning |
+        | --- | --- |
+        | fold | held out |
     """
-    wrong = [row for row in rows if len(row) != len(header)]
-    if wrong:
-        raise ValueError(f"expected {len(header)} cells in every row, got {len(wrong[0])}: {list(wrong[0])}")
-    cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in (header, *rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(_line(row, widths) for row in (cells[0], rule, *cells[1:]))
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (
-        cell.rjust(width) if index else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "| " + " | ".join([first, *others]) + " |"
+    head, *cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in (header, *rows)]
+    if wrong := [row for row in cells if len(row) != len(head)]:
+        raise ValueError(f"expected {len(head)} cells in every row, got {len(wrong[0])}: {wrong[0]}")
+    if of_words:
+        lines = [head, ["---"] * len(head), *cells]
+    else:
+        widths = [max(3, *map(len, column)) for column in zip(head, *cells, strict=True)]
+        rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+        padded = [[first.ljust(widths[0]), *map(str.rjust, others, widths[1:])] for first, *others in (head, *cells)]
+        lines = [padded[0], rule, *padded[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
@@ -166,48 +191,44 @@ def _trained_on(metrics: Mapping[str, Any]) -> str:
 
 
 def _task_table(task: str, scores: Mapping[str, float | None], metrics: Mapping[str, Any]) -> str:
+    subset, count = metrics.get("subset", {}).get(task), metrics.get("counts", {}).get(task)
+    details = [subset] * (subset is not None) + [f"{count} photographs"] * (count is not None)
     intervals = metrics.get("intervals", {})
     rows = [
         [_score_name(key), number(scores[key]), interval(intervals.get(key)), *_best_baseline(key, scores)]
         for key in scores
-        if key.startswith(f"{task}/") and not _is_baseline(key) and "/images_" not in key
+        if key.startswith(f"{task}/") and not key.endswith(tuple(BASELINES)) and "/images_" not in key
     ]
-    table = markdown_table(["score", "ours", "95 % interval", "trivial", "the trivial predictor"], rows)
-    parts = _heading(task, metrics), _lesion_counts(task, scores), _decision(task, metrics), table
+    parts = [
+        f"### {TASKS.get(task, task)}" + f" ({', '.join(details)})" * bool(details),
+        _lesion_counts(task, scores),
+        _thresholds(task, metrics),
+        markdown_table(["score", "ours", "95 % interval", "trivial", "the trivial predictor"], rows),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _heading(task: str, metrics: Mapping[str, Any]) -> str:
-    subset, count = metrics.get("subset", {}).get(task), metrics.get("counts", {}).get(task)
-    details = [subset] * (subset is not None) + [f"{count} photographs"] * (count is not None)
-    return f"### {TASKS.get(task, task)}" + f" ({', '.join(details)})" * bool(details)
-
-
-def _decision(task: str, metrics: Mapping[str, Any]) -> str:
-    """Write the thresholds that decided the scored masks, if there were any."""
-    thresholds = metrics.get("lesion_thresholds")
-    if task == "grade" or thresholds is None:
-        return ""
-    return f"Lesions are decided by thresholds: {decision_in_words(thresholds, class_names(len(thresholds) == 1))}."
-
-
 def _lesion_counts(task: str, scores: Mapping[str, float | None]) -> str:
+    """Write on how many photographs each lesion was scored."""
     sentences = {
         "Photographs with": "images",
         "Annotated photographs without": "images_without",
         "Photographs on which the distance of borders is defined": "images_hd95_px",
     }
-    return " ".join(_counts(begin, f"{task}/{key}", scores) for begin, key in sentences.items()).strip()
+    written = []
+    for begin, key in sentences.items():
+        counts = {name: scores.get(f"{task}/{key}_{lesion}") for lesion, name in _LESIONS.items()}
+        known = [f"{name} {count:.0f}" for name, count in counts.items() if count is not None]
+        written += [f"{begin}: {', '.join(known)}."] * bool(known)
+    return " ".join(written)
 
 
-def _counts(begin: str, key: str, scores: Mapping[str, float | None]) -> str:
-    counts = {lesion: scores.get(f"{key}_{lesion}") for lesion in _LESIONS}
-    found = [f"{_LESIONS[lesion]} {count:.0f}" for lesion, count in counts.items() if count is not None]
-    return f"{begin}: {', '.join(found)}." if found else ""
-
-
-def _is_baseline(key: str) -> bool:
-    return key.endswith(tuple(BASELINES))
+def _thresholds(task: str, metrics: Mapping[str, Any]) -> str:
+    """Write the thresholds that decided the scored masks, if there were any."""
+    thresholds = metrics.get("lesion_thresholds")
+    if task == "grade" or thresholds is None:
+        return ""
+    return f"Lesions are decided by thresholds: {decision_in_words(thresholds, class_names(len(thresholds) == 1))}."
 
 
 def _score_name(key: str) -> str:
@@ -339,13 +360,3 @@ def _with_interval(
     summary: Mapping[str, Any], key: str, write: Callable[[float | None], str] = number
 ) -> tuple[str, str]:
     return write(summary.get(key)), interval([summary.get(f"{key}_low"), summary.get(f"{key}_high")], write)
-
-
-def signed(value: float | None, write: Callable[[float | None], str] = number) -> str:
-    """Write a difference with its sign.
-
-    Example:
-        >>> signed(0.0214), signed(-0.5), signed(math.nan)
-        ('+0.021', '-0.500', '–')
-    """
-    return write(value) if value is None or not value > 0 else f"+{write(value)}"

@@ -10,11 +10,12 @@ import torch
 from bundle.labels import GRADES
 from bundle.method.heat_maps import grade_maps
 from bundle.networks.graders import ARCHITECTURES, Grader
+from bundle.reporting.tables import markdown_table
 from numpy.typing import NDArray
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from scripts.benchmarks.page import head, publish
-from scripts.benchmarks.timing import in_turn, table
+from scripts.benchmarks.page import publish
+from scripts.benchmarks.timing import in_turn
 from torch import Tensor, nn
 
 Maps = Callable[[Tensor], NDArray[np.float32]]
@@ -47,8 +48,7 @@ def attribution(
         f"attribution --architecture {architecture} --image_size {image_size} "
         f"--batch_size {batch_size} --rounds {rounds}"
     )
-    found = _measured(grader, batches)
-    publish("\n\n".join([head("Heat maps, measured", command), found, _notes(batches)]), out)
+    publish("Heat maps, measured", command, [_measured(grader, batches), _notes(batches)], out)
 
 
 def _measured(grader: Grader, batches: Tensor) -> str:
@@ -62,7 +62,7 @@ def _measured(grader: Grader, batches: Tensor) -> str:
         rows = [_row("gradients stopped behind the last block", ours, peer, batches)]
     rows.insert(0, _row("as its documentation calls it", ours, peer, batches))
     header = ["five maps, pytorch-grad-cam:", "ours", "pytorch-grad-cam", "times", "batches", "largest difference"]
-    return table([*header, f"at least {LEAST} times, at most {LARGEST:g} apart"], rows)
+    return markdown_table([*header, f"at least {LEAST} times, at most {LARGEST:g} apart"], rows)
 
 
 def _row(what: str, ours: Maps, peer: Maps, batches: Tensor) -> list[str]:

@@ -16,6 +16,7 @@ from bundle.datasets.items import items
 from bundle.datasets.prepared import PreparedDataset
 from bundle.labels import LESIONS
 from bundle.manifest import load_manifest
+from bundle.reporting.tables import markdown_table
 from bundle.transforms import Crop, PrepareFundusd, RandFundusAffined, load_masks
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import (
@@ -31,9 +32,9 @@ from monai.transforms import (
 )
 from PIL import Image
 from scipy import ndimage
-from scripts.benchmarks.page import head, publish
+from scripts.benchmarks.page import publish
 from scripts.benchmarks.rows import largest_mib
-from scripts.benchmarks.timing import in_turn, table
+from scripts.benchmarks.timing import in_turn
 from torch.nn import functional as F
 
 Items = Sequence[dict[str, Any]]
@@ -58,8 +59,7 @@ def data(manifest: str, out: str | None = None, images: int = 16, rounds: int = 
         raise ValueError(f"expected outlined photographs in {manifest}, found none")
     parts = [preparation, fidelity, survival, batches, memory]
     command = f"data --manifest {Path(manifest).name} --images {images} --rounds {rounds}"
-    first = head("The data's way, measured", command)
-    publish("\n\n".join([first, *(part(chosen, rounds) for part in parts), growth(manifest)]), out)
+    publish("The data's way, measured", command, [*(part(chosen, rounds) for part in parts), growth(manifest)], out)
 
 
 def preparation(chosen: Items, rounds: int) -> str:
@@ -76,7 +76,7 @@ def preparation(chosen: Items, rounds: int) -> str:
         'MONAI: `LoadImaged(reader="PILReader")` and `Resized`. Ours also checks the sha256, keeps every lesion and '
         "writes the cache."
     )
-    return f"## Preparation\n\n{table(header, [pair.row('median')])}\n\n{note}"
+    return f"## Preparation\n\n{markdown_table(header, [pair.row('median')])}\n\n{note}"
 
 
 def _stock(item: dict[str, Any]) -> Any:  # noqa: ANN401  (MONAI's dictionary)
@@ -110,7 +110,7 @@ def survival(chosen: Items, rounds: int) -> str:
     sizes = (PREPARED_PX, TRAINED_PX)
     counted = np.array([[lost_components(item, size) for size in sizes] for item in chosen]).sum(axis=0)
     rows = [[f"{size} px", str(lost), str(total)] for size, (lost, total) in zip(sizes, counted, strict=True)]
-    return f"## Lesions\n\n{table(['size', 'components lost', 'components'], rows)}"
+    return f"## Lesions\n\n{markdown_table(['size', 'components lost', 'components'], rows)}"
 
 
 def lost_components(item: dict[str, Any], image_size: int) -> tuple[int, int]:
@@ -193,7 +193,7 @@ def batches(chosen: Items, rounds: int) -> str:
         "MONAI: `CacheDataset` of float32 tensors, the same five augmentations as dictionary transforms. Ours includes "
         "making float32 of the bytes; moving channels last, which both need, is left out."
     )
-    return f"## Batches\n\n{table(header, [row])}\n\n{note}"
+    return f"## Batches\n\n{markdown_table(header, [row])}\n\n{note}"
 
 
 def _read(loader: DataLoader) -> None:
@@ -213,7 +213,8 @@ def memory(chosen: Items, rounds: int) -> str:
         ["ours" if ours else "MONAI", *(f"{mib:.0f} MiB" for mib in found), f"{found[1] - found[0]:+.0f} MiB"]
         for ours, found in used.items()
     ]
-    return f"## Memory\n\n{table(['largest memory of a process', *(f'{n} images' for n in counts), 'growth'], rows)}"
+    header = ["largest memory of a process", *(f"{n} images" for n in counts), "growth"]
+    return f"## Memory\n\n{markdown_table(header, rows)}"
 
 
 def _in_a_process(chosen: Items, folder: str, count: int, ours: bool) -> float:
@@ -242,7 +243,7 @@ def growth(manifest: str) -> str:
     times = [f"{found[1][key] / found[0][key]:.0f}" for key in ("load_s", "split_s", "audit_s")]
     rows.append(["times", *times, f"{found[1]['memory_mib'] / found[0]['memory_mib']:.1f}"])
     header = ["rows", "load and check", "fold and select", "look for copies", "memory without the search"]
-    return f"## Growth\n\n{table(header, rows)}"
+    return f"## Growth\n\n{markdown_table(header, rows)}"
 
 
 def _rows(count: int, manifest: str) -> dict[str, float]:

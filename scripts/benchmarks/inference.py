@@ -16,11 +16,12 @@ from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import fact, lesion_thresholds, network_of
 from bundle.networks.weights import image_size as trained_size
 from bundle.optional import import_optional
+from bundle.reporting.tables import markdown_table
 from bundle.steps import has_bfloat16
 from bundle.transforms import PrepareFundusd
 from scripts.benchmarks.inference_folder import folder_table
-from scripts.benchmarks.page import head, publish
-from scripts.benchmarks.timing import table, timed
+from scripts.benchmarks.page import publish
+from scripts.benchmarks.timing import timed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -91,12 +92,11 @@ def inference(
     }  # fmt: skip
     options = " ".join(f"--{name} {value}" for name, value in words.items() if value is not None)
     peaks = matrix_peaks(rounds)
-    parts = [head("Inference, measured", f"inference {options}"), _peak_table(peaks)]
-    parts += [network_table(size, width, rounds, peaks) for size in sizes]
+    parts = [_peak_table(peaks), *(network_table(size, width, rounds, peaks) for size in sizes)]
     if photographs and checkpoint:
         parts.append(agreement_table(photographs, checkpoint))
         parts.append(folder_table(photographs, checkpoint, folder_size, backend, rounds))
-    publish("\n\n".join([*parts, _notes()]), out)
+    publish("Inference, measured", f"inference {options}", [*parts, _notes()], out)
 
 
 def ways() -> list[Way]:
@@ -142,7 +142,7 @@ def network_table(size: int, width: float, rounds: int, peaks: Mapping[str, floa
     rows = [_row(str(way), times[str(way)], times[PEER], work, peaks[way.precision]) for way in ways()]
     rows.insert(0, [PEER, f"{1e3 * np.median(times[PEER]):.0f} ms", "1.0", *[""] * 3])
     header = ["way", "median", "times as fast", "GFLOP/s", "share of the best matrix product", f"at least {LEAST:g}"]
-    return f"## The network at {size} px\n\n{work:.1f} giga multiplications.\n\n{table(header, rows)}"
+    return f"## The network at {size} px\n\n{work:.1f} giga multiplications.\n\n{markdown_table(header, rows)}"
 
 
 def _row(name: str, ours_s: Sequence[float], peer_s: Sequence[float], work: float, peak: float) -> list[str]:
@@ -172,7 +172,7 @@ def _peak_table(peaks: Mapping[str, float]) -> str:
         "column, whatever runs it, unless it computes less."
     )
     header = [f"product of {MATRIX} x {MATRIX} matrices", "GFLOP/s", "over float32"]
-    return f"## The processor\n\n{table(header, rows)}\n\n{note}"
+    return f"## The processor\n\n{markdown_table(header, rows)}\n\n{note}"
 
 
 def agreement_table(photographs: str, checkpoint: str) -> str:
@@ -185,7 +185,7 @@ def agreement_table(photographs: str, checkpoint: str) -> str:
     rows = [_agreement(way, _said(way, network, images, thresholds), expected) for way in ways() if way != REFERENCE]
     header = ["way", "Dice of lesion pixels", "same grade", "lesion pixels", f"Dice at least {DICE_LEAST}, all grades"]
     place = f"{len(images)} photographs at {size_px} px, width {fact(checkpoint, 'width', 1):g}"
-    return f"## Agreement with float32\n\n{place}.\n\n{table(header, rows)}"
+    return f"## Agreement with float32\n\n{place}.\n\n{markdown_table(header, rows)}"
 
 
 def _said(

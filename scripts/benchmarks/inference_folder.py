@@ -20,10 +20,10 @@ import torch
 from bundle import ROOT
 from bundle.datasets.items import file_items
 from bundle.networks.weights import facts_of, network_of, save_weights
+from bundle.reporting.tables import markdown_table
 from monai.bundle.scripts import run
 from monai.transforms import Compose, LoadImaged, Resize, Resized, SaveImage
 from scripts.benchmarks.rows import largest_mib
-from scripts.benchmarks.timing import table
 
 LEAST = 3.0
 WAYS = ("ours", "plain")
@@ -50,7 +50,7 @@ def folder_table(photographs: str, checkpoint: str, image_size: int, backend: st
         "the same network in eager float32, `SaveImage` of the mask at native size, and nothing else. The time is that "
         "of the whole run without imports. Memory is the largest of the process and, added, the largest of its workers."
     )
-    return f"## Folder to files\n\n{table(['way', 'images/s', 'memory'], rows)}\n\n{note}"
+    return f"## Folder to files\n\n{markdown_table(['way', 'images/s', 'memory'], rows)}\n\n{note}"
 
 
 def _turn(photographs: str, checkpoint: str, image_size: int, backend: str | None) -> dict[str, dict[str, float]]:

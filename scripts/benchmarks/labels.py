@@ -15,8 +15,8 @@ from bundle.labels import GRADES, feasible_grades
 from bundle.manifest import Manifest, load_manifest
 from bundle.method.initial_labels import save_pseudo_labels
 from bundle.metrics.intervals import resampled_interval
-from scripts.benchmarks.page import head, publish
-from scripts.benchmarks.timing import table
+from bundle.reporting.tables import MISSING, interval, markdown_table, number, signed
+from scripts.benchmarks.page import publish
 
 SMALLEST = 1e-9
 CONFIGS = ("train.yaml", "experiments/two_cores_phantom/train.yaml", "experiments/known_errors/train.yaml")
@@ -51,7 +51,7 @@ def labels(manifest: str, folder: str, seeds: int = 5, processes: int = 2, out: 
     ]  # fmt: skip
     command = f"labels --manifest {Path(manifest).name} --folder {home.name} --seeds {seeds} --processes {processes}"
     title = "Does the label update repair labels? A third of those that can move is wrong"
-    publish("\n\n".join([head(title, command), table(header, rows), _notes(seeds)]), out)
+    publish(title, command, [markdown_table(header, rows), _notes(seeds)], out)
 
 
 def outlines_alone(manifest: Manifest, path: Path) -> None:
@@ -123,15 +123,15 @@ def _row(way: str, found: Sequence[dict[str, float] | None]) -> list[str]:
     whole = [one for one in found if one is not None]
     collapsed = f"{len(found) - len(whole)} of {len(found)}"
     if not whole:
-        return [way, str(len(found)), *["\N{EN DASH}"] * 6, collapsed]
+        return [way, str(len(found)), *[MISSING] * 6, collapsed]
     gains = [one["after"] - one["before"] for one in whole]
-    low, high = resampled_interval(gains, test_share=0.0)
+    bounds = resampled_interval(gains, test_share=0.0)
     before, after, movement, common = (
         sum(one[key] for one in whole) / len(whole) for key in ("before", "after", "movement", "common")
     )
     return [
-        way, str(len(found)), f"{before:.3f}", f"{after:.3f}", f"{sum(gains) / len(gains):+.3f}",
-        f"{low:+.3f} to {high:+.3f}", f"{movement:.3f}", f"{common:.2f}", collapsed,
+        way, str(len(found)), number(before), number(after), signed(sum(gains) / len(gains)),
+        interval(bounds, signed), number(movement), number(common, decimals=2), collapsed,
     ]  # fmt: skip
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from bundle import ROOT
-from scripts.benchmarks.page import head, publish
+from bundle.reporting.tables import markdown_table
+from scripts.benchmarks.page import publish
 from scripts.benchmarks.precision import precision_table
-from scripts.benchmarks.timing import table
 
 BARS = (("time", "s_an_image", 0.7), ("peak memory", "memory_mib", 0.4))
 """Largest shares of the time and memory of double backward that ours may take."""
@@ -53,11 +53,10 @@ def meta(image_size: int = 512, images: int = 2, rounds: int = 3, width: float =
     growth = [_process("fused", 64, count, 1 / 8) for count in COUNTS]
     command = f"meta --image_size {image_size} --images {images} --rounds {rounds} --width {width:g}"
     parts = [
-        head("Training with label update, measured", command),
         _ways(found), _bars(found, difference), _growth(growth), precision_table(width, rounds),
         _notes(image_size, images),
     ]  # fmt: skip
-    publish("\n\n".join(parts), out)
+    publish("Training with label update, measured", command, parts, out)
 
 
 def _process(
@@ -81,14 +80,16 @@ def _ways(found: Found) -> str:
          str(len(each))]
         for (allocator, way), each in found.items()
     ]  # fmt: skip
-    return table(["epoch of training and label update", "a photograph", "memory above the idle process", "runs"], rows)
+    return markdown_table(
+        ["epoch of training and label update", "a photograph", "memory above the idle process", "runs"], rows
+    )
 
 
 def _bars(found: Found, difference: float) -> str:
     rows = [_bar(found, allocator, *bar) for allocator in ALLOCATORS for bar in BARS]
     most = f"at most {DIFFERENCE_MOST:g}"
     rows.append(["difference of the gradients", f"{difference:.1e}", most, _met(difference <= DIFFERENCE_MOST)])
-    return table(["fused over double backward", "median (range)", "bar", "met"], rows)
+    return markdown_table(["fused over double backward", "median (range)", "bar", "met"], rows)
 
 
 def _bar(found: Found, allocator: str, what: str, key: str, most: float) -> list[str]:
@@ -104,7 +105,7 @@ def _growth(growth: Sequence[dict[str, float]]) -> str:
         [str(count), f"{1e3 * one['s_an_image']:.1f} ms", f"{one['memory_mib']:.0f} MiB"]
         for count, one in zip(COUNTS, growth, strict=True)
     ]
-    return table(["photographs in the epoch, fused, 64 px, width 1/8", "a photograph", "memory"], rows)
+    return markdown_table(["photographs in the epoch, fused, 64 px, width 1/8", "a photograph", "memory"], rows)
 
 
 def _met(met: bool) -> str:

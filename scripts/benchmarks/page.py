@@ -1,16 +1,15 @@
-"""The head of every page of `python -m scripts.benchmark`: how its numbers were made, and on what machine."""
+"""The page of every suite of `python -m scripts.benchmark`."""
+
+from collections.abc import Iterable
 
 from bundle.files import write_text_whole
-from bundle.provenance import commit, machine, versions
+from bundle.provenance import origin
 
 
-def head(title: str, command: str) -> str:
-    """Return a page's title, the command, the commit, the machine and the versions."""
-    return f"# {title}\n\n    python -m scripts.benchmark {command}\n\nCommit {commit()}. {machine()}; {versions()}."
-
-
-def publish(page: str, out: str | None) -> None:
-    """Print a page, and write it to a file if one is given."""
+def publish(title: str, command: str, parts: Iterable[str], out: str | None) -> None:
+    """Print a page: its title, the command, commit, machine and versions, then its parts; also write it to a file."""
+    head = "\n".join([f"# {title}\n", *origin(["scripts/benchmark.py", *command.split()])])
+    page = "\n\n".join([head, *parts])
     print(page)
     if out:
         write_text_whole(out, page + "\n")

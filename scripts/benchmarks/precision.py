@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import torch
 from bundle.method.losses import CategoricalFocalLoss, LesionLoss
 from bundle.networks.multitask_unet import BothTasks, MultiTaskUNet
+from bundle.reporting.tables import markdown_table
 from bundle.steps import Batch, MultiTaskStep, has_bfloat16, placed
-from scripts.benchmarks.timing import in_turn, table
+from scripts.benchmarks.timing import in_turn
 
 CPU = torch.device("cpu")
 LEAST, SIZES = 2.0, (256, 512)
@@ -20,7 +21,7 @@ def precision_table(width: float, rounds: int) -> str:
         return "This CPU has no bfloat16 instructions: training is in float32 here, and nothing is measured."
     rows = [_row(size, width, rounds) for size in SIZES]
     header = ["training step, 2 photographs", "bfloat16, channels last", "float32, contiguous", "times", "steps"]
-    return table([*header, f"at least {LEAST:g} times"], rows)
+    return markdown_table([*header, f"at least {LEAST:g} times"], rows)
 
 
 def _row(size: int, width: float, rounds: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Timing of two ways in turn, so that a drift in the machine's speed affects both."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -41,9 +41,3 @@ def timed(function: Callable[[T], object], case: T) -> float:
     started = time.perf_counter()
     function(case)
     return time.perf_counter() - started
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

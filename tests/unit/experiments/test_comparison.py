@@ -8,7 +8,7 @@ import pytest
 from bundle.experiments.comparison import Comparison, csv_rows, difference_table, grade_table, label_table, lesion_table
 from bundle.experiments.comparison import paper_table as in_papers_terms
 from bundle.experiments.comparison_figure import write_comparison_figure
-from bundle.experiments.comparison_page import portable, write_comparison
+from bundle.experiments.comparison_page import write_comparison
 from bundle.experiments.paper import NAMES, PAPER
 from bundle.experiments.runs import Evaluated, Found, Repeat
 from bundle.experiments.suites import SUITES, Row, Suite
@@ -221,16 +221,12 @@ def test_the_picture_shows_the_runs(tmp_path):
     write_comparison_figure(tmp_path / "b.png", Comparison("table1", SUITE, RUNS[:-1]))
     one, other = (np.asarray(Image.open(tmp_path / name).convert("L")).astype(int) for name in ("a.png", "b.png"))
     assert one.shape == other.shape
-    assert (one[:, :600] == other[:, :600]).mean() > 0.99  # lesions: none of their runs is gone
-    assert (one[:, 700:] != other[:, 700:]).any()
+    half = one.shape[1] // 2
+    assert (one[:, : half - 50] == other[:, : half - 50]).mean() > 0.99  # lesions: none of their runs is gone
+    assert (one[:, half:] != other[:, half:]).any()
 
 
 def test_runs_without_a_score_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expected runs with lesions/dice_mean or grade/accuracy, got none among 1"):
         write_comparison_figure(tmp_path / "a.png", Comparison("table1", SUITE, [run("both", 0)]))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_secrets_of_an_address_stay_out_of_the_page():
-    words = ["python", "-m", "scripts.sweep", "--tracking_uri", "https://me:pw@host:5000/api?token=s"]
-    assert portable(words) == "python -m scripts.sweep --tracking_uri https://host:5000/api"

@@ -73,7 +73,7 @@ def check_failure(run, folder):
     assert first == "1 of 4 tasks failed"
     assert failed.startswith("  broken: toy: RuntimeError: no luck")
     assert str(folder / "broken") in failed
-    assert waiting == "  not run, for they need these: after, long after"
+    assert waiting == "  not run, because they need these: after, long after"
     assert sorted(told(folder)) == ["end other", "start broken", "start other"]
     assert (folder / "other" / "made.txt").is_file()
 
@@ -155,7 +155,9 @@ def test_refuses_to_run_nothing_at_a_time():
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"pip install 'fundus-dr-multitask\[cluster\]'"):
+    with pytest.raises(
+        ValueError, match=r"package ray for --executor ray, .* `pip install 'fundus-dr-multitask\[cluster\]'"
+    ):
         run_ray([])
 
 
@@ -221,6 +223,6 @@ def test_a_task_that_is_lost_for_good_fails_and_takes_only_its_own_with_it(ray, 
     tasks = [toy(tmp_path, "lost", always), toy(tmp_path, "after", needs=["lost"]), toy(tmp_path, "other")]
     with pytest.raises(StageFailed, match=r"1 of 3 tasks failed\n  lost: .*worker died.*") as caught:
         run_ray(tasks)
-    assert "not run, for they need these: after" in str(caught.value)
+    assert "not run, because they need these: after" in str(caught.value)
     assert told(tmp_path).count("start lost") == 1
     assert (tmp_path / "other" / "made.txt").is_file()

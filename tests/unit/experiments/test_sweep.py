@@ -6,7 +6,7 @@ import sys
 import pytest
 from bundle import ROOT
 from bundle.experiments.suites import SUITES, Row, Suite
-from bundle.experiments.sweep import Sweep, below, lay_out
+from bundle.experiments.sweep import Sweep, lay_out
 from bundle.files import write_json_whole
 from bundle.manifest import Manifest, save_manifest
 
@@ -37,9 +37,9 @@ def laid_out(manifest, monkeypatch):
     suites = {**SUITES, "toy": Suite(title="toy", baseline="taught", rows=[TAUGHT])}
     monkeypatch.setattr("bundle.experiments.suites.SUITES", suites)
 
-    def laid_out(suite="toy", **changes):
+    def laid_out(suite="toy", parent_run=None, **changes):
         fields = {"manifest": manifest, "output_dir": manifest.parent / "out", "folds": 1, "seeds": 1}
-        return {task.name: task for task in lay_out(Sweep(suite=suite, **(fields | changes)))}
+        return {task.name: task for task in lay_out(Sweep(suite=suite, **(fields | changes)), parent_run)}
 
     return laid_out
 
@@ -114,8 +114,7 @@ def test_a_stage_is_told_its_place_and_what_it_reads(laid_out, manifest):
 
 
 def test_the_run_that_it_hangs_below_does_not_make_another_run_of_a_task(laid_out):
-    tasks = list(laid_out().values())
-    hung = below(tasks, "abc")
+    tasks, hung = laid_out().values(), laid_out(parent_run="abc").values()
     assert {stage.options["tags"]["mlflow.parentRunId"] for task in hung for stage in task.stages} == {"abc"}
     assert [stage.key() for task in hung for stage in task.stages] == [s.key() for task in tasks for s in task.stages]
 

@@ -1,17 +1,23 @@
-"""A weights file says which network it belongs to, and loads into no other."""
+"""A weights file names its network and loads into no other; it is written whole, the same content as the same bytes."""
 
 import math
+import multiprocessing
+import os
 import re
+import resource
+import signal
 
 import pytest
 import torch
 import torchvision
-from bundle.files import file_sha256
+from bundle.files import file_sha256, load_json
+from bundle.networks import weights as module
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.vgg import VGG16Encoder
 from bundle.networks.weights import (
+    check_facts,
     facts_of,
     halve,
     image_size,
@@ -23,13 +29,16 @@ from bundle.networks.weights import (
     network_of,
     provenance,
     provenances,
+    read_description,
     save_weights,
     save_whole,
     shared_fact,
+    write_bare,
 )
 from torchvision.models.resnet import BasicBlock, ResNet
 
 FACTS = {"width": 1 / 16, "image_size": 64, "seed": 3}
+BARE_FACTS = {"width": 1 / 16, "image_size": 64, "pretrained": "/home/me/vgg16.pth"}
 
 
 def unet(seed, width=1 / 16):
@@ -180,7 +189,7 @@ def test_a_grader_has_the_shift_of_its_class_weights_and_none_where_it_was_train
 def test_class_weights_that_are_none_are_refused(small_graders, tmp_path, weights):
     facts = {"architecture": "resnext50_32x4d", "class_weights": weights}
     save_weights(tmp_path / "a.pt", Grader("resnext50_32x4d", False), facts)
-    with pytest.raises(ValueError, match=r"expected 5 class weights .* got .* in .*a\.pt; train this grader anew"):
+    with pytest.raises(ValueError, match=r"expected 5 class weights .* got .* in .*a\.pt; train this grader again"):
         load_grader(tmp_path / "a.pt")
 
 
@@ -269,7 +278,7 @@ def test_a_file_from_before_there_were_encoders_is_of_vgg16(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"decoder_norm": None}, r"expected .*model\.pt to say its decoder_norm, found nothing: .* train it again"),
+        ({"decoder_norm": None}, r"expected decoder_norm among the facts of .*model\.pt, found none: .* again"),
         ({"encoder": "lenet"}, r"expected settings of MultiTaskUNet in .*: expected encoder in \['vgg16'"),
         ({"encoder": ["vgg16"]}, r"expected settings of MultiTaskUNet in .*: expected encoder in \['vgg16'"),
         ({"width": "wide"}, r"expected settings of MultiTaskUNet in .*model\.pt, got .*'width': 'wide'"),
@@ -333,3 +342,110 @@ def test_a_file_without_its_image_size_is_refused(found, tmp_path):
     save_weights(tmp_path / "model.pt", unet(0), {} if found is None else {"image_size": found})
     with pytest.raises(ValueError, match=rf"expected an image_size in pixels in .*model\.pt, got {found!r}; train"):
         image_size(tmp_path / "model.pt")
+
+
+def test_facts_are_read_once_and_again_after_any_change(weights, monkeypatch):
+    reads = []
+    monkeypatch.setattr(module, "read_weights", lambda path, read=module.read_weights: reads.append(path) or read(path))
+    module._read_facts.cache_clear()
+    facts_of(weights)["seed"] = 4  # the caller's copy
+    assert (image_size(weights), facts_of(weights)["seed"], provenance(weights)["seed"]) == (64, 3, 3)
+    assert len(reads) == 1
+    for seed in range(5, 9):  # of the same size, one right after the other
+        save_weights(weights, unet(0), {**FACTS, "seed": seed})
+        assert facts_of(weights)["seed"] == seed
+    write_bare(weights, unet(0).state_dict(), "MultiTaskUNet", {"image_size": 64})
+    assert image_size(weights) == 64
+    description = weights.with_suffix(".json")
+    description.write_text(description.read_text().replace('"image_size": 64', '"image_size": 96'))
+    assert image_size(weights) == 96
+    weights.unlink()
+    with pytest.raises(ValueError, match="found no such file"):
+        image_size(weights)
+
+
+def test_the_same_content_has_the_same_bytes_in_every_folder(tmp_path):
+    for name in ("a/model.pt", "b/model.pt"):
+        save_whole(tmp_path / name, {"model": {"weight": torch.arange(6.0).reshape(2, 3)}, "facts": {"seed": 7}})
+    first, second = ((tmp_path / name).read_bytes() for name in ("a/model.pt", "b/model.pt"))
+    assert first == second
+    assert str(os.getpid()).encode() not in first
+
+
+def written_with_little_room(path, answers):
+    """Say why weights of 40 kB cannot be written where a file may have 10 kB."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+    try:
+        save_whole(path, {"model": torch.zeros(10_000)})
+    except OSError as error:
+        answers.send(str(error))
+
+
+def test_a_full_disk_is_called_by_its_name_and_leaves_nothing(tmp_path):
+    """A limit on the size of files stands for the disk; it is set in a process of its own, for it stays."""
+    context = multiprocessing.get_context("fork")
+    answer, answers = context.Pipe()
+    process = context.Process(target=written_with_little_room, args=(tmp_path / "model.pt", answers))
+    process.start()
+    process.join()
+    assert answer.poll()
+    message = answer.recv()
+    assert message.endswith("model.pt: File too large; make room there, and run the same command again")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def bare(tmp_path):
+    write_bare(tmp_path / "model.pt", unet(0).state_dict(), "MultiTaskUNet", BARE_FACTS)
+    return tmp_path / "model.pt"
+
+
+def test_a_bare_file_is_the_state_dict_alone(bare):
+    state = torch.load(bare, weights_only=True)
+    assert list(state) == list(unet(0).state_dict())
+    unet(1).load_state_dict(state)
+
+
+def test_what_is_loaded_from_a_bare_file_is_what_was_written_with_its_facts(bare):
+    other = unet(1)
+    facts = load_weights(other, bare, {"image_size": 64})
+    assert facts == {**BARE_FACTS, "pretrained": "vgg16.pth"}
+    assert torch.equal(other.segmentation_head.weight, unet(0).segmentation_head.weight)
+    assert provenance(bare)["network"] == "MultiTaskUNet"
+
+
+def test_lesion_thresholds_are_kept_beside_a_bare_file(tmp_path):
+    facts = {**BARE_FACTS, "lesion_thresholds": {"MA": 0.2, "HE": 1 / 3, "EX": 0.45, "SE": 0.5}}
+    write_bare(tmp_path / "fitted.pt", unet(0).state_dict(), "MultiTaskUNet", facts)
+    assert lesion_thresholds(tmp_path / "fitted.pt") == (0.2, 1 / 3, 0.45, 0.5)
+
+
+def test_facts_of_a_bare_file_are_checked(bare):
+    with pytest.raises(ValueError, match=r"expected weights of image_size 128 in .*, got 64"):
+        load_weights(unet(1), bare, {"image_size": 128})
+    check_facts(bare, read_description(bare)["facts"], {"image_size": 64})
+
+
+def test_the_same_bare_weights_give_the_same_bytes_whatever_the_name(bare, tmp_path):
+    write_bare(tmp_path / "deep" / "other.pt", unet(0).state_dict(), "MultiTaskUNet", BARE_FACTS)
+    assert bare.read_bytes() == (tmp_path / "deep" / "other.pt").read_bytes()
+    assert load_json(bare.with_suffix(".json")) == load_json(tmp_path / "deep" / "other.json")
+
+
+def test_a_bare_file_without_its_description_is_refused(bare):
+    bare.with_suffix(".json").unlink()
+    with pytest.raises(ValueError, match=r"without 'model' and 'network', and no model\.json next to it"):
+        load_weights(unet(1), bare)
+
+
+def test_other_weights_under_the_description_are_refused(bare):
+    torch.save(unet(1).state_dict(), bare)
+    with pytest.raises(ValueError, match=r"expected the weights that .*model\.json was written for"):
+        load_weights(unet(1), bare)
+
+
+def test_a_description_of_something_else_is_refused(bare):
+    bare.with_suffix(".json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"expected 'network', 'facts' and 'sha256' in .*model\.json, got other"):
+        load_weights(unet(1), bare)

@@ -8,6 +8,7 @@ from bundle.datasets.items import items
 from bundle.manifest import load_manifest
 from scripts.benchmarks import timing
 from scripts.benchmarks.data import data, lost_components, survival
+from scripts.benchmarks.page import publish
 from scripts.benchmarks.rows import measure
 from scripts.cli import main_of
 from scripts.prepare import prepare
@@ -37,14 +38,19 @@ def test_the_ratio_is_the_median_of_the_cases_own():
     assert pair.row("x") == ["x", "2.0 ms", "4.0 ms", "3.0 (2.5-51.5)", "3"]
 
 
-def test_a_table_is_markdown():
-    assert timing.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+def test_a_page_begins_with_its_title_and_how_it_was_made(tmp_path, capsys):
+    publish("A title", "data --manifest m.json", ["first", "second"], str(tmp_path / "page.md"))
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page.startswith("# A title\n\n- command: `python -m scripts.benchmark data --manifest m.json`\n- commit: ")
+    assert page.endswith("\n\nfirst\n\nsecond\n")
+    assert capsys.readouterr().out == page
 
 
 def test_no_component_of_the_tiny_set_is_lost_and_a_lost_one_is_counted(manifest, monkeypatch):
     chosen = outlined(manifest)
     assert [lost_components(item, 32) for item in chosen] == [(0, 1), (0, 3), (0, 2), (0, 2), (0, 2)]
-    assert "| 1024 px | 0 | 10 |" in survival(chosen, 1)
+    (row,) = [line.split("|") for line in survival(chosen, 1).splitlines() if "1024 px" in line]
+    assert [cell.strip() for cell in row[1:-1]] == ["1024 px", "0", "10"]
 
     def forgetful(image_size):
         real = sys.modules["bundle.transforms"].PrepareFundusd(image_size)
