@@ -62,13 +62,13 @@ def test_an_item_names_the_files_of_its_photograph(tmp_path):
     ]
 
 
-def test_a_copy_that_is_graded_lends_its_grade(tmp_path):
+def test_an_ungraded_photograph_has_the_grade_of_its_copy(tmp_path):
     rows = photograph("a"), photograph("b", grade=3), photograph("c", group="g2")
     table = true_grades(manifest(tmp_path, *rows), rows)
     assert table == {"a": {"grade": 3}, "b": {"grade": 3}, "c": {"grade": -1}}
 
 
-def test_initial_labels_become_tensors_beside_the_true_grade(tmp_path):
+def test_initial_labels_become_tensors_next_to_the_true_grade(tmp_path):
     row = photograph("a", grade=2)
     found = initial_labels(manifest(tmp_path, row), [row], {"a": LABEL})["a"]
     assert found["initial"].tolist() == pytest.approx([0, 0, 0.5, 0.3, 0.2])
@@ -221,7 +221,7 @@ def test_a_large_share_shows_all_graded_photographs_before_one_comes_again():
     assert set(graded) == set(range(6, 26))
 
 
-def test_two_processes_part_an_epoch():
+def test_two_processes_divide_an_epoch():
     first, second = (epoch(1, share=0.5, num_replicas=2, rank=rank) for rank in range(2))
     assert len(first) == len(second) == 6
     assert sorted(first + second) == sorted(epoch(1, share=0.5))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 
 class Halved:
-    """Count its calls on disk, for workers have memories of their own."""
+    """Count its calls on disk, because workers have memories of their own."""
 
     settings = "halved"
 
@@ -47,7 +47,7 @@ def item(folder, name, content=b"four"):
 
 @pytest.fixture
 def data_set(tmp_path):
-    """Make a data set of some items in one cache; what was prepared stands in its log."""
+    """Make a data set of some items in one cache; its log lists what was prepared."""
 
     def make(*items, **options):
         return PreparedDataset(items, Halved(tmp_path / "log"), tmp_path / "cache", **options)
@@ -97,7 +97,7 @@ def test_another_setting_is_another_entry(tmp_path, data_set):
     assert {path.parent.parent.name for path in entries(tmp_path)} == {"halved", "quartered"}
 
 
-def test_a_changed_file_of_a_new_manifest_is_prepared_anew(tmp_path, data_set):
+def test_a_changed_file_of_a_new_manifest_is_prepared_again(tmp_path, data_set):
     assert data_set(item(tmp_path, "eye"))[0]["image"].unique().tolist() == [4]
     assert data_set(item(tmp_path, "eye", b"longer"))[0]["image"].unique().tolist() == [6]
 

@@ -194,7 +194,7 @@ def test_the_tables_have_the_official_headers_and_a_row_for_every_photograph(roo
     assert [line.split(",")[0] for line in test[1:]] == [f"IDRiD_00{number}" for number in range(1, 8)]
 
 
-def test_masks_are_one_bit_palettes_and_stand_beside_a_photograph_of_their_size(root):
+def test_masks_are_one_bit_palettes_and_have_a_photograph_of_their_size(root):
     masks = sorted((root / "A. Segmentation/2. All Segmentation Groundtruths").rglob("*.tif"))
     assert len(masks) > 9
     for path in masks:

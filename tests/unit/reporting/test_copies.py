@@ -154,7 +154,7 @@ def test_under_a_pair_stands_what_is_known_of_it(pair, written):
     ]
 
 
-def test_grades_that_differ_are_told(tmp_path, written):
+def test_grades_that_differ_are_marked(tmp_path, written):
     rows = [photograph(f"eyes/a/train/{n}", 1, grade=n + 2) for n in range(2)]
     manifest = manifest_of(*rows, root=tmp_path)
     contact_sheet(manifest, copy_rows(manifest))
@@ -175,10 +175,10 @@ def test_the_last_line_counts_the_pairs_that_are_not_shown(tmp_path, written):
 def test_a_photograph_that_cannot_be_opened_leaves_its_place_to_the_reason(pair, tmp_path, written):
     (tmp_path / "outlines" / "train" / "b.png").write_bytes(b"no picture")
     sheet = np.asarray(contact_sheet(pair, copy_rows(pair)))
-    told = " ".join(written)
+    text = " ".join(written)
     assert "cannot be shown:" in written
-    assert "eyes/outlines/train/b.png" in told
-    assert str(tmp_path) not in told
+    assert "eyes/outlines/train/b.png" in text
+    assert str(tmp_path) not in text
     top, left = copies.MARGIN_PX + 2 * copies.LINE_PX, copies.MARGIN_PX
     assert sheet[top + 110, left + 138].tolist() == list(RED)  # the other end is shown all the same
 

@@ -1,4 +1,4 @@
-"""The command writes a whole manifest, or says in one line what is wrong and exits with code 2."""
+"""The command writes a whole manifest, or exits with code 2 and one line of explanation."""
 
 import pytest
 from bundle.manifest import load_manifest

@@ -43,7 +43,7 @@ def save(image, path):
 
 
 class TinyDdr:
-    """Where things lie in the official tree."""
+    """Paths in the official tree."""
 
     def __init__(self, root):
         self.root = root
@@ -64,7 +64,7 @@ class TinyDdr:
 
 @pytest.fixture
 def ddr(tmp_path):
-    """Seven graded photographs, of which two ungradable, and four outlined ones; one stands in both parts."""
+    """Seven graded photographs, two of them ungradable, and four outlined ones; one is in both parts."""
     tree = TinyDdr(tmp_path / "DDR-dataset")
     for split, grades in GRADES.items():
         for stem in grades:

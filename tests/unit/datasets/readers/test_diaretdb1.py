@@ -70,7 +70,7 @@ def document(*markings, before=""):
 
 
 def write_experts(folder, *texts):
-    """Write one file for each expert, and return their paths; nothing is said of the others."""
+    """Write one file for each expert, and return their paths; the others get no markings."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(folder / f"diaretdb1_image001_{expert}_plain.xml" for expert in EXPERTS)
     for path, text in itertools.zip_longest(paths, texts, fillvalue=document()):
@@ -123,7 +123,7 @@ class TinyDiaretdb1:
 
 @pytest.fixture
 def tree(tmp_path):
-    """Four photographs: a red dot and a disc, a lesion of doubt, exudates, and one that nobody marked."""
+    """Four photographs: a red dot and a disc, a lesion of doubt, exudates, and one without marks."""
     tiny = TinyDiaretdb1(tmp_path / "ddb1_v02_01")
     tiny.write()
     dot, disc = marking(circle(20, 15, 5)), marking(polygon((35, 10), (44, 10), (44, 19), (35, 19)), "Disc")

@@ -228,7 +228,7 @@ def test_indexed_masks_and_images_without_each_other_are_counted_and_named(root)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({}, "expected --masks, --indexed_masks or --grades, got none"),
         (
@@ -241,8 +241,8 @@ def test_indexed_masks_and_images_without_each_other_are_counted_and_named(root)
         ({"masks": MASKS, "split_column": "split"}, "expected --grades with --split_column, got none"),
     ],
 )
-def test_refuses_options_that_contradict_each_other(root, options, said):
-    with pytest.raises(ValueError, match=said):
+def test_refuses_options_that_contradict_each_other(root, options, message):
+    with pytest.raises(ValueError, match=message):
         read_folder(root, **options)
 
 
@@ -300,7 +300,7 @@ def test_refuses_a_folder_without_photographs_and_says_what_is_there(root):
         read_folder(root, images="masks", grades="grades.csv")
 
 
-def test_refuses_a_folder_without_masks_for_it_would_say_that_nobody_has_the_lesion(root):
+def test_refuses_a_folder_without_masks_because_no_photograph_would_have_the_lesion(root):
     (root / "masks" / "he").mkdir()
     with pytest.raises(ValueError, match=r"expected masks \(\.jpg, .*\) of HE in .*he, found none"):
         read_folder(root, masks=f"{MASKS},HE=masks/he")
@@ -312,7 +312,7 @@ def test_refuses_two_masks_of_one_lesion(root):
         read_folder(root, masks=MASKS)
 
 
-def test_refuses_discs_alone_for_nothing_could_be_learnt_from_them(root):
+def test_refuses_discs_alone_because_nothing_could_be_learnt_from_them(root):
     with pytest.raises(ValueError, match=r"expected photographs with a grade or with outlines of lesions in .*, found"):
         read_folder(root, masks="OD=masks/disc")
     assert len(read_folder(root, masks="OD=masks/disc", grades="grades.csv").photographs) == 5
@@ -348,7 +348,7 @@ def test_refuses_a_file_name_that_is_not_utf8(root):
         read_folder(root, grades="grades.csv")
 
 
-def test_refuses_an_index_that_nobody_named(root):
+def test_refuses_an_index_without_a_name(root):
     save(root / "indexed" / "c.png", square(5, 3) + square(3, 9, x=40) + square(2, 1, x=50))
     rows = by_id(read_folder(root, indexed_masks="indexed", indices="EX=1,HE=2"))
     with pytest.raises(ValueError, match=r"expected indices out of 0, 1, 2 in .*c\.png, got 3, 9 too; name all of"):

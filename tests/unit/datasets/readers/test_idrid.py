@@ -36,7 +36,7 @@ def test_an_absent_file_in_a_lesion_folder_is_an_absent_lesion(tiny_idrid):
     assert row.optic_disc.name == "IDRiD_02_OD.tif"
 
 
-def test_an_absent_lesion_folder_is_a_lesion_nobody_looked_for(tiny_idrid):
+def test_an_absent_lesion_folder_is_a_lesion_that_was_not_looked_for(tiny_idrid):
     shutil.rmtree(tiny_idrid.mask("train", "IDRiD_01", "SE").parent)
     rows = by_id(read_idrid(tiny_idrid.root))
     assert rows["segmentation/train/IDRiD_01"].annotated == ("MA", "HE", "EX")
