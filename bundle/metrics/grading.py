@@ -131,8 +131,9 @@ def _of_the_majority(truth: np.ndarray) -> dict[str, float]:
     for name, lowest in CLINICAL.items():
         defined = 1.0 if 0 < np.sum(truth >= lowest) < len(truth) else np.nan
         scores[f"grade/auroc_{name}_majority"] = 0.5 * defined
-        at = f"grade/sensitivity_at_{{:g}}_{name}_majority"
-        scores |= {at.format(specificity): 0 * defined for specificity in SPECIFICITIES}
+        scores |= {
+            f"grade/sensitivity_at_{specificity:g}_{name}_majority": 0 * defined for specificity in SPECIFICITIES
+        }
     return scores
 
 

@@ -165,7 +165,7 @@ def test_without_resume_it_starts_anew(tmp_path, undisturbed):
 def test_going_on_with_other_settings_is_refused_and_they_are_named(tmp_path):
     with pytest.raises(Killed):
         train(tmp_path, kill_after=1)
-    with pytest.raises(ValueError, match=r"state\.pt was written with other settings \(manifest_sha256\); start anew"):
+    with pytest.raises(ValueError, match=r"state\.pt was written with other settings \(manifest_sha256\); start again"):
         train(tmp_path, settings={"manifest_sha256": "b"})
 
 
@@ -192,6 +192,6 @@ def test_a_part_that_is_switched_off_is_left_out_and_missed_when_it_is_switched_
 def test_going_on_to_an_epoch_that_is_over_is_refused(tmp_path, max_epochs):
     with pytest.raises(Killed):
         train(tmp_path, kill_after=2)
-    message = rf"expected max_epochs above the 2 that .*state\.pt has, got {max_epochs}; start anew"
+    message = rf"expected max_epochs above the 2 that .*state\.pt has, got {max_epochs}; start again"
     with pytest.raises(ValueError, match=message):
         train(tmp_path, max_epochs=max_epochs)
