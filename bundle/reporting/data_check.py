@@ -63,6 +63,11 @@ class Table:
     def __post_init__(self) -> None:
         assert {len(self.header), len(self.align), *map(len, self.rows)} == {len(self.header)}, self.title
 
+    def rest(self, shown: int) -> str:
+        """Write how many rows are not shown; empty if all are."""
+        hidden = self.hidden + len(self.rows) - shown
+        return f"and {counted(hidden, f'more {self.what}')}" if hidden else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
@@ -353,12 +358,6 @@ def _copy_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def rest_of(table: Table, shown: int) -> str:
-    """Write how many rows are not shown; empty if all are."""
-    hidden = table.hidden + len(table.rows) - shown
-    return f"and {counted(hidden, f'more {table.what}')}" if hidden else ""
-
-
 def _table_text(table: Table) -> str:
     if not table.rows:
         return f"{table.title}\n{table.empty}"
@@ -370,7 +369,7 @@ def _table_text(table: Table) -> str:
         for width in [max(map(len, column))]
     ]
     lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
-    rest = rest_of(table, len(rows))
+    rest = table.rest(len(rows))
     return "\n".join([table.title, textwrap.fill(table.caption, CAPTION_WIDTH), *lines, *[rest] * bool(rest)])
 
 
