@@ -92,19 +92,17 @@ def check_tables(manifest: Manifest) -> Check:
     Time and memory grow with the number of photographs.
     """
     pairs = copy_rows(manifest)
-    rows = _counted(manifest.photographs)
+    frame = _frame(manifest.photographs)
     tables = {
-        "photographs": _photograph_table(rows, manifest.folds),
-        "folds": _fold_table(rows, manifest.folds),
+        "photographs": _photograph_table(frame, manifest.folds),
+        "folds": _fold_table(frame, manifest.folds),
         "lesions": _lesion_table(manifest.photographs),
-        "sizes": _size_table(rows),
-        "missing": _missing_table(manifest),
-        "notes": _note_table(manifest),
+        "sizes": _size_table(frame),
+        **_note_tables(manifest.notes),
         "copies": _copy_table(pairs),
     }
-    return Check(
-        title=printable(f"Data check: {manifest.name}"), facts=_facts(manifest, rows, pairs), tables=tables, pairs=pairs
-    )
+    title = printable(f"Data check: {manifest.name}")
+    return Check(title=title, facts=_facts(manifest, frame, pairs), tables=tables, pairs=pairs)
 
 
 def check_text(manifest: Manifest) -> str:
@@ -116,8 +114,8 @@ def check_text(manifest: Manifest) -> str:
 
 def summary_text(manifest: Manifest) -> str:
     """Write only the counts and the notes."""
-    photographs = _photograph_table(_counted(manifest.photographs), manifest.folds)
-    tables = (photographs, _missing_table(manifest), _note_table(manifest))
+    photographs = _photograph_table(_frame(manifest.photographs), manifest.folds)
+    tables = (photographs, *_note_tables(manifest.notes).values())
     return "\n\n".join(_table_text(table) for table in tables if table.rows)
 
 
@@ -147,16 +145,17 @@ def completeness(photographs: Iterable[Photograph]) -> dict[str, str]:
         kinds = [*["outlined"] * row.outlined, *["graded"] * (row.grade is not None)]
         counts[row.dataset].update(f"{kind} {part} photographs" for kind in kinds)
         counts[row.dataset].update(f"masks of {lesion}" for lesion in row.masks)
-    return {name: _compared(counts[name], PUBLISHED[name]) for name in sorted(counts.keys() & PUBLISHED.keys())}
+    differences = {
+        name: [f"{counts[name][what]} of {n} {what}" for what, n in PUBLISHED[name].items() if counts[name][what] != n]
+        for name in sorted(counts.keys() & PUBLISHED.keys())
+    }
+    return {
+        name: f"not as published: {', '.join(found)}" if found else "complete" for name, found in differences.items()
+    }
 
 
-def _compared(counts: Mapping[str, int], published: Mapping[str, int]) -> str:
-    other = [f"{counts[what]} of {number} {what}" for what, number in published.items() if counts[what] != number]
-    return f"not as published: {', '.join(other)}" if other else "complete"
-
-
-def _counted(photographs: Sequence[Photograph]) -> pd.DataFrame:
-    """Tabulate the photographs: part, place, fold and size of each, and whether it counts in each of ``COUNTED``."""
+def _frame(photographs: Sequence[Photograph]) -> pd.DataFrame:
+    """Tabulate the part, place, fold and size of each photograph, and whether it counts in each of ``COUNTED``."""
     return pd.DataFrame(
         {
             "part": [_part(row) for row in photographs],
@@ -174,13 +173,13 @@ def _counted(photographs: Sequence[Photograph]) -> pd.DataFrame:
     )
 
 
-def _facts(manifest: Manifest, rows: pd.DataFrame, pairs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _facts(manifest: Manifest, frame: pd.DataFrame, pairs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     numbers = {
-        "photographs": len(rows),
+        "photographs": len(frame),
         "different photographs": len({row.group for row in manifest.photographs}),
-        "graded": (~rows["no grade"].astype(bool)).sum(),
-        "outlined": rows["outlined"].sum(),
-        "left out of training": rows["left out"].sum(),
+        "graded": len(frame) - frame["no grade"].sum(),
+        "outlined": frame["outlined"].sum(),
+        "left out of training": frame["left out"].sum(),
         "pairs that look alike": len(pairs),
     }
     return {
@@ -192,9 +191,11 @@ def _facts(manifest: Manifest, rows: pd.DataFrame, pairs: Sequence[Mapping[str, 
     }
 
 
-def _photograph_table(rows: pd.DataFrame, folds: int) -> Table:
-    counts = rows.groupby("place")[list(COUNTED)].sum()
-    in_folds = _by_fold(rows, folds, "place").reindex(counts.index, fill_value=0)
+def _photograph_table(frame: pd.DataFrame, folds: int) -> Table:
+    counts = frame.groupby("place")[list(COUNTED)].sum()
+    in_folds = pd.crosstab(frame["place"], frame["fold"])
+    every_fold = sorted({*range(folds), *in_folds.columns})
+    in_folds = in_folds.reindex(index=counts.index, columns=every_fold, fill_value=0)
     if len(counts) > 1:
         counts.loc["all"], in_folds.loc["all"] = counts.sum(), in_folds.sum()
     counts["in a fold"] = [_range(sizes) for sizes in in_folds.to_numpy().tolist()]
@@ -208,12 +209,6 @@ def _photograph_table(rows: pd.DataFrame, folds: int) -> Table:
         rows=_cells(counts),
         empty="The manifest is empty.",
     )
-
-
-def _by_fold(rows: pd.DataFrame, folds: int, index: str) -> pd.DataFrame:
-    """Count photographs by a column and by fold, also by a fold that has none."""
-    every_fold = sorted({*range(folds), *rows["fold"].dropna()})
-    return pd.crosstab(rows[index], rows["fold"]).reindex(columns=every_fold, fill_value=0)
 
 
 def _range(sizes: Sequence[int]) -> str:
@@ -239,9 +234,9 @@ def _breakable(column: str) -> str:
     return column.replace(" ", "\n")
 
 
-def _fold_table(rows: pd.DataFrame, folds: int) -> Table:
+def _fold_table(frame: pd.DataFrame, folds: int) -> Table:
     columns = [column for column in COUNTED if column != "left out"]
-    counts = rows.groupby("fold")[columns].sum()
+    counts = frame.groupby("fold")[columns].sum()
     if len(counts):
         counts = counts.reindex(sorted({*range(folds), *counts.index}), fill_value=0)
     return Table(
@@ -295,8 +290,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3f}" if share >= 5e-6 or share == 0 else "<0.001"
 
 
-def _size_table(rows: pd.DataFrame) -> Table:
-    counts = rows.groupby(["part", "width_px", "height_px"]).size().sort_values(ascending=False, kind="stable")
+def _size_table(frame: pd.DataFrame) -> Table:
+    counts = frame.groupby(["part", "width_px", "height_px"]).size().sort_values(ascending=False, kind="stable")
     return Table(
         title="Image sizes",
         caption="Width and height in pixels, the most frequent first.",
@@ -312,14 +307,14 @@ def _size_table(rows: pd.DataFrame) -> Table:
     )
 
 
-def _missing_table(manifest: Manifest) -> Table:
-    notes = [note for note in manifest.notes if LEFT_OUT_NOTE in note]
-    return _listed("Missing or broken", "What the data set lacks, or could not be used.", notes, "Nothing is missing.")
-
-
-def _note_table(manifest: Manifest) -> Table:
-    notes = [note for note in manifest.notes if LEFT_OUT_NOTE not in note]
-    return _listed("Notes", "What was found when the manifest was made.", notes, "There is nothing to note.")
+def _note_tables(notes: Sequence[str]) -> dict[str, Table]:
+    missing = [note for note in notes if LEFT_OUT_NOTE in note]
+    others = [note for note in notes if LEFT_OUT_NOTE not in note]
+    caption = "What the data set lacks, or could not be used."
+    return {
+        "missing": _listed("Missing or broken", caption, missing, "Nothing is missing."),
+        "notes": _listed("Notes", "What was found when the manifest was made.", others, "There is nothing to note."),
+    }
 
 
 def _listed(title: str, caption: str, notes: Sequence[str], empty: str) -> Table:
@@ -331,14 +326,14 @@ def _listed(title: str, caption: str, notes: Sequence[str], empty: str) -> Table
 
 
 def _copy_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
-    crossing, torn = sum(row["crosses_split"] for row in pairs), sum(map(grades_differ, pairs))
+    crossing, differing = sum(row["crosses_split"] for row in pairs), sum(map(grades_differ, pairs))
     return Table(
         title="Photographs that look alike",
-        caption=f"{counted(len(pairs), 'pair')}: {crossing:,} across the official split, {torn:,} with "
+        caption=f"{counted(len(pairs), 'pair')}: {crossing:,} across the official split, {differing:,} with "
         "different grades. The fewer of 256 bits differ, the surer is the copy.",
         header=("first", "second", "bits", "splits", "grades", "remarks"),
         align="llrllw",
-        rows=tuple(_copy_cells(row) for row in pairs[:PAIRS_MAX]),
+        rows=tuple(map(_copy_cells, pairs[:PAIRS_MAX])),
         hidden=max(0, len(pairs) - PAIRS_MAX),
         what="pair",
         empty="No two photographs look alike.",
@@ -346,15 +341,13 @@ def _copy_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _copy_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    grades = (MISSING if row[key] is None else str(row[key]) for key in ("first_grade", "second_grade"))
-    ends = [end for end in ("first", "second") if row[end] in row["left_out"].split("; ")]
+def _copy_cells(pair: Mapping[str, Any]) -> tuple[str, ...]:
+    grades = (MISSING if pair[key] is None else str(pair[key]) for key in ("first_grade", "second_grade"))
+    ends = [end for end in ("first", "second") if pair[end] in pair["left_out"].split("; ")]
     left_out = [f"left out of training: {' and '.join(ends)}"] * bool(ends)
-    splits = f"{row['first_split']}, {row['second_split']}"
-    remark = "; ".join([*remarks(row), *left_out])
     return (
-        printable(row["first"]), printable(row["second"]), str(row["distance_bits"]), splits, ", ".join(grades),
-        remark,
+        printable(pair["first"]), printable(pair["second"]), str(pair["distance_bits"]),
+        f"{pair['first_split']}, {pair['second_split']}", ", ".join(grades), "; ".join([*remarks(pair), *left_out]),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from bundle.labels import GRADE_NAMES, GRADES
 from bundle.reporting.pages import write_page
-from bundle.reporting.tables import MISSING, pseudo_label_tables
+from bundle.reporting.tables import MISSING, number, pseudo_label_tables
 
 Row = Mapping[str, Any]
 
@@ -60,7 +60,10 @@ def write_decisions(
     Raises:
         ValueError: if a row is not an audit row.
     """
-    _check(rows)
+    needed = {"id", "proposed", "decided", "taught", "action", "rule", "reason", "weight", "confidence"}
+    for row in rows:
+        if needed - set(row):
+            raise ValueError(f"expected audit rows, got one without {sorted(needed - set(row))}")
     write_page(
         path,
         "decisions.html",
@@ -75,44 +78,29 @@ def write_decisions(
     )
 
 
-def _check(rows: Sequence[Row]) -> None:
-    needed = {"id", "proposed", "decided", "taught", "action", "rule", "reason", "weight", "confidence"}
-    for row in rows:
-        if needed - set(row):
-            raise ValueError(f"expected audit rows, got one without {sorted(needed - set(row))}")
-
-
 def _as_text(row: Row, panel: str | None) -> Row:
     """Write the values of a row as the page shows them."""
     truth, known = row.get("true_grade"), row.get("true_grade") is not None
+    feasible = [grade for grade in GRADES if row.get(f"feasible_{grade}")]
     return {
         **row,
         "panel": quote(panel or ""),
         "taught": MISSING if row["taught"] is None else row["taught"],
         "true_grade": truth if known else MISSING,
         "truth": ("right" if truth == row["decided"] else "wrong") if known else "unknown",
-        "feasible": ", ".join(str(grade) for grade in GRADES if row.get(f"feasible_{grade}")),
-        "weight": _number(row["weight"]),
-        "confidence": _number(row["confidence"]),
-        "probabilities": [(_role(row, grade), _number(row.get(f"probability_{grade}"))) for grade in GRADES],
+        "feasible": feasible,
+        "weight": number(row["weight"], decimals=2),
+        "confidence": number(row["confidence"], decimals=2),
+        "probabilities": {grade: number(row.get(f"probability_{grade}"), decimals=2) for grade in GRADES},
         "evidence": _evidence(row),
     }
-
-
-def _role(row: Row, grade: int) -> str:
-    roles = ["decided"] * (grade == row["decided"]) + ["excluded"] * (not row.get(f"feasible_{grade}"))
-    return " ".join(roles)
 
 
 def _evidence(row: Row) -> str:
     """Lay out the numbers of each grade as text, because thousands of tables would be slow."""
     lines = [" ".join(["grade", *(f"{name:>6}" for name in _EVIDENCE.values()), " heat map"])]
     for grade in GRADES:
-        numbers = (f"{_number(row.get(f'{name}_{grade}')):>6}" for name in _EVIDENCE)
+        numbers = (f"{number(row.get(f'{name}_{grade}'), decimals=2):>6}" for name in _EVIDENCE)
         heat = "on lesions" if row.get(f"supported_{grade}") else "not on lesions"
         lines.append(" ".join([f"{grade:>5}", *numbers, " empty" if row.get(f"empty_{grade}") else f" {heat}"]))
     return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"

@@ -12,7 +12,7 @@ import numpy as np
 from bundle.files import written_at_once
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.reporting.overlay import LESION_HEX, heat_overlay, lesion_overlay, shrink_lesions
-from bundle.reporting.tables import MISSING
+from bundle.reporting.tables import number
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -61,13 +61,13 @@ def _figure(photograph: NDArray[np.uint8], lesions: NDArray[Any], maps: NDArray[
     # Shrunk before drawing, so that outlines are one pixel wide in the figure and no lesion is lost.
     outlines = shrink_lesions(lesions, (large.shape[1], large.shape[0]))
     outlined = _show(figure, (0.345, 0.5, 0.315, 0.458), lesion_overlay(large, outlines))
-    _name_lesions(outlined, lesions)
+    _draw_lesion_legend(outlined, lesions)
     _draw_probabilities(figure.add_axes((0.77, 0.56, 0.2, 0.36)), row)
     small = _shrunk(photograph, HEAT_PX)
     for grade in GRADES:
         axes = _show(figure, (0.02 + 0.193 * grade, 0.183, 0.185, 0.25), heat_overlay(small, maps[grade]))
-        _tell_evidence(axes, grade, row)
-    _tell_decision(figure, row)
+        _draw_evidence(axes, grade, row)
+    _draw_decision(figure, row)
     return figure
 
 
@@ -90,7 +90,7 @@ def _show(figure: Figure, box: tuple[float, float, float, float], picture: NDArr
     return axes
 
 
-def _name_lesions(axes: Axes, lesions: NDArray[Any]) -> None:
+def _draw_lesion_legend(axes: Axes, lesions: NDArray[Any]) -> None:
     present = [lesion for index, lesion in enumerate(LESIONS, start=1) if (lesions == index).any()]
     if not present:
         axes.set_xlabel("no lesion", size=9, color=QUIET)
@@ -110,7 +110,7 @@ def _draw_probabilities(axes: Axes, row: Mapping[str, Any]) -> None:
     ):
         values = [row.get(f"{key}_{grade}") or 0.0 for grade in GRADES]
         bars = axes.barh(np.array(GRADES) + shift, values, height=0.34, color=colour, label=name)
-        axes.bar_label(bars, labels=[_number(value) for value in values], size=8, color=QUIET, padding=3)
+        axes.bar_label(bars, labels=[number(value, decimals=2) for value in values], size=8, color=QUIET, padding=3)
     axes.set(xlim=(0, 1.12), ylim=(4.6, -0.6), xticks=[], yticks=GRADES)
     axes.set_yticklabels([f"{grade} {GRADE_NAMES[grade]}" for grade in GRADES], size=9)
     for tick, grade in zip(axes.get_yticklabels(), GRADES, strict=True):
@@ -120,7 +120,7 @@ def _draw_probabilities(axes: Axes, row: Mapping[str, Any]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, 0.0), ncols=2, frameon=False, fontsize=9)
 
 
-def _tell_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
+def _draw_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
     roles = [role for role in ("proposed", "decided") if row[role] == grade]
     colour = {"proposed": PROPOSED, "decided": DECIDED}[roles[-1]] if roles else INK
     heading = f"{grade} {GRADE_NAMES[grade]}" + f" ({', '.join(roles)})" * bool(roles)
@@ -131,7 +131,7 @@ def _tell_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
     where = "lies on the lesions" if row.get(f"supported_{grade}") else "not on the lesions"
     supported = "empty heat map" if row.get(f"empty_{grade}") else where
     names = ("probability", "lift", "relative_lift", "coverage", "relative_coverage", "optic_disc")
-    value = {name: _number(row.get(f"{name}_{grade}")) for name in names}
+    value = {name: number(row.get(f"{name}_{grade}"), decimals=2) for name in names}
     axes.set_xlabel(
         f"probability {value['probability']}   optic disc {value['optic_disc']}\n"
         f"lift {value['lift']}, of perfect {value['relative_lift']}\n"
@@ -141,19 +141,15 @@ def _tell_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
-def _tell_decision(figure: Figure, row: Mapping[str, Any]) -> None:
+def _draw_decision(figure: Figure, row: Mapping[str, Any]) -> None:
     verdict = {
         "keep": f"Kept: grade {row['decided']} {GRADE_NAMES[row['decided']]}",
         "move": f"Moved: grade {row['proposed']} to {row['decided']} {GRADE_NAMES[row['decided']]}",
         "abstain": "Abstained: not taught",
     }[row["action"]]
     figure.text(
-        0.02, 0.078, f"{verdict}   (rule {row['rule']}, weight {_number(row['weight'])})",
+        0.02, 0.078, f"{verdict}   (rule {row['rule']}, weight {number(row['weight'], decimals=2)})",
         size=12, weight="bold", color=INK,
     )  # fmt: skip
     reason = textwrap.fill(str(row["reason"]), width=165, max_lines=3)
     figure.text(0.02, 0.065, reason, size=10, color=INK, va="top", linespacing=1.4, parse_math=False)
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"

@@ -73,14 +73,14 @@ _CLASSES = (
 )
 
 
-def number(value: float | None) -> str:
-    """Write a score with three decimals; an undefined score becomes an en dash.
+def number(value: float | None, decimals: int = 3) -> str:
+    """Write a score with three or another number of decimals; an undefined score becomes an en dash.
 
     Example:
         >>> number(0.4119), number(None), number(float("nan"))
         ('0.412', '–', '–')
     """
-    return MISSING if value is None or math.isnan(value) else f"{value:.3f}"
+    return MISSING if value is None or math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def interval(bounds: Sequence[float | None] | None, write: Callable[[float | None], str] = number) -> str:
