@@ -3,6 +3,7 @@
 python -m scripts.describe_configs --out docs/configs.md
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,8 @@ from scripts.cli import main
 
 INTRODUCTION = """# Every option of every config
 
-Made by `python -m scripts.describe_configs --out docs/configs.md`; a test fails when it is stale. Set an option on the
-command line, `--max_epochs 3`, or in an overlay; `--thresholds#lift_min 0.5` sets an argument of a part, listed here if
-it has a comment. `--fold '$None'` sets `None`. `$` computes, `@` stands for another id. A misspelt option is refused.
+Made by `python -m scripts.describe_configs --out docs/configs.md`. Options go on the command line, `--max_epochs 3`, or
+in an overlay; `--thresholds#lift_min 0.5` sets an argument of a part, and `--fold '$None'` sets `None`.
 """
 
 
@@ -34,13 +34,13 @@ def describe(configs: Path) -> str:
     page, overlays = INTRODUCTION, "\n## Overlays\n\n"
     for path in sorted(configs.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        first_line = text.partition("\n")[0].lstrip("# ")
+        opening = re.findall(r"\A(?:#.*\n)*", text)[0].replace("#   ", "")  # sentences stay comments, commands do not
         if path.parent == configs:
-            ids = (f"- `{name}: {default}` {comment}".rstrip() + "\n" for name, default, comment in ids_of(text))
-            page += f"\n## {path.name}\n\n{first_line}\n\n{''.join(ids)}"
+            ids = [f"- `{name}: {default}` {comment}".rstrip() for name, default, comment in ids_of(text)]
+            page += "\n".join([f"\n## {path.name}\n\n```sh\n{opening}```\n", *ids, ""])
         else:
-            keys = ", ".join(f"`{key}`" for key in yaml.safe_load(text))
-            overlays += f"- `{path.relative_to(configs).as_posix()}` sets {keys}: {first_line}\n"
+            keys = ", ".join(yaml.safe_load(text))
+            overlays += f"- `{path.relative_to(configs)}` sets `{keys}`:{opening[1:]}".replace("\n#", "")
     return page + overlays
 
 

@@ -6,7 +6,8 @@ from scripts.describe_configs import describe, describe_configs, ids_of
 
 TRAIN = """\
 # Stage 2: train the network, on few photographs.
-#   python -m monai.bundle run --config_file configs/train.yaml
+#   python -m monai.bundle run --config_file configs/train.yaml \\
+#     --output_dir outputs/train
 imports:
 - $import bundle  # not an option
 
@@ -61,17 +62,22 @@ def configs(tmp_path):
     (tmp_path / "experiments" / "small").mkdir(parents=True)
     (tmp_path / "train.yaml").write_text(TRAIN)
     (tmp_path / "more.yaml").write_text("# On top of train.yaml.\ntrain::step::loss: null\n")
-    (tmp_path / "experiments" / "small" / "train.yaml").write_text("# How small can it be?\nfold: 1\nloss: null\n")
+    (tmp_path / "experiments" / "small" / "train.yaml").write_text("# How small\n# can it be?\nfold: 1\nloss: null\n")
     return tmp_path
 
 
 def test_the_page_lists_the_options_of_each_stage_and_what_overlays_set(configs):
     page = describe(configs)
-    headings = [line for line in page.splitlines() if line.startswith("#")]
-    assert headings == ["# Every option of every config", "## more.yaml", "## train.yaml", "## Overlays"]
-    assert "\n\n## more.yaml\n\nOn top of train.yaml.\n\n- `train#step#loss: null`\n\n## train.yaml\n" in page
+    headings = [line for line in page.splitlines() if line.startswith(("##", "```"))]
+    assert headings == ["## more.yaml", "```sh", "```", "## train.yaml", "```sh", "```", "## Overlays"]
+    assert "## more.yaml\n\n```sh\n# On top of train.yaml.\n```\n\n- `train#step#loss: null`\n\n## train.yaml\n" in page
     assert "\n- `name: 'a # b'` of the run: one | two\n- `fold: 0`\n" in page
-    assert page.endswith("- `experiments/small/train.yaml` sets `fold`, `loss`: How small can it be?\n")
+    assert page.endswith("- `experiments/small/train.yaml` sets `fold, loss`: How small can it be?\n")
+
+
+def test_the_command_of_a_stage_stands_below_its_first_line_as_it_is_typed(configs):
+    command = "python -m monai.bundle run --config_file configs/train.yaml \\\n  --output_dir outputs/train\n"
+    assert f"\n```sh\n# Stage 2: train the network, on few photographs.\n{command}```\n" in describe(configs)
 
 
 def test_the_page_is_that_of_this_bundles_configs(run_script, tmp_path):
