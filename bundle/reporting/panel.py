@@ -12,7 +12,7 @@ import numpy as np
 from bundle.files import written_at_once
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES, LESIONS
 from bundle.reporting.overlay import LESION_HEX, heat_overlay, lesion_overlay, shrink_lesions
-from bundle.reporting.tables import number
+from bundle.reporting.tables import MISSING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -110,7 +110,7 @@ def _draw_probabilities(axes: Axes, row: Mapping[str, Any]) -> None:
     ):
         values = [row.get(f"{key}_{grade}") or 0.0 for grade in GRADES]
         bars = axes.barh(np.array(GRADES) + shift, values, height=0.34, color=colour, label=name)
-        axes.bar_label(bars, labels=[number(value, decimals=2) for value in values], size=8, color=QUIET, padding=3)
+        axes.bar_label(bars, labels=[_number(value) for value in values], size=8, color=QUIET, padding=3)
     axes.set(xlim=(0, 1.12), ylim=(4.6, -0.6), xticks=[], yticks=GRADES)
     axes.set_yticklabels([f"{grade} {GRADE_NAMES[grade]}" for grade in GRADES], size=9)
     for tick, grade in zip(axes.get_yticklabels(), GRADES, strict=True):
@@ -131,7 +131,7 @@ def _draw_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
     where = "lies on the lesions" if row.get(f"supported_{grade}") else "not on the lesions"
     supported = "empty heat map" if row.get(f"empty_{grade}") else where
     names = ("probability", "lift", "relative_lift", "coverage", "relative_coverage", "optic_disc")
-    value = {name: number(row.get(f"{name}_{grade}"), decimals=2) for name in names}
+    value = {name: _number(row.get(f"{name}_{grade}")) for name in names}
     axes.set_xlabel(
         f"probability {value['probability']}   optic disc {value['optic_disc']}\n"
         f"lift {value['lift']}, of perfect {value['relative_lift']}\n"
@@ -148,8 +148,12 @@ def _draw_decision(figure: Figure, row: Mapping[str, Any]) -> None:
         "abstain": "Abstained: not taught",
     }[row["action"]]
     figure.text(
-        0.02, 0.078, f"{verdict}   (rule {row['rule']}, weight {number(row['weight'], decimals=2)})",
+        0.02, 0.078, f"{verdict}   (rule {row['rule']}, weight {_number(row['weight'])})",
         size=12, weight="bold", color=INK,
     )  # fmt: skip
     reason = textwrap.fill(str(row["reason"]), width=165, max_lines=3)
     figure.text(0.02, 0.065, reason, size=10, color=INK, va="top", linespacing=1.4, parse_math=False)
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"

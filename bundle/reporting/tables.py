@@ -74,11 +74,11 @@ _CLASSES = (
 
 
 def number(value: float | None, decimals: int = 3) -> str:
-    """Write a score with three or another number of decimals; an undefined score becomes an en dash.
+    """Write a score with three decimals, or another number of them; an undefined score becomes an en dash.
 
     Example:
-        >>> number(0.4119), number(None), number(float("nan"))
-        ('0.412', '–', '–')
+        >>> number(0.4119), number(0.4119, decimals=1), number(None), number(float("nan"))
+        ('0.412', '0.4', '–', '–')
     """
     return MISSING if value is None or math.isnan(value) else f"{value:.{decimals}f}"
 
