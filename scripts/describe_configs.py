@@ -3,10 +3,20 @@
 python -m scripts.describe_configs --out docs/configs.md
 """
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
 from bundle import ROOT
 from bundle.files import write_text_whole
-from bundle.reporting.config_tables import describe
 from scripts.cli import main
+
+INTRODUCTION = """# Every option of every config
+
+Made by `python -m scripts.describe_configs --out docs/configs.md`. Options go on the command line, `--max_epochs 3`, or
+in an overlay; `--thresholds#lift_min 0.5` sets an argument of a part, and `--fold '$None'` sets `None`.
+"""
 
 
 def describe_configs(out: str = "docs/configs.md") -> None:
@@ -17,6 +27,33 @@ def describe_configs(out: str = "docs/configs.md") -> None:
     """
     write_text_whole(out, describe(ROOT / "configs"))
     print(f"wrote {out}")
+
+
+def describe(configs: Path) -> str:
+    """Return the page of all configs below a folder: the options of each stage, then what the overlays set."""
+    page, overlays = INTRODUCTION, "\n## Overlays\n\n"
+    for path in sorted(configs.rglob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        opening = re.findall(r"\A(?:#.*\n)*", text)[0].replace("#   ", "")  # sentences stay comments, commands do not
+        if path.parent == configs:
+            ids = [f"- `{name}: {default}` {comment}".rstrip() for name, default, comment in ids_of(text)]
+            page += "\n".join([f"\n## {path.name}\n\n```sh\n{opening}```\n", *ids, ""])
+        else:
+            keys = ", ".join(yaml.safe_load(text))
+            overlays += f"- `{path.relative_to(configs)}` sets `{keys}`:{opening[1:]}".replace("\n#", "")
+    return page + overlays
+
+
+def ids_of(text: str, part: yaml.MappingNode | None = None, above: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield name, default and comment of each id in a config's section of options, and of each with a comment."""
+    end = f"{text}\n# ----".find("\n# ----", text.find("# ---- options") + 1)  # without headings: all of the text
+    for key, value in (part or yaml.compose(text)).value:
+        name, default = above + key.value.replace("::", "#"), text[value.start_mark.index : value.end_mark.index]
+        comment = text[value.end_mark.index :].partition("\n")[0].lstrip(" #")
+        if isinstance(value, yaml.MappingNode) and not value.flow_style:
+            yield from ids_of(text, value, f"{name}#")
+        elif (comment or (not above and key.start_mark.index < end)) and not default.startswith("- "):
+            yield name, " ".join(default.split()), comment
 
 
 if __name__ == "__main__":

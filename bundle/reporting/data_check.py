@@ -1,16 +1,16 @@
 """Check of a manifest before training: counts for the terminal and for a page."""
 
-import heapq
+import math
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from bundle.labels import GRADES, LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting.copies import copy_rows, counted, grades_differ, printable, remarks
-from bundle.reporting.published_counts import completeness
 from bundle.reporting.tables import MISSING
 
 SIZES_MAX, NOTES_MAX, PAIRS_MAX = 20, 200, 200
@@ -18,6 +18,17 @@ SIZES_MAX, NOTES_MAX, PAIRS_MAX = 20, 200, 200
 
 LINES_MAX = 20
 CAPTION_WIDTH = 110
+
+PUBLISHED: Mapping[str, Mapping[str, int]] = {
+    "idrid": {
+        "outlined training photographs": 54, "outlined test photographs": 27, "graded training photographs": 413,
+        "graded test photographs": 103, "masks of MA": 81, "masks of HE": 80, "masks of EX": 81, "masks of SE": 40,
+    },
+}  # fmt: skip
+"""Counts of the complete published data sets, by their names in `scripts.prepare`.
+
+IDRiD: Porwal et al., Data 3(3):25, 2018.
+"""
 
 COUNTED = ("photographs", "left out", *(f"grade {grade}" for grade in GRADES), "no grade", "outlined", *LESIONS)
 LEFT_OUT_NOTE = "left out: "
@@ -52,6 +63,11 @@ class Table:
     def __post_init__(self) -> None:
         assert {len(self.header), len(self.align), *map(len, self.rows)} == {len(self.header)}, self.title
 
+    def rest(self, shown: int) -> str:
+        """Write how many rows are not shown; empty if all are."""
+        hidden = self.hidden + len(self.rows) - shown
+        return f"and {counted(hidden, f'more {self.what}')}" if hidden else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
@@ -73,21 +89,20 @@ class Check:
 def check_tables(manifest: Manifest) -> Check:
     """Count the contents of a manifest without opening a photograph.
 
-    Time grows with the number of photographs, memory with the number of copies.
+    Time and memory grow with the number of photographs.
     """
     pairs = copy_rows(manifest)
+    frame = _frame(manifest.photographs)
     tables = {
-        "photographs": _photograph_table(manifest),
-        "folds": _fold_table(manifest),
-        "lesions": _lesion_table(manifest),
-        "sizes": _size_table(manifest),
-        "missing": _missing_table(manifest),
-        "notes": _note_table(manifest),
+        "photographs": _photograph_table(frame, manifest.folds),
+        "folds": _fold_table(frame, manifest.folds),
+        "lesions": _lesion_table(manifest.photographs),
+        "sizes": _size_table(frame),
+        **_note_tables(manifest.notes),
         "copies": _copy_table(pairs),
     }
-    return Check(
-        title=printable(f"Data check: {manifest.name}"), facts=_facts(manifest, pairs), tables=tables, pairs=pairs
-    )
+    title = printable(f"Data check: {manifest.name}")
+    return Check(title=title, facts=_facts(manifest, frame, pairs), tables=tables, pairs=pairs)
 
 
 def check_text(manifest: Manifest) -> str:
@@ -99,7 +114,8 @@ def check_text(manifest: Manifest) -> str:
 
 def summary_text(manifest: Manifest) -> str:
     """Write only the counts and the notes."""
-    tables = (_photograph_table(manifest), _missing_table(manifest), _note_table(manifest))
+    photographs = _photograph_table(_frame(manifest.photographs), manifest.folds)
+    tables = (photographs, *_note_tables(manifest.notes).values())
     return "\n\n".join(_table_text(table) for table in tables if table.rows)
 
 
@@ -121,121 +137,135 @@ def place_of(row: Photograph) -> str:
     return f"{_part(row)}/{row.split}"
 
 
-def _number(value: int) -> str:
-    return f"{value:,}"
-
-
-def _facts(manifest: Manifest, pairs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    rows = manifest.photographs
+def completeness(photographs: Iterable[Photograph]) -> dict[str, str]:
+    """Map each data set in ``PUBLISHED`` to ``complete``, or to the counts that differ from the published ones."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in photographs:
+        part = "training" if row.split == "train" else "test"
+        kinds = [*["outlined"] * row.outlined, *["graded"] * (row.grade is not None)]
+        counts[row.dataset].update(f"{kind} {part} photographs" for kind in kinds)
+        counts[row.dataset].update(f"masks of {lesion}" for lesion in row.masks)
+    differences = {
+        name: [f"{counts[name][what]} of {n} {what}" for what, n in PUBLISHED[name].items() if counts[name][what] != n]
+        for name in sorted(counts.keys() & PUBLISHED.keys())
+    }
     return {
-        "data sets": printable(", ".join(sorted({row.dataset for row in rows})) or MISSING),
-        "photographs": _number(len(rows)),
-        "different photographs": _number(len({row.group for row in rows})),
-        "graded": _number(sum(row.grade is not None for row in rows)),
-        "outlined": _number(sum(row.outlined for row in rows)),
-        "left out of training": _number(sum(bool(row.left_out) for row in rows)),
-        "pairs that look alike": _number(len(pairs)),
-        **{f"whole of {name}": found for name, found in completeness(rows).items()},
+        name: f"not as published: {', '.join(found)}" if found else "complete" for name, found in differences.items()
+    }
+
+
+def _frame(photographs: Sequence[Photograph]) -> pd.DataFrame:
+    """Tabulate the part, place, fold and size of each photograph, and whether it counts in each of ``COUNTED``."""
+    return pd.DataFrame(
+        {
+            "part": [_part(row) for row in photographs],
+            "place": [place_of(row) for row in photographs],
+            "fold": pd.array([row.fold for row in photographs], dtype="Int64"),
+            "width_px": [row.width_px for row in photographs],
+            "height_px": [row.height_px for row in photographs],
+            "photographs": [True for _ in photographs],
+            "left out": [bool(row.left_out) for row in photographs],
+            **{f"grade {grade}": [row.grade == grade for row in photographs] for grade in GRADES},
+            "no grade": [row.grade is None for row in photographs],
+            "outlined": [row.outlined for row in photographs],
+            **{lesion: [lesion in row.masks for row in photographs] for lesion in LESIONS},
+        }
+    )
+
+
+def _facts(manifest: Manifest, frame: pd.DataFrame, pairs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    numbers = {
+        "photographs": len(frame),
+        "different photographs": len({row.group for row in manifest.photographs}),
+        "graded": len(frame) - frame["no grade"].sum(),
+        "outlined": frame["outlined"].sum(),
+        "left out of training": frame["left out"].sum(),
+        "pairs that look alike": len(pairs),
+    }
+    return {
+        "data sets": printable(", ".join(sorted({row.dataset for row in manifest.photographs})) or MISSING),
+        **{name: f"{number:,}" for name, number in numbers.items()},
+        **{f"whole of {name}": words for name, words in completeness(manifest.photographs).items()},
         "folds": f"{manifest.folds} (seed {manifest.seed})",
         "manifest": f"sha256 {manifest.sha256[:12]}" if manifest.sha256 else "not saved yet",
     }
 
 
-def _counts(row: Photograph) -> list[str]:
-    """List the columns of ``COUNTED`` that a photograph counts in."""
-    grade = "no grade" if row.grade is None else f"grade {row.grade}"
-    return ["photographs", grade, *["left out"] * bool(row.left_out), *["outlined"] * row.outlined, *row.masks]
+def _photograph_table(frame: pd.DataFrame, folds: int) -> Table:
+    counts = frame.groupby("place")[list(COUNTED)].sum()
+    in_folds = pd.crosstab(frame["place"], frame["fold"])
+    every_fold = sorted({*range(folds), *in_folds.columns})
+    in_folds = in_folds.reindex(index=counts.index, columns=every_fold, fill_value=0)
+    if len(counts) > 1:
+        counts.loc["all"], in_folds.loc["all"] = counts.sum(), in_folds.sum()
+    counts["in a fold"] = [_range(sizes) for sizes in in_folds.to_numpy().tolist()]
+    lesions = ", ".join(f"{lesion} ({name})" for lesion, name in LESION_NAMES.items())
+    return Table(
+        title="Photographs",
+        caption=f"Files by data set, part and split. {lesions} count the photographs on which the lesion is outlined. "
+        "Left-out photographs are in every column, but in no fold.",
+        header=("data set/part/split", *map(_breakable, COUNTED), "in a\nfold"),
+        align="l" + "r" * (len(COUNTED) + 1),
+        rows=_cells(counts),
+        empty="The manifest is empty.",
+    )
+
+
+def _range(sizes: Sequence[int]) -> str:
+    """Write the number of photographs per fold, from the smallest to the largest fold.
+
+    Example:
+        >>> _range([3, 2]), _range([3, 3]), _range([0, 0])
+        ('2 to 3', '3', '–')
+    """
+    smallest, largest = min(sizes), max(sizes)
+    if largest == 0:
+        return MISSING
+    return f"{largest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+
+
+def _cells(frame: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    """Write the index and the columns of a table as text, whole numbers with thousands separators."""
+    written = frame.reset_index().map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}")
+    return tuple(written.itertuples(index=False, name=None))
 
 
 def _breakable(column: str) -> str:
     return column.replace(" ", "\n")
 
 
-def _photograph_table(manifest: Manifest) -> Table:
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    folds: dict[str, Counter[int]] = defaultdict(Counter)
-    for row in manifest.photographs:
-        for place in (place_of(row), "all"):
-            counts[place].update(_counts(row))
-            if row.fold is not None:
-                folds[place][row.fold] += 1
-    places = [*sorted(counts.keys() - {"all"}), *["all"] * (len(counts) > 2)]
-    return Table(
-        title="Photographs",
-        caption=f"Files by data set, part and split. {_abbreviations()} count the photographs on which the lesion is "
-        "outlined. Left-out photographs are in every column, but in no fold.",
-        header=("data set/part/split", *map(_breakable, COUNTED), "in a\nfold"),
-        align="l" + "r" * (len(COUNTED) + 1),
-        rows=tuple(
-            (place, *(_number(counts[place][column]) for column in COUNTED), _range(folds[place], manifest.folds))
-            for place in places
-        ),
-        empty="The manifest is empty.",
-    )
-
-
-def _abbreviations() -> str:
-    return ", ".join(f"{lesion} ({name})" for lesion, name in LESION_NAMES.items())
-
-
-def _range(counts: Counter[int], folds: int) -> str:
-    """Write the number of photographs per fold, from the smallest to the largest fold.
-
-    Example:
-        >>> _range(Counter({0: 3, 1: 2}), 2), _range(Counter({0: 3, 1: 3}), 2), _range(Counter(), 2)
-        ('2 to 3', '3', '–')
-    """
-    if not counts:
-        return MISSING
-    sizes = [counts[fold] for fold in {*range(folds), *counts}]
-    return _number(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-
-
-def _fold_table(manifest: Manifest) -> Table:
+def _fold_table(frame: pd.DataFrame, folds: int) -> Table:
     columns = [column for column in COUNTED if column != "left out"]
-    counts: dict[int, Counter[str]] = defaultdict(Counter)
-    for row in manifest.photographs:
-        if row.fold is not None:
-            counts[row.fold].update(_counts(row))
-    folds = sorted({*range(manifest.folds), *counts}) if counts else []
+    counts = frame.groupby("fold")[columns].sum()
+    if len(counts):
+        counts = counts.reindex(sorted({*range(folds), *counts.index}), fill_value=0)
     return Table(
         title="Folds",
         caption="Training photographs by cross-validation fold, all data sets together. Copies share a fold.",
         header=("fold", *map(_breakable, columns)),
         align="l" + "r" * len(columns),
-        rows=tuple((str(fold), *(_number(counts[fold][column]) for column in columns)) for fold in folds),
+        rows=_cells(counts),
         empty="No photograph has a fold.",
     )
 
 
-class _Shares:
-    """Running totals for the share of pixels that one lesion covers in one part of a data set."""
-
-    def __init__(self) -> None:
-        self.photographs = self.found = self.lesion_px = self.all_px = 0
-        self.smallest, self.largest = 1.0, 0.0
-
-    def add(self, area_px: int | None, photograph_px: int) -> None:
-        self.photographs += 1
-        self.all_px += photograph_px
-        if area_px is not None:
-            self.found += 1
-            self.lesion_px += area_px
-            self.smallest = min(self.smallest, area_px / photograph_px)
-            self.largest = max(self.largest, area_px / photograph_px)
-
-    def cells(self) -> tuple[str, ...]:
-        shares = (self.lesion_px / self.all_px, self.smallest, self.largest)
-        written = map(_percent, shares) if self.found else [MISSING] * 3
-        return (_number(self.photographs), _number(self.found), *written)
-
-
-def _lesion_table(manifest: Manifest) -> Table:
-    shares: dict[tuple[str, str], _Shares] = defaultdict(_Shares)
-    for row in manifest.photographs:
-        for lesion in row.annotated:
-            shares[_part(row), lesion].add(row.areas_px.get(lesion), row.width_px * row.height_px)
-    order = sorted(shares, key=lambda key: (key[0], LESIONS.index(key[1])))
+def _lesion_table(photographs: Sequence[Photograph]) -> Table:
+    looked_for = pd.DataFrame(
+        [
+            (_part(row), LESIONS.index(lesion), row.areas_px.get(lesion, math.nan), row.width_px * row.height_px)
+            for row in photographs
+            for lesion in row.annotated
+        ],
+        columns=["part", "lesion", "lesion_px", "all_px"],
+    )
+    looked_for["share"] = looked_for["lesion_px"] / looked_for["all_px"]
+    parts = looked_for.groupby(["part", "lesion"])
+    shares = parts.agg(
+        looked_for=("all_px", "size"), found=("share", "count"), smallest=("share", "min"), largest=("share", "max")
+    )
+    shares.insert(2, "pooled", parts["lesion_px"].sum(min_count=1) / parts["all_px"].sum())
+    shares[["pooled", "smallest", "largest"]] = shares[["pooled", "smallest", "largest"]].map(_percent)
+    shares = shares.rename(index=dict(enumerate(LESION_NAMES[lesion] for lesion in LESIONS)), level="lesion")
     return Table(
         title="Lesion pixels",
         caption="Share of the pixels that a lesion covers, black border included. Pooled: its pixels in all "
@@ -243,7 +273,7 @@ def _lesion_table(manifest: Manifest) -> Table:
         "photograph that has it.",
         header=("data set/part", "lesion", "looked\nfor on", "found\non", "pooled\n%", "smallest\n%", "largest\n%"),
         align="llrrrrr",
-        rows=tuple((part, LESION_NAMES[lesion], *shares[part, lesion].cells()) for part, lesion in order),
+        rows=_cells(shares),
         empty="No photograph is outlined.",
     )
 
@@ -252,35 +282,39 @@ def _percent(share: float) -> str:
     """Write a share in percent; only an exact 0 becomes 0.000.
 
     Example:
-        >>> _percent(0.0123), _percent(1e-7), _percent(0.0)
-        ('1.230', '<0.001', '0.000')
+        >>> _percent(0.0123), _percent(1e-7), _percent(0.0), _percent(math.nan)
+        ('1.230', '<0.001', '0.000', '–')
     """
+    if math.isnan(share):
+        return MISSING
     return f"{100 * share:.3f}" if share >= 5e-6 or share == 0 else "<0.001"
 
 
-def _size_table(manifest: Manifest) -> Table:
-    counts = Counter((_part(row), row.width_px, row.height_px) for row in manifest.photographs)
-    order = heapq.nsmallest(SIZES_MAX, counts, key=lambda size: (-counts[size], size))
+def _size_table(frame: pd.DataFrame) -> Table:
+    counts = frame.groupby(["part", "width_px", "height_px"]).size().sort_values(ascending=False, kind="stable")
     return Table(
         title="Image sizes",
         caption="Width and height in pixels, the most frequent first.",
         header=("data set/part", "size, px", "photographs"),
         align="lrr",
-        rows=tuple((part, f"{w} x {h}", _number(counts[part, w, h])) for part, w, h in order),
-        hidden=len(counts) - len(order),
+        rows=tuple(
+            (part, f"{width} x {height}", f"{count:,}")
+            for (part, width, height), count in counts.head(SIZES_MAX).items()
+        ),
+        hidden=max(0, len(counts) - SIZES_MAX),
         what="size",
         empty="The manifest is empty.",
     )
 
 
-def _missing_table(manifest: Manifest) -> Table:
-    notes = [note for note in manifest.notes if LEFT_OUT_NOTE in note]
-    return _listed("Missing or broken", "What the data set lacks, or could not be used.", notes, "Nothing is missing.")
-
-
-def _note_table(manifest: Manifest) -> Table:
-    notes = [note for note in manifest.notes if LEFT_OUT_NOTE not in note]
-    return _listed("Notes", "What was found when the manifest was made.", notes, "There is nothing to note.")
+def _note_tables(notes: Sequence[str]) -> dict[str, Table]:
+    missing = [note for note in notes if LEFT_OUT_NOTE in note]
+    others = [note for note in notes if LEFT_OUT_NOTE not in note]
+    caption = "What the data set lacks, or could not be used."
+    return {
+        "missing": _listed("Missing or broken", caption, missing, "Nothing is missing."),
+        "notes": _listed("Notes", "What was found when the manifest was made.", others, "There is nothing to note."),
+    }
 
 
 def _listed(title: str, caption: str, notes: Sequence[str], empty: str) -> Table:
@@ -292,14 +326,14 @@ def _listed(title: str, caption: str, notes: Sequence[str], empty: str) -> Table
 
 
 def _copy_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
-    crossing, torn = sum(row["crosses_split"] for row in pairs), sum(map(grades_differ, pairs))
+    crossing, differing = sum(row["crosses_split"] for row in pairs), sum(map(grades_differ, pairs))
     return Table(
         title="Photographs that look alike",
-        caption=f"{counted(len(pairs), 'pair')}: {_number(crossing)} across the official split, {_number(torn)} with "
+        caption=f"{counted(len(pairs), 'pair')}: {crossing:,} across the official split, {differing:,} with "
         "different grades. The fewer of 256 bits differ, the surer is the copy.",
         header=("first", "second", "bits", "splits", "grades", "remarks"),
         align="llrllw",
-        rows=tuple(_copy_cells(row) for row in pairs[:PAIRS_MAX]),
+        rows=tuple(map(_copy_cells, pairs[:PAIRS_MAX])),
         hidden=max(0, len(pairs) - PAIRS_MAX),
         what="pair",
         empty="No two photographs look alike.",
@@ -307,32 +341,28 @@ def _copy_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _copy_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    grades = (MISSING if row[key] is None else str(row[key]) for key in ("first_grade", "second_grade"))
-    ends = [end for end in ("first", "second") if row[end] in row["left_out"].split("; ")]
+def _copy_cells(pair: Mapping[str, Any]) -> tuple[str, ...]:
+    grades = (MISSING if pair[key] is None else str(pair[key]) for key in ("first_grade", "second_grade"))
+    ends = [end for end in ("first", "second") if pair[end] in pair["left_out"].split("; ")]
     left_out = [f"left out of training: {' and '.join(ends)}"] * bool(ends)
-    splits = f"{row['first_split']}, {row['second_split']}"
-    remark = "; ".join([*remarks(row), *left_out])
     return (
-        printable(row["first"]), printable(row["second"]), str(row["distance_bits"]), splits, ", ".join(grades),
-        remark,
+        printable(pair["first"]), printable(pair["second"]), str(pair["distance_bits"]),
+        f"{pair['first_split']}, {pair['second_split']}", ", ".join(grades), "; ".join([*remarks(pair), *left_out]),
     )  # fmt: skip
-
-
-def rest_of(table: Table, shown: int) -> str:
-    """Write how many rows are not shown; empty if all are."""
-    hidden = table.hidden + len(table.rows) - shown
-    return f"and {counted(hidden, f'more {table.what}')}" if hidden else ""
 
 
 def _table_text(table: Table) -> str:
     if not table.rows:
         return f"{table.title}\n{table.empty}"
     rows = table.rows[:LINES_MAX] if table.long else table.rows
-    cells = [*_head_lines(table.header), *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [_line(row, widths, table.align) for row in cells]
-    rest = rest_of(table, len(rows))
+    columns = zip(*_head_lines(table.header), *rows, strict=True)
+    padded = [
+        [cell.rjust(width) if side == "r" else cell.ljust(width) for cell in column]
+        for side, column in zip(table.align, columns, strict=True)
+        for width in [max(map(len, column))]
+    ]
+    lines = ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
+    rest = table.rest(len(rows))
     return "\n".join([table.title, textwrap.fill(table.caption, CAPTION_WIDTH), *lines, *[rest] * bool(rest)])
 
 
@@ -347,11 +377,3 @@ def _head_lines(header: Sequence[str]) -> list[list[str]]:
     height = max(map(len, words)) if len(words) > 1 else 0
     padded = [[""] * (height - len(column)) + column for column in words]
     return [[column[line] for column in padded] for line in range(height)]
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
-    padded = (
-        cell.rjust(width) if side == "r" else cell.ljust(width)
-        for cell, width, side in zip(cells, widths, align, strict=True)
-    )
-    return "  ".join(padded).rstrip()

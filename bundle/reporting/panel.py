@@ -62,13 +62,13 @@ def _figure(photograph: NDArray[np.uint8], lesions: NDArray[Any], maps: NDArray[
     # Shrunk before drawing, so that outlines are one pixel wide in the figure and no lesion is lost.
     outlines = shrink_lesions(lesions, (large.shape[1], large.shape[0]))
     outlined = _show(figure, (0.345, 0.5, 0.315, 0.458), lesion_overlay(large, outlines))
-    _name_lesions(outlined, lesions)
+    _draw_lesion_legend(outlined, lesions)
     _draw_probabilities(figure.add_axes((0.77, 0.56, 0.2, 0.36)), row)
     small = _shrunk(photograph, HEAT_PX)
     for grade in GRADES:
         axes = _show(figure, (0.02 + 0.193 * grade, 0.183, 0.185, 0.25), heat_overlay(small, maps[grade]))
-        _tell_evidence(axes, grade, row)
-    _tell_decision(figure, row)
+        _draw_evidence(axes, grade, row)
+    _draw_decision(figure, row)
     return figure
 
 
@@ -91,7 +91,7 @@ def _show(figure: Figure, box: tuple[float, float, float, float], picture: NDArr
     return axes
 
 
-def _name_lesions(axes: Axes, lesions: NDArray[Any]) -> None:
+def _draw_lesion_legend(axes: Axes, lesions: NDArray[Any]) -> None:
     present = [lesion for index, lesion in enumerate(LESIONS, start=1) if (lesions == index).any()]
     if not present:
         axes.set_xlabel("no lesion", size=9, color=QUIET)
@@ -121,7 +121,7 @@ def _draw_probabilities(axes: Axes, row: Mapping[str, Any]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, 0.0), ncols=2, frameon=False, fontsize=9)
 
 
-def _tell_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
+def _draw_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
     roles = [role for role in ("proposed", "decided") if row[role] == grade]
     colour = {"proposed": PROPOSED, "decided": DECIDED}[roles[-1]] if roles else INK
     heading = f"{grade} {GRADE_NAMES[grade]}" + f" ({', '.join(roles)})" * bool(roles)
@@ -142,7 +142,7 @@ def _tell_evidence(axes: Axes, grade: int, row: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
-def _tell_decision(figure: Figure, row: Mapping[str, Any]) -> None:
+def _draw_decision(figure: Figure, row: Mapping[str, Any]) -> None:
     verdict = {
         "keep": f"Kept: grade {row['decided']} {GRADE_NAMES[row['decided']]}",
         "move": f"Moved: grade {row['proposed']} to {row['decided']} {GRADE_NAMES[row['decided']]}",

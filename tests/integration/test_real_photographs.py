@@ -10,7 +10,7 @@ from bundle.datasets.splits import evaluation, evaluation_with_copies
 from bundle.handlers.pseudo_label import haemorrhages_by_quadrant
 from bundle.manifest import load_manifest
 from bundle.reporting.copies import copy_rows
-from bundle.reporting.published_counts import completeness
+from bundle.reporting.data_check import completeness
 from scripts.benchmarks.data import lost_components
 from scripts.prepare import prepare
 

@@ -94,7 +94,7 @@ def test_a_photograph_whose_lesions_no_one_looked_for_is_told_by_rule_and_words(
 
 def test_a_rule_with_a_prime_is_explained(tmp_path):
     page = page_of(tmp_path, row(rule="R2''"))
-    assert "<dt>R2&#x27;&#x27;</dt><dd>exudates without any red lesion" in page
+    assert "<dt>R2&#39;&#39;</dt><dd>exudates without any red lesion" in page
 
 
 @given(st.text(min_size=1))

@@ -1,7 +1,7 @@
 """A copy of IDRiD is complete by eight counts, or the check says which are not as published."""
 
 from bundle.manifest import Photograph
-from bundle.reporting.published_counts import completeness
+from bundle.reporting.data_check import completeness
 
 KNOWN = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 60, "height_px": 40}
 LESIONS = ("MA", "HE", "EX", "SE")
