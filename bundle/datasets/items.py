@@ -8,7 +8,6 @@ import torch
 from bundle.labels import GRADES, LESIONS, lesions_ruled_out
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
-from monai.transforms import Transform
 
 UNKNOWN_GRADE = -1
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".nii", ".nii.gz")
@@ -237,16 +236,6 @@ def _tensors(label: InitialLabel) -> dict[str, torch.Tensor]:
         "feasible": torch.tensor(label.feasible),
         "weight": torch.tensor(label.weight, dtype=torch.float32),
     }
-
-
-class AttachById(Transform):
-    """Transform that adds a table's entries for an item's id."""
-
-    def __init__(self, table: Mapping[str, Mapping[str, Any]]) -> None:
-        self.table = table
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        return {**data, **self.table[data["id"]]}
 
 
 def paths(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
