@@ -126,8 +126,8 @@ def settle_tracking(parser: ConfigParser) -> None:
             if parser.get_parsed_content("track"):
                 logger.info("--tracking mlflow: this run is recorded by track; --track False leaves it to MONAI")
             else:
-                calls = [text.replace("::", "#") for text in _strings(parser.get("run"))]
-                kept.append({**added, **_clean_run(parser, any(f"@{ids['id']}.run(" in text for text in calls))})
+                call = f"@{ids['id']}.run(".replace("#", "::")  # as MONAI writes it when it parses a config
+                kept.append({**added, **_clean_run(parser, any(call in text for text in _strings(parser.get("run"))))})
             parser[ids["handlers"]] = kept
             parser.parse()
 
