@@ -34,12 +34,13 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.handlers.tracking import default_uri
+from bundle.handlers.tracking import RunTracker, default_uri
+from ignite.engine import Engine
 
 # `from monai import bundle` would hide this package; these are imported by their own paths.
 from monai.bundle.config_parser import ConfigParser
@@ -60,6 +61,9 @@ PASSING_IDS = MONAI_IDS | {
 }  # fmt: skip
 """Options that may change when a run is resumed: paths, speed and length. Files are compared by their hashes."""
 
+RECORD_IDS = {"track", "tracking_uri", "tags"}
+"""Options that :func:`tracked` reads by name."""
+
 REFERENCE = re.compile(r"[@%](\w+)")
 
 logger = logging.getLogger(__name__)
@@ -68,12 +72,13 @@ logger = logging.getLogger(__name__)
 def running_workflow() -> ConfigWorkflow:
     """Return the workflow whose config is being evaluated right now.
 
-    MONAI gives ``$`` expressions no name for the config that contains them, and ignores a misspelt option. So the
-    workflow is found in the callers' frames, which works from the command line and from Python.
+    It is found in the callers' frames, which works from the command line and from Python.
 
     Raises:
         RuntimeError: if no ConfigWorkflow is among the callers.
     """
+    # MONAI hands its config to nothing that a config can call, and `monai.bundle run` takes no other workflow class
+    # unless each user types one (--workflow_name): there is no straight way to the options that were given.
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
@@ -93,7 +98,9 @@ def check_options() -> None:
     """
     parser = running_workflow().parser
     config = parser.get()
-    used = {name for text in _strings(config) for name in REFERENCE.findall(text)}
+    texts = list(_strings(config))
+    used = {name for text in texts for name in REFERENCE.findall(text)}
+    used |= RECORD_IDS if f"{__name__}.{tracked.__name__}" in texts else set()
     for name, value in config.items():
         if name not in used | MONAI_IDS and not _is_section(value):
             near = difflib.get_close_matches(name, sorted(used & set(config)), n=1)
@@ -119,8 +126,8 @@ def settle_tracking(parser: ConfigParser) -> None:
             if parser.get_parsed_content("track"):
                 logger.info("--tracking mlflow: this run is recorded by track; --track False leaves it to MONAI")
             else:
-                calls = [text.replace("::", "#") for text in _strings(parser.get("run"))]
-                kept.append({**added, **_clean_run(parser, any(f"@{ids['id']}.run(" in text for text in calls))})
+                call = f"@{ids['id']}.run(".replace("#", "::")  # as MONAI writes it when it parses a config
+                kept.append({**added, **_clean_run(parser, any(call in text for text in _strings(parser.get("run"))))})
             parser[ids["handlers"]] = kept
             parser.parse()
 
@@ -140,6 +147,27 @@ def _clean_run(parser: ConfigParser, is_main: bool) -> dict[str, Any]:
         # MONAI joins a plain output_dir and the name without a separator, so that path does not exist.
         "artifacts": (str(output_dir / name[0]) if name else saved) if is_main else None,
     }
+
+
+def tracked(
+    stage: str,
+    split: str | Mapping[str, str] = "train",
+    facts: Mapping[str, Any] | None = None,
+    validators: Mapping[str, Engine] | None = None,
+    artifacts: Sequence[str] = (),
+) -> RunTracker | None:
+    """Return the handler that records the running config in MLflow; None, which MONAI leaves out, if ``track`` is off.
+
+    The config's options give the rest: ``output_dir``, ``tracking_uri`` and ``tags``. For the arguments, see
+    :class:`bundle.handlers.tracking.RunTracker`.
+    """
+    option = running_workflow().parser.get_parsed_content
+    if not option("track"):
+        return None
+    return RunTracker(
+        stage, option("output_dir"), run_settings(), split, validators, artifacts, option("tracking_uri"), facts,
+        option("tags"),
+    )  # fmt: skip
 
 
 def run_settings() -> dict[str, Any]:

@@ -9,7 +9,6 @@ from bundle.labels import GRADES, LESIONS, lesions_ruled_out
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
 from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES
-from monai.transforms import Transform
 from torch.utils.data import DistributedSampler
 
 UNKNOWN_GRADE = -1
@@ -176,16 +175,6 @@ def _tensors(label: InitialLabel) -> dict[str, torch.Tensor]:
         "feasible": torch.tensor(label.feasible),
         "weight": torch.tensor(label.weight, dtype=torch.float32),
     }
-
-
-class AttachById(Transform):
-    """Transform that adds a table's entries for an item's id."""
-
-    def __init__(self, table: Mapping[str, Mapping[str, Any]]) -> None:
-        self.table = table
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        return {**data, **self.table[data["id"]]}
 
 
 def paths(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -46,7 +46,9 @@ class PreparedDataset(Dataset):
         data: items of :func:`bundle.datasets.items.items`.
         prepare: makes the cached tensors.
         cache_dir: folder of the cache; several data sets may share it.
-        transform: applied to the item and its prepared tensors, at every access.
+        transform: applied to the entries in ``keys``, at every access.
+        table: further entries of each item by its id, such as its labels; they are not cached.
+        keys: entries to keep, of the item, its prepared tensors and its row of the table; None keeps all.
     """
 
     def __init__(
@@ -55,13 +57,18 @@ class PreparedDataset(Dataset):
         prepare: Prepare,
         cache_dir: str | os.PathLike,
         transform: Callable[[dict[str, Any]], Any] | None = None,
+        table: Mapping[str, Mapping[str, Any]] | None = None,
+        keys: Sequence[str] | None = None,
     ) -> None:
         super().__init__(data, transform)
         self.prepare, self.folder = prepare, Path(cache_dir) / prepare.settings
+        self.table, self.keys = table, keys
 
     def _transform(self, index: int) -> Any:  # noqa: ANN401  (whatever the transform makes)
-        item = {**self.data[index], **self.prepared(self.data[index])}
-        return item if self.transform is None else self.transform(item)
+        item = self.data[index]
+        item = {**item, **self.prepared(item), **(self.table[item["id"]] if self.table is not None else {})}
+        kept = item if self.keys is None else {key: item[key] for key in self.keys}
+        return kept if self.transform is None else self.transform(kept)
 
     def prepared(self, item: Item) -> dict[str, Tensor]:
         """Return the prepared tensors of an item; make them if they are not cached.

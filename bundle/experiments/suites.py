@@ -52,7 +52,8 @@ class Suite:
 
 
 def _segmenter(name: str, title: str) -> Row:
-    return Row(name=name, title=title, overlays=[f"baselines/{name}/train.yaml"], tasks=["lesions"])
+    overlays = [f"baselines/{name}/train.yaml", "experiments/segmentation_only/train.yaml"]
+    return Row(name=name, title=title, overlays=overlays, tasks=["lesions"])
 
 
 def _grader(name: str, title: str, overlay: str) -> Row:
@@ -124,7 +125,7 @@ SUITES: Mapping[str, Suite] = {
         rows=[
             Row(name="pldmlt", title="U-Net, VGG16"),
             *(
-                Row(name=f"{name}_graded", title=title, overlays=[f"baselines/{name}_graded/train.yaml"])
+                Row(name=f"{name}_graded", title=title, overlays=[f"baselines/{name}/train.yaml"])
                 for name, title in (
                     ("linknet", "LinkNet, ResNet-18"), ("deeplabv3plus", "DeepLabv3+, ResNet-50"),
                     ("fpn", "FPN, ResNet-50"),

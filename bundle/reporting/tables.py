@@ -114,13 +114,12 @@ def interval(bounds: Sequence[float | None] | None, write: Callable[[float | Non
     return MISSING if MISSING in written else " to ".join(written)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, of_words: bool = False) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Write a Markdown table whose columns also line up as plain text; all but the first are right-aligned.
 
     Args:
         header: name of each column.
         rows: the cells; their white space is reduced to single spaces.
-        of_words: write each cell only as wide as it is, and all left-aligned, because its sentences are long.
 
     Raises:
         ValueError: if a row is not as long as the header.
@@ -130,22 +129,14 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, of_w
         | score |  ours |
         | :---- | ----: |
         | Dice  | 0.412 |
-        >>> print(markdown_table(["option", "meaning"], [["fold", "held out"]], of_words=True))
-        | option | meaning |
-        | --- | --- |
-        | fold | held out |
     """
     head, *cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in (header, *rows)]
     if wrong := [row for row in cells if len(row) != len(head)]:
         raise ValueError(f"expected {len(head)} cells in every row, got {len(wrong[0])}: {wrong[0]}")
-    if of_words:
-        lines = [head, ["---"] * len(head), *cells]
-    else:
-        widths = [max(3, *map(len, column)) for column in zip(head, *cells, strict=True)]
-        rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-        padded = [[first.ljust(widths[0]), *map(str.rjust, others, widths[1:])] for first, *others in (head, *cells)]
-        lines = [padded[0], rule, *padded[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    widths = [max(3, *map(len, column)) for column in zip(head, *cells, strict=True)]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [[first.ljust(widths[0]), *map(str.rjust, others, widths[1:])] for first, *others in (head, *cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:

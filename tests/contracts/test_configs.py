@@ -111,7 +111,7 @@ def test_every_function_that_an_expression_calls_is_there(path):
 
 
 def test_without_label_update_there_is_neither_its_network_nor_its_optimiser():
-    train = workflow(STAGES["train"], label_update=False, pretrained=False, width=0.0625, teacher_facts={})
+    train = workflow(STAGES["train"], label_update=False, pretrained=False, width=0.0625)
     assert train.parser.get_parsed_content("label_optimizer") is None
     assert train.parser.get_parsed_content("label_network") is None
     assert train.parser.get_parsed_content("train#meta_step") is None

@@ -95,10 +95,10 @@ def test_nothing_that_only_training_needs_is_made(folder, weights, tmp_path):
     workflow = ConfigWorkflow(files, workflow_type="train", meta_file=[], logging_file=False, **places)
     workflow.initialize()
     workflow.run()
-    assert workflow.parser.get_parsed_content("tasks").network.settings()["width"] == 0.0625
+    assert workflow.parser.get_parsed_content("network").network.settings()["width"] == 0.0625
     made = {name.replace("::", "#") for name in workflow.parser.ref_resolver.resolved_content}
-    assert {"evaluate#network", "tasks", "data#manifest"} <= made
-    training = {"network_def", "label_network_def", "teacher_def", "optimizer", "data#labels", "data#outlined"}
+    assert {"evaluate#network", "network", "data#manifest"} <= made
+    training = {"network_def", "label_network", "teacher_network", "optimizer", "data#labels", "data#outlined"}
     assert made & training == set()
     assert "validate#evaluator" in made
     assert not [name for name in made if name.startswith(("train#", "meta#", "graded#", "saved#", "labels#"))]

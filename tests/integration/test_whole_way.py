@@ -169,7 +169,7 @@ def trained_together(processes, folder, labels, output):
         "--output_dir", output, "--cache_dir", folder / "outputs" / "cache", "--max_epochs", "1",
         "--batch_size", 2 // processes, "--network_def#decoder_norm", "group", "--amp", "False",
         "--alternation", "step",
-        "--train#preprocessing#transforms#3#_disabled_", "True", "--optimizer#eps", "1e-5",
+        "--train#preprocessing#transforms#1#_disabled_", "True", "--optimizer#eps", "1e-5",
         "--label_optimizer#eps", "1e-5", "--tracking_uri", f"sqlite:///{output}.db",
     )  # fmt: skip
     done = subprocess.run(words, cwd=output.parent, capture_output=True, text=True, check=False)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from bundle.workflow import check_options, lasting_settings, run_settings, running_workflow
+from bundle.handlers.tracking import RunTracker
+from bundle.workflow import check_options, lasting_settings, run_settings, running_workflow, tracked
 from monai.bundle.workflows import ConfigWorkflow
 
 CONFIG = """
@@ -118,7 +119,43 @@ def test_a_misspelt_option_of_an_overlay_is_refused_as_well(config):
     assert "did you mean 'max_epochs'?" in str(error.value.__cause__)
 
 
-@pytest.mark.parametrize("function", [running_workflow, check_options, run_settings, lasting_settings])
+RECORDED = """
+track: true
+tracking_uri: null
+tags: null
+handlers:
+- {_target_: bundle.workflow.tracked, stage: train, facts: {fold: 1}, artifacts: [model.pt]}
+- {_target_: torch.nn.Flatten}
+"""
+
+
+def test_a_run_is_recorded_by_the_options_of_its_config(config, tmp_path):
+    options = {"output_dir": str(tmp_path), "tracking_uri": "http://here", "tags": {"row": "unet"}}
+    workflow = config(RECORDED, run=["$@handlers", "$@path"], **options)
+    workflow.initialize()
+    tracker = workflow.run()[0][0]
+    assert isinstance(tracker, RunTracker)
+    assert (tracker.stage, tracker.split, tracker.artifacts) == ("train", "train", ("model.pt",))
+    assert (tracker.output_dir, tracker.tracking_uri) == (tmp_path.resolve(), "http://here")
+    assert (tracker.tags, tracker.facts) == ({"row": "unet"}, {"facts.fold": 1})
+    assert (tracker.settings["max_epochs"], tracker.settings["learning_rate"]) == (3, 5e-4)
+
+
+def test_without_track_there_is_no_recorder_among_the_handlers(config):
+    workflow = config(RECORDED, run=["$@handlers", "$@path"], track=False)
+    workflow.initialize()
+    assert [type(one) for one in workflow.run()[0]] == [torch.nn.Flatten]
+
+
+def test_where_nothing_records_its_options_are_unknown(config):
+    with pytest.raises(RuntimeError) as error:
+        config(tags={"row": "unet"}, track=True).initialize()
+    assert "unknown option 'track'" in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "function", [running_workflow, check_options, run_settings, lasting_settings, lambda: tracked("train")]
+)
 def test_outside_of_a_running_config_there_is_nothing_to_tell(function):
     with pytest.raises(RuntimeError, match=r"expected to be called from a config that monai\.bundle runs"):
         function()

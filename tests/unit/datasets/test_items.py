@@ -3,7 +3,6 @@
 import pytest
 import torch
 from bundle.datasets.items import (
-    AttachById,
     OutlinedAndGraded,
     file_items,
     grades,
@@ -95,12 +94,6 @@ def test_a_healthy_photograph_shows_no_lesion_and_a_mild_one_at_most_microaneury
     assert absent["a"] == [believed] * 4
     assert absent["b"] == [False, believed, believed, believed]
     assert absent["c"] == [False] * 4
-
-
-def test_attaching_leaves_the_item_as_it_was():
-    item = {"id": "a", "image": 1}
-    assert AttachById({"a": {"grade": 2}})(item) == {"id": "a", "image": 1, "grade": 2}
-    assert item == {"id": "a", "image": 1}
 
 
 def test_photographs_of_a_folder_stand_by_name_with_what_is_below(tmp_path):

@@ -82,9 +82,23 @@ def test_what_comes_after_runs_at_every_access_and_its_changes_are_not_kept(tmp_
 
 def test_the_item_stays_as_it_was(tmp_path, data_set):
     eye = item(tmp_path, "eye")
-    before = dict(eye)
-    data_set(eye)[0]
-    assert eye == before
+    before, table = dict(eye), {"eye": {"grade": 2}}
+    data_set(eye, table=table)[0]
+    assert (eye, table) == (before, {"eye": {"grade": 2}})
+
+
+def test_a_row_of_the_table_joins_the_item_and_only_the_keys_go_on(tmp_path, data_set):
+    eye, table = item(tmp_path, "eye"), {"eye": {"grade": 2}}
+    shown = data_set(eye, table=table, keys=["id", "grade"], transform=lambda data: {**data, "seen": list(data)})[0]
+    assert shown == {"id": "eye", "grade": 2, "seen": ["id", "grade"]}
+    assert data_set(eye, table={"eye": {"grade": 3}}, keys=["grade"])[0] == {"grade": 3}
+    assert prepared(tmp_path) == ["eye"]  # what the table holds is not cached
+
+
+@pytest.mark.parametrize("wanted", [{"table": {}}, {"keys": ["grade"]}])
+def test_an_item_without_a_row_or_without_a_key_is_an_error(tmp_path, data_set, wanted):
+    with pytest.raises(KeyError):
+        data_set(item(tmp_path, "eye"), **wanted)[0]
 
 
 def test_another_setting_is_another_entry(tmp_path, data_set):
