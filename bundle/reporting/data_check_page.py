@@ -15,7 +15,8 @@ from bundle.labels import LESION_COLOURS, LESION_NAMES, LESION_PRIORITY, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting.copies import contact_sheet, counted, printable, reason_without_folder
 from bundle.reporting.data_check import Table, check_tables, place_of, rest_of
-from bundle.reporting.overlay import LESION_HEX, data_uri
+from bundle.reporting.overlay import LESION_HEX
+from bundle.reporting.pages import data_uri
 from bundle.reporting.tables import MISSING
 from bundle.transforms import PrepareFundusd
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Overlays of lesions and heat maps on a photograph, and the lesion mask as an indexed PNG."""
 
-import base64
-import io
 import os
 
 import numpy as np
@@ -171,10 +169,3 @@ def _check_lesions(lesions: NDArray[np.uint8]) -> None:
         raise ValueError(f"expected a label map (H, W) of integers, got {lesions.shape} of {lesions.dtype}")
     if lesions.min() < 0 or lesions.max() > len(LESIONS):
         raise ValueError(f"expected classes 0 to {len(LESIONS)} in a label map, got {np.unique(lesions).tolist()}")
-
-
-def data_uri(picture: Image.Image, kind: str, **options: object) -> str:
-    """Write a picture as a data URI, for pages that fetch nothing."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format=kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -22,7 +22,8 @@ from bundle.labels import (
     consistent_grade,
     rules_grade,
 )
-from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, data_uri, heat_picture, shrink_mask
+from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, heat_picture, shrink_mask
+from bundle.reporting.pages import data_uri
 from numpy.typing import NDArray
 from PIL import Image
 from skimage.segmentation import find_boundaries
