@@ -14,6 +14,9 @@ PALETTE = np.array([(0, 0, 0), *(LESION_COLOURS[lesion] for lesion in LESIONS)],
 
 LESION_HEX = {lesion: "#{:02x}{:02x}{:02x}".format(*colour) for lesion, colour in LESION_COLOURS.items()}
 
+BAND_PX = 64
+"""Rows in which lesions are drawn at a time: the floats of a whole photograph would take many times its memory."""
+
 HEAT_OPACITY = 0.75
 """Opacity of the hottest pixel; the coldest is transparent."""
 
@@ -50,9 +53,11 @@ def lesion_overlay(image: NDArray[np.uint8], lesions: NDArray[np.uint8], alpha: 
     if image.shape[:2] != lesions.shape:
         raise ValueError(f"expected lesions of the photograph's size {image.shape[:2]}, got {lesions.shape}")
     laid_over = image.copy()
-    inside = np.nonzero(lesions > 0)  # lesions are a small part of the photograph: blend only these
-    opacity = np.where(_at_edge(lesions, *inside), 1.0, alpha)
-    laid_over[inside] = _blend(image[inside], PALETTE[lesions[inside]], opacity)
+    for start in range(0, len(lesions), BAND_PX):
+        rows, columns = np.nonzero(lesions[start : start + BAND_PX])  # (n,) each
+        inside = rows + start, columns
+        opacity = np.where(_at_edge(lesions, *inside), 1.0, alpha)  # (n,)
+        laid_over[inside] = _blend(image[inside], PALETTE[lesions[inside]], opacity)
     return laid_over
 
 
@@ -104,17 +109,6 @@ def heat_picture(heat: NDArray[np.floating]) -> Image.Image:
     if heat.ndim != 2 or not (heat.min() >= 0 and heat.max() <= 1):  # NaN fails as well
         raise ValueError(f"expected a heat map (h, w) in [0, 1], got shape {heat.shape}, {heat.min()} to {heat.max()}")
     return Image.fromarray((heat * 255).round().astype(np.uint8))
-
-
-def shrink_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Shrink a mask ``(H, W)`` to ``(width, height)`` without losing a lesion: a pixel is set if any it covers was.
-
-    Example:
-        >>> shrink_mask(np.array([[0, 0, 0, 1], [0, 0, 0, 0]], dtype=bool), (2, 1))
-        array([[False,  True]])
-    """
-    columns, rows = (np.arange(n) * total // n for n, total in zip(size, mask.shape[::-1], strict=True))
-    return np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, axis=0), columns, axis=1)
 
 
 def shrink_lesions(lesions: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
