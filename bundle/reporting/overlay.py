@@ -54,7 +54,7 @@ def lesion_overlay(image: NDArray[np.uint8], lesions: NDArray[np.uint8], alpha: 
         raise ValueError(f"expected lesions of the photograph's size {image.shape[:2]}, got {lesions.shape}")
     laid_over = image.copy()
     for start in range(0, len(lesions), BAND_PX):
-        rows, columns = np.nonzero(lesions[start : start + BAND_PX])  # (n,) each
+        rows, columns = np.nonzero(lesions[start : start + BAND_PX] > 0)  # (n,) each
         inside = rows + start, columns
         opacity = np.where(_at_edge(lesions, *inside), 1.0, alpha)  # (n,)
         laid_over[inside] = _blend(image[inside], PALETTE[lesions[inside]], opacity)
@@ -123,7 +123,10 @@ def shrink_lesions(lesions: NDArray[np.uint8], size: tuple[int, int]) -> NDArray
     for importance, lesion in enumerate(reversed(LESION_PRIORITY), start=1):
         rank[LESIONS.index(lesion) + 1] = importance
     rows, columns = (np.arange(n) * total // n for n, total in zip(size[::-1], lesions.shape, strict=True))
-    highest = np.maximum.reduceat(np.maximum.reduceat(rank[lesions], rows, axis=0), columns, axis=1)
+    ends = np.maximum(np.append(rows[1:], len(lesions)), rows + 1)  # where the map grows, rows repeat
+    # A loop over rows, because reduceat along the first axis takes three times as long.
+    bands = [rank[lesions[start:end]].max(axis=0) for start, end in zip(rows, ends, strict=True)]  # (W,) each
+    highest = np.maximum.reduceat(np.stack(bands), columns, axis=1)  # (height, width)
     return np.argsort(rank).astype(np.uint8)[highest]  # argsort inverts rank: from importance back to class
 
 

@@ -53,8 +53,6 @@ class PredictionFiles:
     ) -> None:
         self.output_dir, self.facts = Path(output_dir), {key: str(value) for key, value in facts.items()}
         self.nifti, self.report = nifti, report
-        self.photographs, self.abstained = 0, 0
-        self.unread: dict[str, str] = {}
 
     def start(self) -> None:
         """Claim the folder, and remove the results of an earlier run.
@@ -69,6 +67,8 @@ class PredictionFiles:
             (self.output_dir / name).unlink(missing_ok=True)
         temporary = partial(TemporaryFile, "w+", dir=self.output_dir, encoding="utf-8", newline="\n")
         self.rows, self.cards = temporary(), temporary()  # JSON lines; HTML
+        self.photographs, self.abstained = 0, 0
+        self.unread: dict[str, str] = {}
 
     def draw(self, prediction: Prediction) -> str:
         """Write the pictures of one photograph, and return its card for the report.

@@ -100,6 +100,11 @@ def test_where_lesions_meet_in_one_pixel_the_priority_decides():
     assert shrink_lesions(lesions, (2, 1)).tolist() == [[1, 4]]  # MA before EX, SE before HE
 
 
+def test_a_label_map_grows_by_repeating_its_pixels():
+    lesions = np.array([[0, 1], [3, 4]], dtype=np.uint8)
+    assert np.array_equal(shrink_lesions(lesions, (6, 4)), lesions.repeat(2, axis=0).repeat(3, axis=1))
+
+
 def test_rejects_lesions_of_another_size():
     with pytest.raises(ValueError, match=r"lesions of the photograph's size \(7, 9\), got \(9, 7\)"):
         lesion_overlay(GREY, square_of(1).T)
