@@ -75,15 +75,11 @@ class Predictor:
         batch = collate([PhotographDataset([item], self.preprocessing, self.image_size)[0]])
         if batch["error"][0]:
             raise ValueError(batch["error"][0])
-        output = {key: value[0].cpu() for key, value in self._seen(batch).items()}
+        state = SimpleNamespace(device=self.device)
+        engine = SimpleNamespace(network=self.network, state=state, fire_event=lambda event: None)  # enough for a step
+        output = {key: value[0].cpu() for key, value in self.step(engine, batch).items()}
         field_px = int(batch["field_px"][0])
         return predicted(output, batch["geometry"][0], field_px, name="", path="", **self.deciding)
-
-    def _seen(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Run the evaluator's step without an evaluator."""
-        state = SimpleNamespace(device=self.device)
-        engine = SimpleNamespace(network=self.network, state=state, fire_event=lambda event: None)
-        return self.step(engine, batch)
 
 
 def _parsed(checkpoint: str | os.PathLike, options: Mapping[str, Any]) -> ConfigParser:

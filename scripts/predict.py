@@ -43,19 +43,19 @@ def predict(
         )  # fmt: skip
         workflow.initialize()
         workflow.evaluator.run()
-    print(said(Path(output_dir)))
+    print(describe(Path(output_dir)))
     workflow.parser.get_parsed_content("files").exit_if_unread()
 
 
-def said(output_dir: Path) -> str:
+def describe(output_dir: Path) -> str:
     """Return the findings on one photograph, or the number of photographs read, and where the results are."""
     rows = [json.loads(line) for line in (output_dir / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     places = {"report": "report.html", "table": "predictions.csv", "masks": "masks"}
     there = [f"{what}: {output_dir / name}" for what, name in places.items() if (output_dir / name).exists()]
-    return "\n".join([_found(rows), *there])
+    return "\n".join([_describe_rows(rows), *there])
 
 
-def _found(rows: Sequence[Mapping[str, Any]]) -> str:
+def _describe_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     read = [row for row in rows if not row["error"]]
     if len(rows) > 1 or not read:
         return f"{len(read)} of {len(rows)} photographs read"

@@ -14,6 +14,7 @@ from bundle.labels import (
     GRADES,
     LESION_COUNT,
     LESIONS,
+    PROBABILITY_TOLERANCE,
     consistent_grade,
     feasible_grades,
     lesions_large_enough,
@@ -57,15 +58,32 @@ class Prediction:
     feasible: frozenset[int]
     abstained: bool = False
 
+    def __post_init__(self) -> None:
+        highest = 1 + PROBABILITY_TOLERANCE
+        if len(self.probabilities) != len(GRADES) or not all(0 <= p <= highest for p in self.probabilities):
+            raise ValueError(f"{self.name!r}: expected {len(GRADES)} probabilities, got {self.probabilities}")
+        if self.field_px < 1:
+            raise ValueError(f"{self.name!r}: expected a field of view of at least one pixel, got {self.field_px}")
+
     @property
     def grade(self) -> int:
         """The most probable grade."""
         return int(np.argmax(self.probabilities))
 
     @property
+    def confidence(self) -> float:
+        """The probability of this grade."""
+        return max(self.probabilities)
+
+    @property
     def consistent_grade(self) -> int:
         """The most probable grade that the predicted lesions allow."""
         return consistent_grade(self.probabilities, self.feasible)
+
+    @property
+    def rules_grade(self) -> int:
+        """The lowest grade that the predicted lesions allow."""
+        return rules_grade(self.feasible)
 
     @property
     def contradiction(self) -> bool:
@@ -79,11 +97,14 @@ class Writer(Protocol):
     def start(self) -> None:
         """Prepare before the network runs; refuse output that cannot be written."""
 
-    def draw(self, prediction: Prediction) -> None:
+    def draw(self, prediction: Prediction) -> Any:  # noqa: ANN401  (whatever this writer notes later)
         """Write the files of one photograph; called from several threads, each with a different photograph."""
 
-    def note(self, row: Row, path: str) -> None:
-        """Add the row of one photograph, or its error row if it is unreadable; called in the order of the input."""
+    def note(self, row: Row, drawn: Any) -> None:  # noqa: ANN401
+        """Add the row of one photograph and the result of ``draw``; called in the order of the input.
+
+        For an unreadable photograph these are its error row and None.
+        """
 
     def finish(self) -> None:
         """Write the files about all photographs."""
@@ -133,7 +154,7 @@ class PredictionHandler:
         self.paths, self.writers = dict(paths), list(writers)
         self.min_area_ppm, self.lesion_thresholds = min_area_ppm, lesion_thresholds
         self.abstain_below, self.threads = abstain_below, threads
-        self.drawing: deque[Future[tuple[Row, str]]] = deque()
+        self.drawing: deque[Future[tuple[Row, list[Any]]]] = deque()
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -165,22 +186,21 @@ class PredictionHandler:
     def _note(self, waiting: int) -> None:
         """Pass on the oldest rows, in order, until at most ``waiting`` are pending."""
         while len(self.drawing) > waiting:
-            row, path = self.drawing.popleft().result()
-            for writer in self.writers:
-                writer.note(row, path)
+            row, drawn = self.drawing.popleft().result()
+            for writer, result in zip(self.writers, drawn, strict=True):
+                writer.note(row, result)
 
     def _draw(
         self, name: str, output: Mapping[str, torch.Tensor], known: Mapping[str, Any], reason: str
-    ) -> tuple[Row, str]:
+    ) -> tuple[Row, list[Any]]:
+        """Return the row of one photograph, and what each writer returned for it."""
         if reason:
-            return unread_row(name, reason), self.paths[name]
+            return unread_row(name, reason), [None] * len(self.writers)
         prediction = predicted(
             output, **known, name=name, path=self.paths[name], min_area_ppm=self.min_area_ppm,
             lesion_thresholds=self.lesion_thresholds, abstain_below=self.abstain_below,
         )  # fmt: skip
-        for writer in self.writers:
-            writer.draw(prediction)
-        return prediction_row(prediction), prediction.path
+        return prediction_row(prediction), [writer.draw(prediction) for writer in self.writers]
 
 
 def predicted(
@@ -255,19 +275,19 @@ def prediction_row(prediction: Prediction) -> Row:
     row: Row = {
         "file": prediction.name,
         "grade": prediction.grade,
-        "confidence": max(prediction.probabilities),
+        "confidence": prediction.confidence,
         "abstained": prediction.abstained,
         "contradiction": prediction.contradiction,
         "feasible": " ".join(str(grade) for grade in sorted(prediction.feasible)),
         "consistent_grade": prediction.consistent_grade,
-        "rules_grade": rules_grade(prediction.feasible),
+        "rules_grade": prediction.rules_grade,
         "field_px": prediction.field_px,
     }
     row |= {f"probability_{grade}": p for grade, p in enumerate(prediction.probabilities)}
     for lesion in LESIONS:
         row[f"{lesion}_count"] = prediction.counts[lesion]
         row[f"{lesion}_area_px"] = prediction.areas_px[lesion]
-        row[f"{lesion}_area_percent"] = 100 * prediction.areas_px[lesion] / max(prediction.field_px, 1)
+        row[f"{lesion}_area_percent"] = 100 * prediction.areas_px[lesion] / prediction.field_px
     return row | {"error": ""}
 
 

@@ -138,6 +138,7 @@ def test_no_two_rooms_import_each_other():
         ("mlflow", ("bundle/handlers/", "bundle/experiments/")),
         ("pytorch_grad_cam", ("bundle/method/heat_maps.py", "scripts/benchmarks/")),  # there as a peer
         ("fire", ("scripts/",)),
+        ("jinja2", ("bundle/reporting/",)),
     ],
 )
 def test_a_package_is_imported_only_at_home(package, homes):

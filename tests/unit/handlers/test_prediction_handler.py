@@ -1,5 +1,6 @@
 """Predictions are made in the photograph's own frame: sizes, counts, areas and heat are in native pixels."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -30,9 +31,10 @@ class Collected:
     def draw(self, prediction):
         assert self.started
         self.drawn.append(prediction)
+        return f"drawn {prediction.name}"
 
-    def note(self, row, path):
-        self.noted.append((row, path))
+    def note(self, row, drawn):
+        self.noted.append((row, drawn))
 
     def finish(self):
         self.finished_at = len(self.noted)
@@ -176,7 +178,7 @@ def test_every_writer_gets_the_prediction():
     assert first.drawn == second.drawn
     assert first.finished_at == second.finished_at == 1
     assert (first.drawn[0].name, first.drawn[0].path) == ("deep/a.jpg", "/in/deep/a.jpg")
-    assert first.noted == [(prediction_row(first.drawn[0]), "/in/deep/a.jpg")]
+    assert first.noted == second.noted == [(prediction_row(first.drawn[0]), "drawn deep/a.jpg")]
 
 
 def test_rows_come_in_the_order_of_the_input_however_long_drawing_takes():
@@ -186,12 +188,14 @@ def test_rows_come_in_the_order_of_the_input_however_long_drawing_takes():
         def draw(self, prediction):
             if prediction.name == "0":
                 assert self.second_is_drawn.wait(30)
-            super().draw(prediction)
+            drawn = super().draw(prediction)
             self.second_is_drawn.set()
+            return drawn
 
     slow = SlowFirst()
     run([slow], [batch(str(number)) for number in range(9)], outputs(), threads=2)
     assert [row["file"] for row, _ in slow.noted] == [str(number) for number in range(9)]
+    assert [drawn for _, drawn in slow.noted] == [f"drawn {number}" for number in range(9)]
     assert slow.drawn[0].name != "0"
 
 
@@ -202,7 +206,7 @@ def test_no_more_than_two_photographs_a_thread_wait_to_be_written():
         def draw(self, prediction):
             assert fifth_is_through.wait(30)
 
-        def note(self, row, path):
+        def note(self, row, drawn):
             looked_at_first_note.append(len(looked_at))
 
     def step(engine, batch):
@@ -244,7 +248,8 @@ def test_a_photograph_that_was_not_read_is_a_row_with_the_reason_and_nothing_is_
     got = Collected()
     run([got], [batch("bad.jpg", error=["cut off"]), batch("good.jpg", error=[""])], outputs())
     assert [one.name for one in got.drawn] == ["good.jpg"]
-    (bad, _), (good, _) = got.noted
+    (bad, drawn), (good, _) = got.noted
+    assert drawn is None
     assert bad == unread_row("bad.jpg", "cut off")
     assert (bad["file"], bad["grade"], bad["error"], good["error"]) == ("bad.jpg", None, "cut off", "")
 
@@ -266,3 +271,20 @@ def test_every_row_has_the_same_columns():
 def test_refuses_a_threshold_that_is_no_probability_and_no_threads(settings):
     with pytest.raises(ValueError, match=r"expected (abstain_below to be a probability|one thread or more)"):
         PredictionHandler({}, [], **settings)
+
+
+def with_probabilities(*probabilities):
+    return dataclasses.replace(one(), probabilities=probabilities)
+
+
+def test_a_prediction_without_five_probabilities_or_a_field_of_view_is_refused():
+    with pytest.raises(ValueError, match=r"'deep/a.jpg': expected 5 probabilities, got \(0.25, 0.25, 0.25, 0.25\)"):
+        with_probabilities(0.25, 0.25, 0.25, 0.25)
+    with pytest.raises(ValueError, match=r"'deep/a.jpg': expected a field of view of at least one pixel, got 0"):
+        dataclasses.replace(one(), field_px=0)
+
+
+def test_a_probability_may_be_rounded_beyond_1_and_no_further():
+    assert with_probabilities(0.0, 0.0, 1.0000001, 0.0, 0.0).grade == 2
+    with pytest.raises(ValueError, match=r"'deep/a\.jpg': expected 5 probabilities, got \(0\.0, 0\.0, 1\.1"):
+        with_probabilities(0.0, 0.0, 1.1, 0.0, 0.0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bundle.labels import LESION_COLOURS
-from bundle.reporting.overlay import heat_overlay, lesion_overlay, shrink_lesions, shrink_mask, write_mask_png
+from bundle.reporting.overlay import BAND_PX, PALETTE, heat_overlay, lesion_overlay, shrink_lesions, write_mask_png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -41,6 +41,20 @@ def test_only_lesion_pixels_change_and_the_photograph_is_left_alone(lesions):
     assert (image == before).all()
 
 
+def test_lesions_that_reach_over_a_band_of_rows_have_no_seam():
+    lesions = np.zeros((3 * BAND_PX + 8, 40), np.uint8)
+    lesions[30:150, 5:30] = 3
+    lesions[BAND_PX - 1 : BAND_PX + 2, 8:20] = 1
+    lesions[2 * BAND_PX - 1, 10:20] = 0
+    padded = np.pad(lesions, 1, mode="edge")
+    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    edge = np.logical_or.reduce([neighbour != lesions for neighbour in around])
+    opacity = np.where(edge, 1.0, 0.45)[..., None]
+    image = np.full((*lesions.shape, 3), 90, np.uint8)
+    whole = np.where(lesions[..., None] > 0, (image * (1 - opacity) + PALETTE[lesions] * opacity).round(), image)
+    assert np.array_equal(lesion_overlay(image, lesions), whole)
+
+
 def test_no_heat_leaves_the_photograph_and_full_heat_covers_three_quarters_of_it():
     heat = np.zeros((7, 9), dtype=np.float32)
     heat[:, 5:] = 1.0
@@ -68,17 +82,27 @@ def test_a_mask_png_keeps_classes_size_and_colours(tmp_path):
 
 
 @settings(max_examples=40, deadline=None)
-@given(hnp.arrays(np.bool_, st.tuples(st.integers(4, 30), st.integers(4, 30))), st.integers(1, 4), st.integers(1, 4))
-def test_shrinking_keeps_a_mask_that_is_there_and_adds_none(mask, width, height):
-    small = shrink_mask(mask, (width, height))
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(4, 30), st.integers(4, 30)), elements=st.integers(0, 4)),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_shrinking_keeps_a_lesion_that_is_there_and_adds_none(lesions, width, height):
+    small = shrink_lesions(lesions, (width, height))
     assert small.shape == (height, width)
-    assert small.any() == mask.any()
-    assert small.all() >= mask.all()
+    assert set(small.flat) <= set(lesions.flat)
+    assert (small > 0).any() == (lesions > 0).any()
+    assert (small > 0).all() >= (lesions > 0).all()
 
 
 def test_where_lesions_meet_in_one_pixel_the_priority_decides():
     lesions = np.array([[3, 1, 0, 0], [3, 3, 2, 4]], dtype=np.uint8)
     assert shrink_lesions(lesions, (2, 1)).tolist() == [[1, 4]]  # MA before EX, SE before HE
+
+
+def test_a_label_map_grows_by_repeating_its_pixels():
+    lesions = np.array([[0, 1], [3, 4]], dtype=np.uint8)
+    assert np.array_equal(shrink_lesions(lesions, (6, 4)), lesions.repeat(2, axis=0).repeat(3, axis=1))
 
 
 def test_rejects_lesions_of_another_size():

@@ -14,8 +14,7 @@ from bundle import ROOT
 from bundle.files import release
 from bundle.handlers.predictions import Prediction, prediction_row, unread_row
 from bundle.labels import LESION_COLOURS
-from bundle.reporting.overlay import lesion_overlay
-from bundle.reporting.predictions import PredictionFiles, _overlay
+from bundle.reporting.predictions import PredictionFiles
 from bundle.transforms import load_photograph
 from PIL import Image
 
@@ -47,10 +46,9 @@ def write(tmp_path, *predictions, facts=None, unread=(), **options):
     files = PredictionFiles(tmp_path / "out", facts or {}, **options)
     files.start()
     for one in predictions:
-        files.draw(one)
-        files.note(prediction_row(one), one.path)
+        files.note(prediction_row(one), files.draw(one))
     for name, reason in unread:
-        files.note(unread_row(name, reason), f"/in/{name}")
+        files.note(unread_row(name, reason), None)
     files.finish()
     return tmp_path / "out"
 
@@ -82,15 +80,6 @@ def test_an_overlay_has_the_colour_of_the_lesion_and_else_the_photograph(tmp_pat
     inside = 90 + 0.45 * (np.array(LESION_COLOURS["EX"]) - 90)
     assert np.abs(overlay[23:27, 44:51].mean(axis=(0, 1)) - inside).max() < 12  # JPEG
     assert np.abs(overlay[:10, :20] - 90).max() < 4
-
-
-def test_an_overlay_in_bands_has_no_seams(tmp_path):
-    one = prediction(tmp_path, "tall.png", lesion=(slice(30, 150), slice(5, 30)), size=(40, 200))
-    one.lesions_HW[63:66, 8:20] = 1
-    one.lesions_HW[127, 10:20] = 0
-    image = load_photograph(one.path).pixels
-    assert np.array_equal(_overlay(one), lesion_overlay(image, one.lesions_HW))
-    assert (image == 90).all()
 
 
 def test_a_heat_map_is_grey(tmp_path):
@@ -180,7 +169,7 @@ def test_the_process_ends_with_code_3_if_something_was_not_read(tmp_path, capsys
     files = PredictionFiles(tmp_path / "out", {})
     files.start()
     for name, reason in unread:
-        files.note(unread_row(name, reason), name)
+        files.note(unread_row(name, reason), None)
     files.finish()
     if code is None:
         files.exit_if_unread()
@@ -261,23 +250,33 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, blocker):
 def test_no_table_is_left_by_a_run_that_broke_off(tmp_path):
     files = PredictionFiles(tmp_path / "out", {})
     files.start()
-    files.note(unread_row("b.jpg", "cut off"), "b.jpg")
+    files.note(unread_row("b.jpg", "cut off"), None)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".run.lock"]
     release(tmp_path / "out")
     files.rows.close()
+    files.cards.close()
 
 
 def test_memory_does_not_grow_with_the_photographs(tmp_path):
-    """10,000 rows take some 8 MB as text; the table comes to 5 MB, and neither is ever in memory."""
-    files = PredictionFiles(tmp_path / "out", {}, report=False)
+    """10,000 rows take some 8 MB as text, the table comes to 5 MB, the cards to 10 MB; none of them is in memory."""
+    files = PredictionFiles(tmp_path / "out", {})
     row = prediction_row(prediction(tmp_path))
+    write(tmp_path)  # compiles the template
     files.start()
     tracemalloc.start()
     for number in range(10_000):
-        files.note({**row, "file": f"{number}.jpg"}, f"/in/{number}.jpg")
+        files.note({**row, "file": f"{number}.jpg"}, f"<article>{number:1000}</article>\n")
     files.finish()
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert sum(1 for _ in (tmp_path / "out" / "predictions.csv").open()) == 10_001
     assert (tmp_path / "out" / "predictions.jsonl").stat().st_size > 4_000_000
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000_000
     assert peak_bytes < 500_000
+
+
+def test_a_photograph_is_decoded_once_for_all_its_files_and_none_of_them_is_read_back(tmp_path, monkeypatch):
+    one, opened, image_open = prediction(tmp_path), [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path, **options: opened.append(path) or image_open(path, **options))
+    write(tmp_path, one)
+    assert opened == [one.path]

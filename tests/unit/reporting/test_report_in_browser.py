@@ -5,8 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from bundle.handlers.predictions import Prediction
 from bundle.labels import GRADES, LESIONS
-from bundle.reporting.report import Card, write_report
+from bundle.reporting.report import card_html, write_report
 from PIL import Image
 
 HOSTILE = (
@@ -20,17 +21,19 @@ CARDS_MANY, SORTED_WITHIN_MS = 500, 500
 GREY, LESION_AT_XY, BARE_AT_XY = 90, (25, 13), (60, 40)
 
 
-def card(name, grade=2, confidence=0.6, feasible=(2, 3, 4), **changes):
+def card(name, grade=2, confidence=0.6, grey=GREY, abstained=False):
     """A grey photograph of 72 x 48 pixels with one hard exudate of 10 x 6, and a heat map that is hot on the right."""
     probabilities = [(1 - confidence) / 4] * 5
     probabilities[grade] = confidence
     lesions = np.zeros((48, 72), dtype=np.uint8)
     lesions[10:16, 20:30] = LESIONS.index("EX") + 1
-    fields = {
-        "image": np.full((48, 72, 3), GREY, dtype=np.uint8), "lesions": lesions,
-        "heat": np.tile(np.linspace(0, 1, 72), (48, 1)), "counts": {"EX": 1}, "areas_px": {"EX": 60}, "field_px": 3000,
-    }  # fmt: skip
-    return Card(name=name, probabilities=tuple(probabilities), feasible=frozenset(feasible), **(fields | changes))
+    none = dict.fromkeys(LESIONS, 0)
+    prediction = Prediction(
+        name=name, path=f"/in/{name}", lesions_HW=lesions, heat_hw=np.tile(np.linspace(0, 1, 72), (48, 1)),
+        probabilities=tuple(probabilities), counts=none | {"EX": 1}, areas_px=none | {"EX": 60}, field_px=3000,
+        feasible=frozenset({2, 3, 4}), abstained=abstained,
+    )  # fmt: skip
+    return card_html(prediction, np.full((48, 72, 3), grey, dtype=np.uint8))
 
 
 FEW = (
@@ -298,9 +301,10 @@ def test_nothing_is_fetched_and_no_script_could(visit):
 
 def test_five_hundred_photographs_are_filtered_and_sorted_at_once(visit):
     rng = np.random.default_rng(0)
+    confidences = rng.uniform(0.3, 1, CARDS_MANY)
     cards = [
-        card(f"{rng.integers(10_000)}.jpg", int(rng.integers(5)), float(rng.uniform(0.3, 1)), abstained=bool(n % 2))
-        for n in range(CARDS_MANY)
+        card(f"{rng.integers(10_000)}.jpg", int(rng.integers(5)), float(confidence), abstained=bool(n % 2))
+        for n, confidence in enumerate(confidences)
     ]
     page = visit(*cards)
     took_ms = page.evaluate(
@@ -313,17 +317,13 @@ def test_five_hundred_photographs_are_filtered_and_sorted_at_once(visit):
         })"""
     )
     assert max(took_ms) < SORTED_WITHIN_MS, took_ms
-    assert (
-        page.locator("#shown").inner_text().startswith(f"{sum(one.probabilities[one.grade] >= 0.595 for one in cards)}")
-    )
+    assert page.locator("#shown").inner_text().startswith(f"{(confidences >= 0.595).sum()} of {CARDS_MANY} ")
     assert page.evaluate("getComputedStyle(document.querySelector('.card')).contentVisibility") == "auto"
     assert page.locator("img:not([loading=lazy]), img:not([decoding=async])").count() == 0
 
 
 def test_on_paper_stand_the_cards_that_were_chosen_and_no_controls(visit):
-    page = visit(
-        *FEW, *(card(f"{n}.jpg", 3, image=np.full((48, 72, 3), 50 + n, np.uint8)) for n in range(5)), state="#grade=3"
-    )
+    page = visit(*FEW, *(card(f"{n}.jpg", 3, grey=50 + n) for n in range(5)), state="#grade=3")
     page.emulate_media(media="print")
     assert shown(page) == [f"{n}.jpg" for n in range(5)]
     assert page.locator("select:visible, button:visible, input:visible").count() == 0
