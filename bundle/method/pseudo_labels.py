@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from bundle.labels import GRADES, HAEMORRHAGES_MODERATE, LESION_NAMES, LESIONS, QUADRANTS, Feasible, consistent_grade
+from bundle.transforms import lesion_areas_px
 from scipy.stats import binomtest
-from skimage.measure import label
 from skimage.morphology import isotropic_dilation
 from sklearn.metrics import cohen_kappa_score
 
@@ -211,7 +211,7 @@ def haemorrhages_in_doubt(label_map_HW: np.ndarray, field_HW: np.ndarray, thresh
         >>> haemorrhages_in_doubt(label_map, field, Thresholds(few_haemorrhages=2, tiny=0.04))
         ()
     """
-    areas_px = np.bincount(label(label_map_HW == LESIONS.index("HE") + 1, connectivity=2).ravel())[1:]
+    areas_px = lesion_areas_px(label_map_HW)["HE"]
     few = 0 < len(areas_px) <= thresholds.few_haemorrhages
     return ("HE",) if few and areas_px.max() <= thresholds.tiny**2 * field_HW.sum() else ()
 

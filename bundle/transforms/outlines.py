@@ -67,7 +67,7 @@ def load_runs(path: str | os.PathLike, width_px: int, height_px: int) -> Runs:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.fromarray(np.array([[0, 1, 1]], np.uint8)).save(f"{folder}/7_MA.png")
         ...     [part.tolist() for part in load_runs(f"{folder}/7_MA.png", width_px=3, height_px=1)]
-        [[0], [1], [3]]
+        [[0], [1], [3], [1]]
     """
     packed = read_bilevel(path)
     if packed is None:

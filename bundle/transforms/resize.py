@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from bundle.labels import LESION_PRIORITY, LESIONS
+from bundle.transforms.components import components_of
 from bundle.transforms.field import Crop
 from bundle.transforms.outlines import Mask
-from bundle.transforms.runs import Indices, Runs, components_of
+from bundle.transforms.runs import Indices, Runs
 from numpy.typing import NDArray
 from scipy import sparse
 
