@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from bundle.transforms import native_labels, to_native
 from bundle.transforms import native as module
+from bundle.transforms import native_labels, to_native
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
