@@ -1,6 +1,6 @@
 """Connected components, of 8 neighbours, in masks and label maps: their numbers, areas and centres.
 
-Components are found among runs. Few pixels of a photograph are lesions, so there are few runs, and this is fifteen
+Components are found among runs. Few pixels of a photograph are lesions, so there are few runs, and this is ten
 times as fast as labelling all pixels class by class with OpenCV.
 """
 
