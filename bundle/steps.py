@@ -9,7 +9,7 @@ from bundle.method.heat_maps import NonFiniteLogits, grade_maps
 from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.explained import resized_maps
 from bundle.networks.graders import Grader
-from bundle.transforms.native import lesion_decision
+from bundle.transforms.native import lesion_decision, most_probable_class
 from bundle.transforms.prepare import SIDE_MULTIPLE
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
@@ -205,7 +205,7 @@ class MultiTaskStep:
         assert self.teacher is not None
         with torch.no_grad(), eval_mode(self.teacher):
             probabilities = self.teacher(image).float().softmax(dim=1)
-        return lesion_decision(probabilities, self.teacher_thresholds).argmax(dim=1, keepdim=True)
+        return most_probable_class(lesion_decision(probabilities, self.teacher_thresholds), dim=1)[:, None]
 
 
 def refuse_idle_teacher(step: MultiTaskStep, photographs: Iterable[Batch], device: torch.device) -> None:

@@ -19,7 +19,7 @@ from bundle.networks.weights import image_size as trained_size
 from bundle.optional import import_optional
 from bundle.phantom.drawing import draw_photograph
 from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
-from bundle.transforms.native import lesion_decision
+from bundle.transforms.native import lesion_decision, most_probable_class
 from torch import Tensor, nn
 
 SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
@@ -132,7 +132,7 @@ def decided(logits: Tensor, thresholds: Sequence[float] | None) -> Tensor:
         >>> decided(logits, None).item(), decided(logits, [0.2]).item()
         (0, 1)
     """
-    return lesion_decision(logits.softmax(dim=1), thresholds).argmax(dim=1)
+    return most_probable_class(lesion_decision(logits.softmax(dim=1), thresholds), dim=1)
 
 
 def _out(checkpoint: str | os.PathLike, form: str, out: str | os.PathLike | None) -> Path:

@@ -40,7 +40,7 @@ from bundle.reporting.style import DPI, INK, QUIET
 from bundle.reporting.tables import MISSING, markdown_table, number
 from bundle.transforms import PrepareFundusd, label_map, load_masks, to_native
 from bundle.transforms.decode import decode, to_rgb
-from bundle.transforms.native import lesion_decision
+from bundle.transforms.native import lesion_decision, most_probable_class
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -259,7 +259,7 @@ def predict_lesions(trained: Trained, item: Mapping[str, Any]) -> NDArray[np.uin
     with torch.no_grad():
         logits = trained.network(prepared["image"][None].float() / 255)  # (1, C, S, S)
     scores = lesion_decision(logits.softmax(dim=1)[0], lesion_thresholds(trained.weights))  # (C, S, S)
-    return to_native(scores, prepared["geometry"]).argmax(dim=0).to(torch.uint8).numpy()
+    return most_probable_class(to_native(scores, prepared["geometry"])).numpy()
 
 
 def scores_below(lesions: NDArray[np.uint8], outlines: Mapping[str, Mask]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from bundle.labels import GRADES, HAEMORRHAGES_MODERATE, LESION_NAMES, LESIONS, QUADRANTS, Feasible, consistent_grade
 from bundle.method.evidence import Evidence, Thresholds
-from bundle.transforms.components import numbered_components
+from bundle.transforms import lesion_areas_px
 
 MODES = ("max_confidence", "log_mean")
 
@@ -111,8 +111,7 @@ def haemorrhages_in_doubt(label_map_HW: np.ndarray, field_HW: np.ndarray, thresh
         >>> haemorrhages_in_doubt(label_map, field, Thresholds(few_haemorrhages=2, tiny=0.04))
         ()
     """
-    numbers_HW = numbered_components(label_map_HW == LESIONS.index("HE") + 1)[1]
-    areas_px = np.bincount(numbers_HW.ravel())[1:]  # (components,)
+    areas_px = lesion_areas_px(label_map_HW)["HE"]
     few = 0 < len(areas_px) <= thresholds.few_haemorrhages
     return ("HE",) if few and areas_px.max() <= thresholds.tiny**2 * field_HW.sum() else ()
 

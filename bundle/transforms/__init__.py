@@ -1,7 +1,13 @@
 """Fundus transforms: field of view, square crop, lesion-preserving resizing, and mapping back to native pixels."""
 
 from bundle.transforms.augment import RandColourd, RandFundusAffined
-from bundle.transforms.components import components, largest_px, lesion_areas_px
+from bundle.transforms.components import (
+    centre_of,
+    components_by_quadrant,
+    largest_component_px,
+    largest_px,
+    lesion_areas_px,
+)
 from bundle.transforms.decode import load_photograph, resize_crop
 from bundle.transforms.field import Crop, field_mask, field_of_view
 from bundle.transforms.native import native_labels, to_native
@@ -18,7 +24,7 @@ from bundle.transforms.outlines import (
 )
 from bundle.transforms.prepare import CutDetaild, MeasureFieldd, NativeLabelsd, PrepareFundusd
 from bundle.transforms.resize import resize_lesions, resize_mask
-from bundle.transforms.runs import centre_of, components_by_quadrant, largest_component_px, runs_of
+from bundle.transforms.runs import runs_of
 
 __all__ = [
     "Crop",
@@ -31,7 +37,6 @@ __all__ = [
     "RandFundusAffined",
     "centre_of",
     "class_names",
-    "components",
     "components_by_quadrant",
     "field_mask",
     "field_of_view",

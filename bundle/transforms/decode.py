@@ -3,7 +3,7 @@
 # flake8: noqa: N806
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, *NIFTI_SUFFIXES)
 TRANSPARENT_MODES = ("LA", "PA", "RGBA")
 MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)
 """Pillow modes that are accepted for masks: 1 to 16 bits, one channel or three, with and without opacity."""
+
+PACKED_ROWS = (("1", 0, 1), ("P;1", 0, 1))
+"""Pillow's names for rows of one bit per pixel, grey or palette, the highest bit first, without gaps."""
 
 
 class Opened(NamedTuple):
@@ -93,6 +96,48 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         return on_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
+
+
+class PackedMask(NamedTuple):
+    """Rows of bits ``(height_px, ceil(width_px / 8))``, the first pixel in the highest bit."""
+
+    rows: NDArray[np.uint8]
+    width_px: int
+    height_px: int
+
+
+def read_packed(path: str | os.PathLike) -> PackedMask | None:
+    """Read the bits of an uncompressed TIFF with one bit per pixel; None for any other file, also for a broken one.
+
+    IDRiD's masks are such files. They have 12 megapixels and are nearly empty. Pillow makes a byte of every pixel, so
+    it is used only to find the bits: this makes the preparation of a photograph nearly twice as fast (decision 0023).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.fromarray(np.array([[True] + 9 * [False], 10 * [True]])).save(f"{folder}/mask.tif")
+        ...     read_packed(f"{folder}/mask.tif").rows.tolist()
+        [[128, 0], [255, 192]]
+    """
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            (width_px, height_px), tiles = image.size, cast(list[Any], image.tile)
+        row_bytes = -(-width_px // 8)
+        plain = all(
+            codec == "raw" and (left, right) == (0, width_px) and layout in PACKED_ROWS
+            for codec, (left, _, right, _), _, layout in tiles
+        )
+        # A small file may list the same bytes thousands of times, as strips that overlap: then the heights add up to
+        # more than the height.
+        if not plain or sum(bottom - top for _, (_, top, _, bottom), _, _ in tiles) != height_px:
+            return None
+        strips = [
+            np.fromfile(path, np.uint8, (bottom - top) * row_bytes, offset=offset)
+            for _, (_, top, _, bottom), offset, _ in tiles
+        ]
+        return PackedMask(np.concatenate(strips).reshape(height_px, row_bytes), width_px, height_px)
+    except BROKEN:
+        return None
 
 
 def mask_levels(image: Image.Image, path: str | os.PathLike) -> NDArray:

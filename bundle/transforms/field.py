@@ -8,21 +8,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from bundle.manifest import PIXELS_MAX
+from bundle.transforms.pixels import brightest
 from numpy.typing import NDArray
 from scipy import ndimage
 
 SEARCHED_SIDE_PX = 256
 
-
 SPECK = np.ones((3, 3), np.uint8)
-
-
 """Smaller bright regions are noise."""
 
-
 BRIGHT_MIN = 24
-
-
 """Grey level of 0-255 that the brightest twentieth of the pixels reaches, even in a dark photograph."""
 
 
@@ -108,16 +103,11 @@ def field_of_view(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     """
     height, width = image.shape[:2]
     step = max(1, min(height, width) // SEARCHED_SIDE_PX)
-    sampled = image[step // 2 :: step, step // 2 :: step]
-    lit = _largest_lit(_brightest(sampled))
+    sampled = image[step // 2 :: step, step // 2 :: step]  # (h, w) or (h, w, 3)
+    lit = _largest_lit(brightest(np.atleast_3d(sampled)))  # (h, w)
     rows, columns = ndimage.find_objects(lit.astype(np.uint8))[0]
     right, bottom = min(columns.stop * step, width), min(rows.stop * step, height)
     return columns.start * step, rows.start * step, right, bottom
-
-
-def _brightest(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the brightest channel, pairwise, because numpy reduces a last axis of three slowly."""
-    return image if image.ndim == 2 else np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
 
 def field_mask(grey: NDArray[np.integer | np.floating]) -> NDArray[np.bool_]:
@@ -141,10 +131,10 @@ def field_mask(grey: NDArray[np.integer | np.floating]) -> NDArray[np.bool_]:
 
 
 def _largest_lit(grey: NDArray) -> NDArray[np.bool_]:
-    """Mark the largest region above a tenth of the bright level."""
+    """Mark the largest region, of 4 neighbours, above a tenth of the bright level."""
     bright = np.percentile(grey, 95)
-    lit = cv2.morphologyEx((grey > bright / 10).astype(np.uint8), cv2.MORPH_OPEN, SPECK, borderValue=0)
-    regions, count = ndimage.label(lit)
+    lit = cv2.morphologyEx((grey > bright / 10).astype(np.uint8), cv2.MORPH_OPEN, SPECK, borderValue=0)  # (H, W)
+    regions, count = ndimage.label(lit)  # (H, W) numbers from 1, and how many regions
     if bright < BRIGHT_MIN or not count:
         raise ValueError(f"expected a bright round field on black, got an image that is all but black ({bright:.0f})")
     return regions == np.bincount(regions.ravel())[1:].argmax() + 1

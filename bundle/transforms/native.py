@@ -78,39 +78,32 @@ def decision_in_words(thresholds: Sequence[float] | None, classes: Sequence[str]
     return ", ".join(f"{name} above {one:.2f}" for name, one in zip(classes, thresholds, strict=True))
 
 
-def most_probable_class(scores_CHW: Tensor) -> Tensor:
-    """Return the argmax over the first axis as uint8, the first on ties; seven times as fast as ``Tensor.argmax``.
+def most_probable_class(scores: Tensor, dim: int = 0) -> Tensor:
+    """Return the argmax over an axis as uint8, the first on ties; seven times as fast as ``Tensor.argmax``.
 
     Args:
-        scores_CHW: scores of fewer than 256 classes; any axes may follow the first.
+        scores: scores of fewer than 256 classes, such as ``(C, H, W)``.
+        dim: the axis of the classes; 1 for ``(N, C, H, W)``.
 
     Example:
         >>> most_probable_class(torch.tensor([[0.2, 0.5], [0.7, 0.5], [0.1, 0.0]]))
         tensor([1, 0], dtype=torch.uint8)
     """
-    best = scores_CHW[0].clone()
-    winner = torch.zeros_like(best, dtype=torch.uint8)
-    for value, scores in enumerate(scores_CHW[1:], start=1):
-        winner.masked_fill_(scores > best, value)
-        torch.maximum(best, scores, out=best)
+    first, *others = scores.unbind(dim)
+    best, winner = first.clone(), torch.zeros_like(first, dtype=torch.uint8)
+    for value, other in enumerate(others, start=1):
+        winner.masked_fill_(other > best, value)
+        torch.maximum(best, other, out=best)
     return winner
 
 
 BLOCK_PX = 1 << 18
-
-
 """Native pixels that are labelled at a time: five scores for each fit into a processor's cache."""
 
-
 UNSETTLED = 255
-
-
 """Label of a cell of the square whose corners have different classes."""
 
-
 GATHERED_SHARE_MAX = 0.1
-
-
 """Largest share of unsettled pixels in a block; above it, interpolating the whole block is faster."""
 
 
@@ -140,7 +133,7 @@ def to_native(scores: Tensor, geometry: Iterable[float]) -> Tensor:
     native[0] = 1
     for channel, score in zip(native, scores, strict=True):
         size = (crop.side, crop.side)
-        square = F.interpolate(score[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+        square = F.interpolate(score[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]  # (side, side)
         channel[rows, columns] = square[
             rows.start - crop.top : rows.stop - crop.top, columns.start - crop.left : columns.stop - crop.left
         ]
@@ -156,11 +149,12 @@ class _Places(NamedTuple):
 
     @classmethod
     def of(cls, size: int, side: int, seen: range) -> "_Places":
-        at = ((torch.tensor(seen, dtype=torch.float32) + 0.5) * (size / side) - 0.5).clamp_(min=0)
-        low = at.long().clamp_(max=size - 1)
+        at = ((torch.tensor(seen, dtype=torch.float32) + 0.5) * (size / side) - 0.5).clamp_(min=0)  # (n,)
+        low = at.long().clamp_(max=size - 1)  # (n,)
         return cls(low, (low + 1).clamp_(max=size - 1), at - low)
 
     def part(self, which: slice | Tensor) -> "_Places":
+        """Return some of the positions, by a slice or their indices."""
         return _Places(*(one[which] for one in self))
 
 
@@ -189,11 +183,11 @@ def native_labels(scores: Tensor, geometry: Iterable[float]) -> NDArray[np.uint8
     labels = np.zeros((crop.height, crop.width), np.uint8)
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return labels
-    y = _Places.of(size, crop.side, range(rows.start - crop.top, rows.stop - crop.top))
-    x = _Places.of(size, crop.side, range(columns.start - crop.left, columns.stop - crop.left))
-    settled = _settled(most_probable_class(scores))[:, x.low]  # (S, columns)
-    inside = torch.from_numpy(labels[rows, columns])
-    step = max(1, BLOCK_PX // len(x.low))
+    y = _Places.of(size, crop.side, range(rows.start - crop.top, rows.stop - crop.top))  # (rows,) each
+    x = _Places.of(size, crop.side, range(columns.start - crop.left, columns.stop - crop.left))  # (columns,) each
+    settled = _settled(most_probable_class(scores))[:, x.low]  # (S, S), then (S, columns)
+    inside = torch.from_numpy(labels[rows, columns])  # (rows, columns), the same memory as labels
+    step = max(1, BLOCK_PX // len(x.low))  # rows of a block
     for start in range(0, len(y.low), step):
         block = y.part(slice(start, start + step))
         inside[start : start + step] = _block_labels(scores, settled[block.low], block, x)
@@ -202,20 +196,21 @@ def native_labels(scores: Tensor, geometry: Iterable[float]) -> NDArray[np.uint8
 
 def _settled(labels_SS: Tensor) -> Tensor:
     """Return the class of each cell between a pixel and its right and lower neighbours, if any, or ``UNSETTLED``."""
-    settled, own = labels_SS.clone(), labels_SS
-    settled[:, :-1].masked_fill_(own[:, :-1] != own[:, 1:], UNSETTLED)
+    settled, own = labels_SS.clone(), labels_SS  # (S, S) each
+    settled[:, :-1].masked_fill_(own[:, :-1] != own[:, 1:], UNSETTLED)  # the right neighbour differs
+    # The lower neighbour differs, or its own right neighbour does.
     settled[:-1].masked_fill_((own[:-1] != own[1:]) | (settled[1:] == UNSETTLED), UNSETTLED)
     return settled
 
 
 def _block_labels(scores: Tensor, settled: Tensor, y: _Places, x: _Places) -> Tensor:
-    """Fill in the unsettled labels of a block of rows."""
+    """Fill in the unsettled labels of a block of rows, ``(rows, columns)``."""
     open_at = (settled == UNSETTLED).flatten().nonzero()[:, 0]  # (n,) flat indices
     if not len(open_at):
         return settled
     if len(open_at) > GATHERED_SHARE_MAX * settled.numel():
         return most_probable_class(_interpolated_rows(scores, y, x))
-    row, column = open_at // settled.shape[1], open_at % settled.shape[1]
+    row, column = open_at // settled.shape[1], open_at % settled.shape[1]  # (n,) each
     settled.view(-1)[open_at] = most_probable_class(_interpolated_pixels(scores, y.part(row), x.part(column)))
     return settled
 
@@ -229,6 +224,7 @@ def _interpolated_rows(scores: Tensor, y: _Places, x: _Places) -> Tensor:
 def _interpolated_pixels(scores: Tensor, y: _Places, x: _Places) -> Tensor:
     """Return the scores ``(C, pixels)``."""
     flat, size = scores.flatten(1), scores.shape[-1]  # (C, S * S)
+    # (C, pixels) each
     left, right = (
         torch.lerp(flat[:, y.low * size + column], flat[:, y.high * size + column], y.weight)
         for column in (x.low, x.high)

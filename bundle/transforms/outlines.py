@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from bundle.labels import LESION_PRIORITY, LESIONS
-from bundle.transforms.bilevel import read_bilevel
-from bundle.transforms.decode import decode, mask_levels
+from bundle.transforms.decode import decode, mask_levels, read_packed
 from bundle.transforms.pixels import brightest
 from bundle.transforms.runs import Runs, runs_of, runs_of_bits
 from monai.transforms import Transform
@@ -56,7 +55,7 @@ def load_masks(paths: Mapping[str, str | os.PathLike], width_px: int, height_px:
 
 
 def load_runs(path: str | os.PathLike, width_px: int, height_px: int) -> Runs:
-    """Read a mask as :func:`load_mask` does, but as runs: much faster if the file has one bit per pixel.
+    """Read a mask as :func:`load_mask` does, but as runs: much faster if :func:`read_packed` can read the file.
 
     Raises:
         ValueError: as :func:`load_masks`.
@@ -67,9 +66,9 @@ def load_runs(path: str | os.PathLike, width_px: int, height_px: int) -> Runs:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.fromarray(np.array([[0, 1, 1]], np.uint8)).save(f"{folder}/7_MA.png")
         ...     [part.tolist() for part in load_runs(f"{folder}/7_MA.png", width_px=3, height_px=1)]
-        [[0], [1], [3]]
+        [[0], [1], [3], [1]]
     """
-    packed = read_bilevel(path)
+    packed = read_packed(path)
     if packed is None:
         mask = load_mask(path)
         _check_size(path, mask.shape, width_px, height_px)

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 from bundle.labels import LESION_PRIORITY, LESIONS
+from bundle.transforms.components import components_of
 from bundle.transforms.field import Crop
 from bundle.transforms.outlines import Mask
-from bundle.transforms.runs import Indices, Runs, components_of
+from bundle.transforms.runs import Indices, Runs
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -63,10 +64,10 @@ def resize_lesions(masks: Mapping[str, Runs], crop: Crop, image_size: int) -> ND
     shares = [_shares(masks[lesion], *components_of(masks[lesion]), crop, image_size) for lesion in prior]
     for lesion, share in reversed(list(zip(prior, shares, strict=True))):
         labels[_cover(share, image_size) >= 0.5 - ROUNDING] = LESIONS.index(lesion) + 1
-    class_of = np.repeat([LESIONS.index(lesion) + 1 for lesion in prior], [share.parts for share in shares])
+    class_of = np.repeat([LESIONS.index(lesion) + 1 for lesion in prior], [share.parts for share in shares])  # (N,)
     every = _stacked(shares)
-    if not _all_housed(labels, every, class_of):
-        _Rescue(labels, every.matrix(image_size), class_of).run()
+    if not _all_have_pixels(labels, every, class_of):
+        _Assignment(labels, every.matrix(image_size), class_of).complete()
     return labels.reshape(image_size, image_size)
 
 
@@ -79,12 +80,15 @@ class _Shares(NamedTuple):
     parts: int
 
     def matrix(self, image_size: int) -> sparse.csr_array:
-        """Sum the entries to a matrix: ``(count, image_size ** 2)``, 0 to 1."""
+        """Sum the entries to a matrix: ``(parts, image_size ** 2)``, 0 to 1."""
         return sparse.csr_array((self.share, (self.part, self.pixel)), (self.parts, image_size**2))
 
 
 def _shares(runs: Runs, part: Indices, count: int, crop: Crop, image_size: int) -> _Shares:
     """Compute the share of each resized pixel that each part of a mask covers.
+
+    Each of the ``R`` runs is cut first into the ``D`` strips that lie in one resized row each, then into the ``E``
+    pieces that lie in one resized pixel each.
 
     Args:
         runs: runs of the mask.
@@ -94,17 +98,18 @@ def _shares(runs: Runs, part: Indices, count: int, crop: Crop, image_size: int) 
         image_size: side of the result.
     """
     scale = image_size / crop.side
-    down = _overlap((runs.row - crop.top) * scale, (runs.row + 1 - crop.top) * scale, image_size)
-    begin, end = (runs.start - crop.left) * scale, (runs.stop - crop.left) * scale
-    across = _overlap(begin[down.source], end[down.source], image_size)
-    rows = across.source  # (E,) indices into the entries of down
-    pixel = down.pixel[rows] * np.int32(image_size) + across.pixel  # (E,) flat indices
-    return _Shares(part[down.source[rows]], pixel, down.share[rows] * across.share, count)
+    top, bottom = (runs.row - crop.top) * scale, (runs.row + 1 - crop.top) * scale  # (R,) each
+    left, right = (runs.start - crop.left) * scale, (runs.stop - crop.left) * scale  # (R,) each
+    down = _overlap(top, bottom, image_size)  # (D,)
+    across = _overlap(left[down.source], right[down.source], image_size)  # (E,)
+    strip = across.source  # (E,) indices into D
+    pixel = down.pixel[strip] * np.int32(image_size) + across.pixel  # (E,) flat indices
+    return _Shares(part[down.source[strip]], pixel, down.share[strip] * across.share, count)
 
 
 def _stacked(shares: Sequence[_Shares]) -> _Shares:
     """Join the shares of several masks, with their parts numbered consecutively."""
-    before = np.cumsum([0, *(share.parts for share in shares)])
+    before = np.cumsum([0, *(share.parts for share in shares)])  # (masks + 1,) parts of the masks before
     part = [share.part + np.int32(first) for share, first in zip(shares, before[:-1], strict=True)]
     pixel, share = [share.pixel for share in shares], [share.share for share in shares]
     return _Shares(np.concatenate(part), np.concatenate(pixel), np.concatenate(share), int(before[-1]))
@@ -115,11 +120,12 @@ def _cover(shares: _Shares, image_size: int) -> NDArray[np.number]:
     return np.bincount(shares.pixel, weights=shares.share, minlength=image_size**2)
 
 
-def _all_housed(labels: NDArray[np.uint8], shares: _Shares, class_of: NDArray[np.int64]) -> bool:
+def _all_have_pixels(labels: NDArray[np.uint8], shares: _Shares, class_of: NDArray[np.int64]) -> bool:
     """Return whether every component that lies in the square touches a pixel of its class."""
-    housed = np.zeros(shares.parts, bool)
-    housed[shares.part[labels[shares.pixel] == class_of[shares.part]]] = True
-    return bool(housed[shares.part].all())
+    own = labels[shares.pixel] == class_of[shares.part]  # (E,)
+    has_pixel = np.zeros(shares.parts, bool)  # (N,)
+    has_pixel[shares.part[own]] = True
+    return bool(has_pixel[shares.part].all())
 
 
 class _Overlap(NamedTuple):
@@ -131,71 +137,86 @@ class _Overlap(NamedTuple):
 
 
 def _overlap(begin: NDArray[np.floating], end: NDArray[np.floating], image_size: int) -> _Overlap:
+    # (I,) each: interval i touches the pixels first[i], ..., after[i] - 1
     first = np.floor(begin + ROUNDING).astype(np.int32).clip(0, image_size)
     after = np.ceil(end - ROUNDING).astype(np.int32).clip(0, image_size)
     count = (after - first).clip(0)
+    # (E,) each
     source = np.repeat(np.arange(len(count), dtype=np.int32), count)
     pixel = np.arange(count.sum(), dtype=np.int32) - np.repeat(np.cumsum(count) - count, count) + first[source]
     share = np.minimum(end[source], pixel + 1) - np.maximum(begin[source], pixel)
     return _Overlap(source, pixel, share)
 
 
-class _Rescue:
-    """Assignment of a pixel to every component without one, if possible not another component's last pixel.
+class _Assignment:
+    """Assignment of a pixel to every component without one, if possible not the last pixel of another component.
+
+    A component owns the pixels that it touches and that have its class. ``N`` components and ``P`` pixels.
 
     Args:
-        labels: ``(pixels,)`` label map; changed in place.
-        shares: ``(components, pixels)`` share of each pixel that each component covers.
-        class_of: ``(components,)`` class of each component, in the order of ``LESION_PRIORITY``.
+        labels: ``(P,)`` label map; changed in place.
+        shares: ``(N, P)`` share of each pixel that each component covers.
+        class_of: ``(N,)`` class of each component, in the order of ``LESION_PRIORITY``.
     """
 
     def __init__(self, labels: NDArray[np.uint8], shares: sparse.csr_array, class_of: NDArray[np.int64]) -> None:
         self.labels, self.shares, self.class_of = labels, shares, class_of
         self.by_pixel = shares.tocsc()
-        component = np.repeat(np.arange(len(class_of)), np.diff(shares.indptr))
-        has = labels[shares.indices] == class_of[component]
-        self.held = np.bincount(component[has], minlength=len(class_of))
+        component = np.repeat(np.arange(len(class_of)), np.diff(shares.indptr))  # (entries,)
+        own = labels[shares.indices] == class_of[component]  # (entries,)
+        self.pixels_owned = np.bincount(component[own], minlength=len(class_of))  # (N,)
 
-    def run(self) -> None:
-        """Assign pixels by priority: a component that loses its last pixel to a prior one has its own turn later."""
+    def complete(self) -> None:
+        """Go through the components without a pixel, in order of priority.
+
+        A component that loses its last pixel to one of a higher priority comes later in this order, so it gets another.
+        """
         for component in range(len(self.class_of)):
-            if not self.held[component]:
-                self._settle(component)
+            if not self.pixels_owned[component]:
+                self._assign(component)
 
-    def _settle(self, component: int) -> None:
-        wanted = self._wanted(component)
-        needing = {pixel: self._needing(pixel) for pixel in wanted}
-        free = [pixel for pixel in wanted if not needing[pixel]]
-        moves = [pixel for pixel in wanted if len(needing[pixel]) == 1 and self._elsewhere(needing[pixel][0], pixel)]
-        # Components are numbered by priority. All that need one pixel have the same class, so the first one is enough.
-        outranked = [pixel for pixel in wanted if needing[pixel] and needing[pixel][0] > component]
-        if not free and moves:
-            other = needing[moves[0]][0]
-            self._give(other, self._elsewhere(other, moves[0])[0])
-        for pixel in (free or moves or outranked)[:1]:
-            self._give(component, pixel)
+    def _assign(self, component: int) -> None:
+        """Give a component the best pixel of the first kind that there is; none if there is no such pixel.
 
-    def _elsewhere(self, component: int, pixel: int) -> list[int]:
+        1. It is no component's last pixel.
+        2. It is the last pixel of one component, which can move to another pixel.
+        3. It is the last pixel of components of a lower priority.
+        """
+        touched = self._by_share(component)
+        losers = {pixel: self._owners_of_last(pixel) for pixel in touched}
+        free = [pixel for pixel in touched if not losers[pixel]]
+        movable = [
+            pixel for pixel in touched if len(losers[pixel]) == 1 and self._alternatives(losers[pixel][0], pixel)
+        ]
+        # Components are numbered by priority. All owners of a pixel have one class, so the first one is enough.
+        outranked = [pixel for pixel in touched if losers[pixel] and losers[pixel][0] > component]
+        if not free and movable:
+            loser = losers[movable[0]][0]
+            self._set_owner(self._alternatives(loser, movable[0])[0], loser)
+        for pixel in (free or movable or outranked)[:1]:
+            self._set_owner(pixel, component)
+
+    def _alternatives(self, component: int, pixel: int) -> list[int]:
         """List the other pixels that a component can take without another component losing its last pixel."""
-        return [other for other in self._wanted(component) if other != pixel and not self._needing(other)]
+        return [other for other in self._by_share(component) if other != pixel and not self._owners_of_last(other)]
 
-    def _wanted(self, component: int) -> list[int]:
+    def _by_share(self, component: int) -> list[int]:
         """List the pixels that a component touches, best covered first."""
         row = slice(*self.shares.indptr[component : component + 2])
         best_first = np.argsort(-self.shares.data[row], kind="stable")
         return self.shares.indices[row][best_first].tolist()
 
-    def _touching(self, pixel: int) -> NDArray[np.integer]:
-        return self.by_pixel.indices[slice(*self.by_pixel.indptr[pixel : pixel + 2])]
+    def _owners(self, pixel: int) -> NDArray[np.integer]:
+        """Return the components that touch a pixel and have its class."""
+        touching = self.by_pixel.indices[slice(*self.by_pixel.indptr[pixel : pixel + 2])]
+        return touching[self.class_of[touching] == self.labels[pixel]]
 
-    def _needing(self, pixel: int) -> list[int]:
-        """List the components for which this is the last pixel."""
-        touching = self._touching(pixel)
-        mine = (self.class_of[touching] == self.labels[pixel]) & (self.held[touching] == 1)
-        return touching[mine].tolist()
+    def _owners_of_last(self, pixel: int) -> list[int]:
+        """List the components that own this pixel and no other."""
+        owners = self._owners(pixel)
+        return owners[self.pixels_owned[owners] == 1].tolist()
 
-    def _give(self, component: int, pixel: int) -> None:
-        touching = self._touching(pixel)
-        self.held[touching[self.class_of[touching] == self.labels[pixel]]] -= 1
+    def _set_owner(self, pixel: int, component: int) -> None:
+        self.pixels_owned[self._owners(pixel)] -= 1
         self.labels[pixel] = self.class_of[component]
-        self.held[touching[self.class_of[touching] == self.labels[pixel]]] += 1
+        self.pixels_owned[self._owners(pixel)] += 1

@@ -194,7 +194,7 @@ def _said(
     """Return all label maps and all grades."""
     run = way.of(network)
     found = [run(image) for image in images]
-    lesions = [decided(one["lesions"], thresholds).to(torch.uint8) for one in found]
+    lesions = [decided(one["lesions"], thresholds) for one in found]
     return torch.cat(lesions), torch.cat([one["grade"].argmax(dim=1) for one in found])
 
 

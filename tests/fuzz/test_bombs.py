@@ -22,8 +22,7 @@ from bundle.manifest import load_manifest
 from bundle.method.initial_labels import load_pseudo_labels
 from bundle.networks.imagenet import read_weights
 from bundle.transforms import PrepareFundusd, load_mask, load_runs
-from bundle.transforms.bilevel import read_bilevel
-from bundle.transforms.decode import decode
+from bundle.transforms.decode import decode, read_packed
 from bundle.transforms.nifti import read_nifti
 from PIL import Image, PngImagePlugin
 
@@ -46,11 +45,11 @@ def png(width_px, height_px, data=b"", *chunks):
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def one_bit_tiff(width_px, height_px, strips, packed):
+def one_bit_tiff(width_px, height_px, strips, packed, compression=8):
     """Write a header whose strips are all the same bytes."""
     entries = [
-        (256, 4, 1, width_px), (257, 4, 1, height_px), (258, 3, 1, 1), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
-        (278, 4, 1, -(-height_px // strips)), (273, 4, strips, 0), (279, 4, strips, 0),
+        (256, 4, 1, width_px), (257, 4, 1, height_px), (258, 3, 1, 1), (259, 3, 1, compression), (262, 3, 1, 1),
+        (277, 3, 1, 1), (278, 4, 1, -(-height_px // strips)), (273, 4, strips, 0), (279, 4, strips, 0),
     ]  # fmt: skip
     entries.sort()
     at = 8 + 2 + 12 * len(entries) + 4
@@ -159,6 +158,10 @@ def outcome(read, path):
         process.join()
 
 
+def refused_packed(path):
+    assert read_packed(path) is None
+
+
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 
 
@@ -174,12 +177,14 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path, name):
 
 
 @on_linux
-def test_strips_that_are_all_the_same_bytes_are_not_unpacked(tmp_path):
-    """Two thousand times 21 MB; the file is left to Pillow."""
-    strips = one_bit_tiff(13_000, 13_000, 2_000, zlib.compress(bytes(21_125_000), 1))
+@pytest.mark.parametrize("compression", [1, 8])
+def test_strips_that_are_all_the_same_bytes_are_not_read(tmp_path, compression):
+    """Two thousand times 21 MB, packed, or 2,000 x 7 rows of a picture of 13,000; the file is left to Pillow."""
+    packed = zlib.compress(bytes(21_125_000), 1)
+    strips = one_bit_tiff(13_000, 13_000, 2_000, packed, compression)
     (tmp_path / "bomb.tif").write_bytes(strips)
     assert len(strips) < 200_000
-    code, said, taken_mib = outcome(read_bilevel, tmp_path / "bomb.tif")
+    code, said, taken_mib = outcome(refused_packed, tmp_path / "bomb.tif")
     assert (code, taken_mib < MEMORY_MAX_MIB) == (READ, True), f"{said} after {taken_mib:.0f} MiB"
 
 

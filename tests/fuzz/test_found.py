@@ -17,8 +17,7 @@ from bundle.manifest import load_manifest
 from bundle.method.initial_labels import InitialLabel, load_pseudo_labels
 from bundle.networks.weights import load_grader, load_weights, refuse_fused
 from bundle.transforms import Crop
-from bundle.transforms.bilevel import read_bilevel
-from bundle.transforms.decode import decode
+from bundle.transforms.decode import decode, read_packed
 from bundle.transforms.nifti import read_nifti
 from PIL import Image
 from torch import nn
@@ -139,7 +138,7 @@ def test_a_tiff_whose_strip_begins_at_a_fraction(tmp_path):
 def test_a_one_bit_tiff_without_a_row(tmp_path):
     """ValueError of a reshape, which named no file."""
     (tmp_path / "mask.tif").write_bytes(one_bit_tiff(60, 0, 1, b""))
-    assert read_bilevel(tmp_path / "mask.tif") is None
+    assert read_packed(tmp_path / "mask.tif") is None
 
 
 def test_a_nifti_of_colours_that_scales_them(tmp_path):

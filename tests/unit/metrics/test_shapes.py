@@ -8,7 +8,6 @@ import torch
 from bundle.labels import LESIONS
 from bundle.metrics import shapes as module
 from bundle.metrics.shapes import LesionShapes, hd95_px, touched_components
-from bundle.transforms.components import numbered_components
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import compute_hausdorff_distance
@@ -53,15 +52,6 @@ def test_counts_equal_those_of_scikit_image_one_component_at_a_time(seed, share,
     numbers = label(outline, connectivity=2)
     hits = sum(bool(predicted[numbers == number].any()) for number in range(1, numbers.max() + 1))
     assert touched_components(predicted, outline) == (hits, numbers.max())
-
-
-@pytest.mark.parametrize("part", [np.s_[:, 1::3], np.s_[1:, 2:]])
-def test_a_part_of_a_mask_is_numbered_as_its_copy(part):
-    """OpenCV wants memory in one piece."""
-    count, numbers = numbered_components(OUTLINE[part])
-    expected = numbered_components(OUTLINE[part].copy())
-    assert count == expected[0] > 0
-    assert np.array_equal(numbers, expected[1])
 
 
 # --- border distances

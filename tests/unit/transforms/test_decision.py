@@ -77,3 +77,12 @@ def test_not_a_number_is_no_threshold():
 
 def test_one_class_for_all_lesions_has_one_threshold_and_a_name_of_its_own():
     assert decision_in_words([0.25], ["lesion"]) == "lesion above 0.25"
+
+
+def test_the_axis_of_the_classes_may_be_the_second_and_the_first_class_wins_ties():
+    batch = torch.stack([smooth(0), smooth(1)])
+    batch[0, :, 0, 0] = 0.2
+    found = most_probable_class(batch, dim=1)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found.long(), batch.argmax(dim=1))
+    assert found[0, 0, 0] == 0

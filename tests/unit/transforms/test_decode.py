@@ -22,10 +22,9 @@ def test_of_16_bits_the_upper_8_are_kept_where_pillow_would_clip(tmp_path, name)
 
 
 def test_big_endian_16_bits_are_the_same(tmp_path):
-    import tifffile
-
-    tifffile.imwrite(tmp_path / "big.tif", DEEP, byteorder=">")
-    assert to_rgb(decode(tmp_path / "big.tif").image)[1].tolist() == [[128] * 3, [254] * 3, [255] * 3]
+    big = Image.frombytes("I;16B", (3, 2), DEEP.astype(">u2").tobytes())
+    assert saved(tmp_path, big, "big.tif")[1].tolist() == [[128] * 3, [254] * 3, [255] * 3]
+    assert (tmp_path / "big.tif").read_bytes()[:2] == b"MM"
 
 
 def test_16_bits_of_every_colour_are_scaled_alike(tmp_path):

@@ -1,13 +1,12 @@
-"""Labels and components at native size are those of the plain way, without its arrays."""
+"""Labels at native size are those of the plain way, without its arrays."""
 
 import numpy as np
 import pytest
 import torch
-from bundle.transforms import components, native_labels, to_native
 from bundle.transforms import native as module
+from bundle.transforms import native_labels, to_native
 from hypothesis import given
 from hypothesis import strategies as st
-from skimage.measure import label
 from torch.nn import functional as F
 
 ROUNDING = 1e-6
@@ -77,28 +76,3 @@ def test_the_callers_scores_stay_as_they_are():
 
 def test_a_square_outside_of_the_photograph_has_no_lesion():
     assert not native_labels(noisy(1), (500, 500, 40, 60, 50)).any()
-
-
-def test_components_of_every_class_are_counted_and_measured():
-    labels = np.zeros((6, 9), np.uint8)
-    labels[0, :3] = labels[1, 3] = 1  # joined at a corner
-    labels[3:5, 8] = 1
-    labels[2, 0] = labels[3:6, 0] = 2
-    labels[1, 8] = labels[2, 0] = 4  # row ends are no neighbours
-    found = components(labels)
-    listed = sorted(zip(found.classes.tolist(), found.areas_px.tolist(), strict=True))
-    assert listed == [(1, 2), (1, 4), (2, 3), (4, 1), (4, 1)]
-
-
-@given(st.integers(0, 9999), st.integers(1, 20), st.integers(1, 20), st.floats(0.05, 1))
-def test_components_are_those_of_scikit_image(seed, height, width, density):
-    random = np.random.default_rng(seed)
-    labels = (random.integers(0, 5, (height, width)) * (random.random((height, width)) < density)).astype(np.uint8)
-    found = components(labels)
-    for value in range(1, 5):
-        expected = np.bincount(label(labels == value, connectivity=2).ravel())[1:]
-        assert sorted(found.areas_px[found.classes == value]) == sorted(expected)
-
-
-def test_no_lesion_has_no_component():
-    assert len(components(np.zeros((4, 7), np.uint8)).classes) == 0
