@@ -93,9 +93,9 @@ import os, sys, time
 from bundle.files import claim
 claim(sys.argv[1])
 if os.fork() == 0:
+    print("claimed", flush=True)  # by the child: it gives the lock up only when it runs
     time.sleep(60)  # a loader process that outlives a run that was killed
     os._exit(0)
-print("claimed", flush=True)
 time.sleep(60)
 """
 
