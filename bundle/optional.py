@@ -10,11 +10,11 @@ INSTALL = {
     **dict.fromkeys(("openvino", "onnx", "onnxscript", "onnxruntime"), EXTRA.format("deploy")),
     "ray": EXTRA.format("cluster"),
 }
-"""How to install each package."""
+"""How to install each package that is not installed under its own name."""
 
 
 def import_optional(module: str, needed_for: str = "") -> ModuleType:
-    """Import a package of ``INSTALL``, or one of its modules.
+    """Import a package that only some uses need, or one of its modules.
 
     Raises:
         ValueError: if it is not installed.
@@ -30,5 +30,6 @@ def import_optional(module: str, needed_for: str = "") -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
+        how = INSTALL.get(package, f"`pip install {package}`")
         expected = package.replace("_", "-") + f" for {needed_for}" * bool(needed_for)
-        raise ValueError(f"expected the package {expected}, found none; say {INSTALL[package]}") from error
+        raise ValueError(f"expected the package {expected}, found none; say {how}") from error

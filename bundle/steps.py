@@ -9,7 +9,7 @@ from bundle.method.heat_maps import NonFiniteLogits, grade_maps
 from bundle.method.losses import CategoricalFocalLoss, GradeWeight, LesionLoss
 from bundle.networks.explained import resized_maps
 from bundle.networks.graders import Grader
-from bundle.transforms.native import lesion_decision, most_probable_class
+from bundle.transforms.lesion_decision import lesion_decision, most_probable_class
 from bundle.transforms.prepare import SIDE_MULTIPLE
 from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode

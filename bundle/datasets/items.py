@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bundle.labels import GRADES, LESIONS, lesions_ruled_out
+from bundle.grade_rules import lesions_ruled_out
+from bundle.labels import GRADES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
 from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES

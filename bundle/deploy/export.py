@@ -19,7 +19,7 @@ from bundle.networks.weights import image_size as trained_size
 from bundle.optional import import_optional
 from bundle.phantom.drawing import draw_photograph
 from bundle.transforms import Crop, PrepareFundusd, field_of_view, resize_crop
-from bundle.transforms.native import lesion_decision, most_probable_class
+from bundle.transforms.lesion_decision import lesion_decision, most_probable_class
 from torch import Tensor, nn
 
 SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".xml"}

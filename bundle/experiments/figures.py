@@ -40,7 +40,7 @@ from bundle.reporting.style import DPI, INK, QUIET
 from bundle.reporting.tables import MISSING, markdown_table, number
 from bundle.transforms import PrepareFundusd, label_map, load_masks, to_native
 from bundle.transforms.decode import decode, to_rgb
-from bundle.transforms.native import lesion_decision, most_probable_class
+from bundle.transforms.lesion_decision import lesion_decision, most_probable_class
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from bundle.grade_rules import Feasible, feasible_grades
 from bundle.handlers.scores import Scorer, graded_images
-from bundle.labels import Feasible, feasible_grades, lesions_large_enough
+from bundle.labels import lesions_large_enough
 from bundle.metrics.joint import joint_intervals, joint_scores
 from bundle.transforms import largest_px, lesion_areas_px, native_labels
-from bundle.transforms.native import lesion_decision
+from bundle.transforms.lesion_decision import lesion_decision
 from ignite.engine import Engine
 
 

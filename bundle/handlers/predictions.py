@@ -10,18 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from bundle.labels import (
-    GRADES,
-    LESION_COUNT,
-    LESIONS,
-    PROBABILITY_TOLERANCE,
-    consistent_grade,
-    feasible_grades,
-    lesions_large_enough,
-    rules_grade,
-)
+from bundle.grade_rules import consistent_grade, feasible_grades, rules_grade
+from bundle.labels import GRADES, LESION_COUNT, LESIONS, PROBABILITY_TOLERANCE, lesions_large_enough
 from bundle.transforms import Crop, largest_px, lesion_areas_px, native_labels, to_native
-from bundle.transforms.native import check_thresholds, lesion_decision
+from bundle.transforms.lesion_decision import check_thresholds, lesion_decision
 from ignite.engine import Engine, Events
 
 HEAT_LONG_SIDE_PX = 1024

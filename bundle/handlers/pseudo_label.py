@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from bundle.files import write_csv_whole, write_json_whole
-from bundle.labels import feasible_grades, lesions_large_enough, smallest_area_px
+from bundle.grade_rules import feasible_grades
+from bundle.labels import lesions_large_enough, smallest_area_px
 from bundle.manifest import Manifest, Photograph, Point
 from bundle.method.evidence import Thresholds, check_grid, evidence
 from bundle.method.heat_maps import NonFiniteLogits

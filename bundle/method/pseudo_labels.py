@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from bundle.labels import GRADES, HAEMORRHAGES_MODERATE, LESION_NAMES, LESIONS, QUADRANTS, Feasible, consistent_grade
+from bundle.grade_rules import REMARKS, Feasible, consistent_grade
+from bundle.labels import GRADES, LESION_NAMES, LESIONS, QUADRANTS
 from bundle.method.evidence import Evidence, Thresholds
 from bundle.transforms import lesion_areas_px
 
@@ -137,7 +138,7 @@ def decide(
 
     Args:
         probabilities: of the five grades.
-        feasible: from ``labels.feasible_grades``.
+        feasible: from ``grade_rules.feasible_grades``.
         evidence: of the grades; if empty, H is empty.
         thresholds: see :class:`Thresholds`.
         present: the lesions that ``feasible`` is based on, named in the reason.
@@ -201,21 +202,11 @@ def _reason(
     )
 
 
-_REMARKS = {
-    "R2'": ", so few and small that they may be microaneurysms",
-    "R2''": " without any red lesion, which is atypical of diabetes",
-    "R3": f", more than {HAEMORRHAGES_MODERATE} haemorrhages in each quadrant",
-    "R4": ", though not every lesion was looked for",
-    "R6": ", though some expert marked what too few others did",
-}
-"""Text that a rule adds to the list of lesions."""
-
-
 def _findings(rule: str, present: Collection[str]) -> str:
     names = [LESION_NAMES[lesion] + "s" for lesion in LESIONS if lesion in present]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     only = "only " if rule == "R1" else ""
-    return (f"{only}{listed} are outlined" if names else "no lesion is outlined") + _REMARKS.get(rule, "")
+    return (f"{only}{listed} are outlined" if names else "no lesion is outlined") + REMARKS.get(rule, "")
 
 
 def _where_the_heat_lies(proposed: int, decided: int, feasible: Feasible, evidence: Sequence[Evidence]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from bundle.labels import GRADES, Feasible, consistent_grade, rules_grade
+from bundle.grade_rules import Feasible, consistent_grade, rules_grade
+from bundle.labels import GRADES
 from bundle.metrics.grading import quadratic_kappa
 from bundle.metrics.intervals import percentile_intervals, resampled_indices
 

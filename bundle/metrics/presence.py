@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from bundle.labels import GRADES, LEAST_PPM, LESIONS, lesions_ruled_out
+from bundle.grade_rules import lesions_ruled_out
+from bundle.labels import GRADES, LEAST_PPM, LESIONS
 from numpy.typing import NDArray
 
 FALSE_SHARE = 0.05
@@ -22,7 +23,7 @@ def areas_that_count_ppm(
     """Return for each lesion the smallest component area at which it counts as present.
 
     This is the smallest number, at least ``least_ppm``, such that at most ``false_share`` of the photographs whose true
-    grade rules the lesion out (:func:`bundle.labels.lesions_ruled_out`) have a component of that size or larger. A
+    grade rules the lesion out (:func:`bundle.grade_rules.lesions_ruled_out`) have a component of that size or larger. A
     lesion that is not ruled out on any of these photographs is not in the result.
 
     Args:

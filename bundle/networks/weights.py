@@ -20,7 +20,7 @@ from bundle.networks.graders import NO_SHIFT, Grader, prior_shift
 from bundle.networks.imagenet import read_weights
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
-from bundle.transforms.native import check_thresholds
+from bundle.transforms.lesion_decision import check_thresholds
 from torch import Tensor, nn
 
 

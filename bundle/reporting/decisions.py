@@ -5,23 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from bundle.grade_rules import RULES
 from bundle.labels import GRADE_NAMES, GRADES
 from bundle.reporting.pages import write_page
 from bundle.reporting.tables import MISSING, number, pseudo_label_tables
 
 Row = Mapping[str, Any]
-
-RULES = {
-    "R0": "all four lesions were looked for, none is there: grade 0",
-    "R1": "all four were looked for, only microaneurysms are there: grade 1",
-    "R2": "a haemorrhage or an exudate is there: grades 2, 3, 4",
-    "R2'": "a few tiny haemorrhages, which may be microaneurysms, and no exudate: grades 1, 2, 3, 4",
-    "R2''": "exudates without any red lesion, which is atypical of diabetes: grades 2, 3, 4",
-    "R3": "more than 20 haemorrhages in each quadrant about the fovea, or else the disc: grades 3, 4",
-    "R4": "some lesion was never looked for, and what is outlined rules nothing out: all grades",
-    "R6": "some expert marked a lesion that too few others did: the grades without it, and with it",
-}
-"""The rules of ``labels.feasible_grades`` in words."""
 
 ACTIONS = {"keep": "kept", "move": "moved", "abstain": "abstained"}
 

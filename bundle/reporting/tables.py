@@ -8,7 +8,7 @@ from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES
 from bundle.metrics.froc import RATES
 from bundle.metrics.grading import SPECIFICITIES
 from bundle.transforms import class_names
-from bundle.transforms.native import MOST_PROBABLE, decision_in_words
+from bundle.transforms.lesion_decision import MOST_PROBABLE, decision_in_words
 
 MISSING = "\N{EN DASH}"
 

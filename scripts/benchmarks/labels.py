@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from bundle import ROOT
 from bundle.datasets.splits import lesion_labelling
-from bundle.labels import GRADES, feasible_grades
+from bundle.grade_rules import feasible_grades
+from bundle.labels import GRADES
 from bundle.manifest import Manifest, load_manifest
 from bundle.method.initial_labels import save_pseudo_labels
 from bundle.metrics.intervals import resampled_interval

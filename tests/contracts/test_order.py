@@ -12,7 +12,7 @@ from bundle import ROOT
 
 ORDER = (
     {"labels", "files", "provenance", "distributed", "optional"},
-    {"manifest"},
+    {"grade_rules", "manifest"},
     {"transforms"},
     {"networks", "metrics"},
     {"method"},

@@ -5,7 +5,8 @@ import torch
 from bundle import ROOT
 from bundle.datasets.splits import lesion_labelling
 from bundle.files import load_json
-from bundle.labels import GRADES, feasible_grades
+from bundle.grade_rules import feasible_grades
+from bundle.labels import GRADES
 from bundle.manifest import load_manifest
 from bundle.method.initial_labels import save_pseudo_labels
 

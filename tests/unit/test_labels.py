@@ -3,6 +3,7 @@
 from itertools import chain, combinations
 
 import pytest
+from bundle.grade_rules import consistent_grade, feasible_grades, lesions_ruled_out, rules_grade
 from bundle.labels import (
     GRADE_NAMES,
     GRADES,
@@ -11,11 +12,7 @@ from bundle.labels import (
     LESION_PRIORITY,
     LESIONS,
     QUADRANTS,
-    consistent_grade,
-    feasible_grades,
     lesions_large_enough,
-    lesions_ruled_out,
-    rules_grade,
 )
 from hypothesis import given
 from hypothesis import strategies as st

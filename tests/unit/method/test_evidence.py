@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from bundle.labels import feasible_grades
+from bundle.grade_rules import feasible_grades
 from bundle.method.evidence import Thresholds, check_grid, evidence, perfect_map
 from bundle.method.pseudo_labels import decide
 from hypothesis import given

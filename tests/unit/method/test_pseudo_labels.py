@@ -2,7 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from bundle.labels import LESIONS, feasible_grades
+from bundle.grade_rules import feasible_grades
+from bundle.labels import LESIONS
 from bundle.method.evidence import Evidence, Thresholds, evidence
 from bundle.method.pseudo_labels import audit_row, combine, decide, haemorrhages_in_doubt
 from hypothesis import given

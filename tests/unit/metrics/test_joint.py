@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from bundle.labels import LESIONS, consistent_grade, feasible_grades, rules_grade
+from bundle.grade_rules import consistent_grade, feasible_grades, rules_grade
+from bundle.labels import LESIONS
 from bundle.metrics.joint import joint_intervals, joint_scores
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from bundle.labels import LESIONS, lesions_ruled_out
+from bundle.grade_rules import lesions_ruled_out
+from bundle.labels import LESIONS
 from bundle.metrics.presence import areas_that_count_ppm
 from hypothesis import given
 from hypothesis import strategies as st

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from bundle.labels import Feasible, feasible_grades
+from bundle.grade_rules import Feasible, feasible_grades
 from bundle.method.evidence import Evidence, Thresholds
 from bundle.method.pseudo_labels import audit_row, combine, decide
 from bundle.metrics.pseudo_labels import summarise

@@ -5,7 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from bundle.labels import GRADES, LESIONS, feasible_grades
+from bundle.grade_rules import feasible_grades
+from bundle.labels import GRADES, LESIONS
 from bundle.phantom.drawing import (
     SEVERE_PER_QUADRANT,
     SMALLEST_HEIGHT_PX,

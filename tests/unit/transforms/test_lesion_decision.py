@@ -3,7 +3,7 @@
 import pytest
 import torch
 from bundle.transforms import native_labels, to_native
-from bundle.transforms.native import decision_in_words, lesion_decision, most_probable_class
+from bundle.transforms.lesion_decision import decision_in_words, lesion_decision, most_probable_class
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
