@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from bundle import ROOT
+from bundle.datasets.readers.idrid import OUTLINE_FOLDERS
 from bundle.files import load_json
 from bundle.labels import LESIONS
 from bundle.manifest import load_manifest
-from bundle.phantom.tree import MASK_FOLDERS
 
 pytest.importorskip("segmentation_models_pytorch")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -56,7 +56,7 @@ def make_clinic(segmentation, clinic):
     images, outlines = segmentation / "1. Original Images", segmentation / "2. All Segmentation Groundtruths"
     shutil.copytree(images / "a. Training Set", clinic / "photographs")
     for lesion in LESIONS:
-        for path in (outlines / "a. Training Set" / MASK_FOLDERS[lesion]).glob("*.tif"):
+        for path in (outlines / "a. Training Set" / OUTLINE_FOLDERS[lesion]).glob("*.tif"):
             (clinic / "masks" / lesion).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, clinic / "masks" / lesion / path.name.replace(f"_{lesion}", ""))
     with (clinic / "grades.csv").open("w", newline="") as table:
