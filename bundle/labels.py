@@ -1,4 +1,4 @@
-"""Lesions and grades: names, colours, and the rules for which grades a set of lesions allows."""
+"""Lesions and grades: names, colours, and the area from which a lesion counts as present."""
 
 import math
 from collections.abc import Mapping

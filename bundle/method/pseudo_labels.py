@@ -147,7 +147,7 @@ def decide(
         ValueError: if the probabilities are not five numbers, finite and not negative, that sum to 1.
 
     Example:
-        >>> from bundle.labels import feasible_grades
+        >>> from bundle.grade_rules import feasible_grades
         >>> opinion = np.array([0.5, 0.1, 0.3, 0.05, 0.05])
         >>> decision = decide(opinion, feasible_grades({"EX"}), [], Thresholds(), present=["EX"])
         >>> decision.proposed, decision.decided, decision.action, round(decision.weight, 2)

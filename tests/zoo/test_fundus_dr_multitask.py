@@ -48,7 +48,8 @@ class TestFundusDRMultitask(unittest.TestCase):
         from bundle.datasets.build import build_manifest
         from bundle.datasets.readers.idrid import read_idrid
         from bundle.datasets.splits import lesion_labelling
-        from bundle.labels import GRADES, feasible_grades
+        from bundle.grade_rules import feasible_grades
+        from bundle.labels import GRADES
         from bundle.manifest import load_manifest, save_manifest
         from bundle.method.initial_labels import save_pseudo_labels
         from bundle.phantom.tree import write_phantom
