@@ -48,8 +48,11 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from monai.bundle.workflows import ConfigWorkflow
 
 MONAI_IDS = frozenset(
-    {"imports", "initialize", "run", "finalize", "bundle_root", "dataset_dir", "_meta_", "save_execute_config"}
-)
+    {
+        "imports", "initialize", "run", "finalize", "bundle_root", "dataset_dir", "_meta_", "save_execute_config",
+        "postprocessing",  # MONAI Label's
+    }
+)  # fmt: skip
 """Ids that MONAI or its tools read or write by name, so no ``@`` reference to them is needed."""
 
 TRACKING_IDS = frozenset({"experiment_name", "run_name", "save_execute_config", "is_not_rank0"})
@@ -89,9 +92,9 @@ def running_workflow() -> ConfigWorkflow:
 
 
 def check_options() -> None:
-    """Begin a run: refuse an option without effect, and let one recorder write to MLflow (:func:`settle_tracking`).
+    """Begin a run: refuse an id without effect, and let one recorder write to MLflow (:func:`settle_tracking`).
 
-    MONAI silently ignores an option that nothing in the config refers to.
+    MONAI silently ignores whatever nothing in the config refers to, such as a section that was renamed since.
 
     Raises:
         ValueError: naming the option and the nearest one that exists.
@@ -101,8 +104,8 @@ def check_options() -> None:
     texts = list(_strings(config))
     used = {name for text in texts for name in REFERENCE.findall(text)}
     used |= RECORD_IDS if f"{__name__}.{tracked.__name__}" in texts else set()
-    for name, value in config.items():
-        if name not in used | MONAI_IDS and not _is_section(value):
+    for name in config:
+        if name not in used | MONAI_IDS:
             near = difflib.get_close_matches(name, sorted(used & set(config)), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(used & set(config)))}"
             raise ValueError(f"unknown option {name!r}: {hint}")

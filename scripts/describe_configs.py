@@ -15,7 +15,8 @@ from scripts.cli import main
 INTRODUCTION = """# Every option of every config
 
 Made by `python -m scripts.describe_configs --out docs/configs.md`. Options go on the command line, `--max_epochs 3`, or
-in an overlay; `--thresholds#lift_min 0.5` sets an argument of a part, and `--fold '$None'` sets `None`.
+in an overlay; `--thresholds#lift_min 0.5` sets an argument of a part, and `--fold '$None'` sets `None`. What begins
+with `$` is computed, `@` is another id, and a misspelt id is refused.
 """
 
 
@@ -31,7 +32,7 @@ def describe_configs(out: str = "docs/configs.md") -> None:
 
 def describe(configs: Path) -> str:
     """Return the page of all configs below a folder: the options of each stage, then what the overlays set."""
-    page, overlays = INTRODUCTION, "\n## Overlays\n\n"
+    page, overlays = INTRODUCTION, ""
     for path in sorted(configs.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         opening = re.findall(r"\A(?:#.*\n)*", text)[0].replace("#   ", "")  # sentences stay comments, commands do not
@@ -39,21 +40,20 @@ def describe(configs: Path) -> str:
             ids = [f"- `{name}: {default}` {comment}".rstrip() for name, default, comment in ids_of(text)]
             page += "\n".join([f"\n## {path.name}\n\n```sh\n{opening}```\n", *ids, ""])
         else:
-            keys = ", ".join(yaml.safe_load(text))
-            overlays += f"- `{path.relative_to(configs)}` sets `{keys}`:{opening[1:]}".replace("\n#", "")
-    return page + overlays
+            overlays += f"- `{path.relative_to(configs)}` sets `{', '.join(yaml.safe_load(text))}`:{opening[1:]}"
+    return f"{page}\n## Overlays\n\n" + overlays.replace("\n#", "")
 
 
 def ids_of(text: str, part: yaml.MappingNode | None = None, above: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield name, default and comment of each id in a config's section of options, and of each with a comment."""
+    """Yield name, default and comment of each id with a comment, of each option, and of each flat id that is plain."""
     end = f"{text}\n# ----".find("\n# ----", text.find("# ---- options") + 1)  # without headings: all of the text
     for key, value in (part or yaml.compose(text)).value:
         name, default = above + key.value.replace("::", "#"), text[value.start_mark.index : value.end_mark.index]
-        comment = text[value.end_mark.index :].partition("\n")[0].lstrip(" #")
-        if isinstance(value, yaml.MappingNode) and not value.flow_style:
-            yield from ids_of(text, value, f"{name}#")
-        elif (comment or (not above and key.start_mark.index < end)) and not default.startswith("- "):
-            yield name, " ".join(default.split()), comment
+        block = isinstance(value, yaml.CollectionNode) and not value.flow_style
+        comment = text[(key if block else value).end_mark.index :].partition("\n")[0].lstrip(" :#")
+        if comment or (not (above or block) and (key.start_mark.index < end or re.match("['\"]?[^$@{['\"]", default))):
+            yield name, "..." if block else " ".join(default.split()), comment
+        yield from ids_of(text, value, f"{name}#") if block and isinstance(value, yaml.MappingNode) else ()
 
 
 if __name__ == "__main__":

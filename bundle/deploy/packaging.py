@@ -39,7 +39,7 @@ MEASURED_ON = ("subset", "counts", "trained_on", "scored_on")
 DEBUG_RECORDS = (".debug_pkl", "/.data/serialization_id")
 
 IMPORT, CHECK_HOME = "$import bundle.deploy.packaging as packaging", "$packaging.check_home()"
-HEAD = "# Made from configs/inference.yaml of the source, to run from any folder; docs/configs.md explains each id.\n"
+HEAD = "# Made from configs/inference.yaml of the source, to run from any folder; docs/configs.md explains options.\n"
 
 
 class Package(NamedTuple):

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from bundle import ROOT
+from bundle.manifest import Manifest, Photograph, save_manifest
+from bundle.networks.graders import Grader
+from bundle.networks.weights import save_weights
 from monai.bundle.workflows import ConfigWorkflow
 
 CONFIGS = ROOT / "configs"
@@ -84,6 +87,14 @@ def test_every_option_has_an_effect(path):
     workflow(path, initialize=[check, *(line.removeprefix("$") for line in rest)]).initialize()
 
 
+@pytest.mark.parametrize("section", ["tasks", "label_network_def", "teacher_def", "teacher_facts"])
+def test_a_section_that_a_stage_has_no_longer_is_refused(section):
+    check = {"initialize": ["$workflow.check_options()"], section: {"_target_": "torch.nn.Flatten"}}
+    with pytest.raises(RuntimeError) as error:
+        workflow(STAGES["train"], **check).initialize()
+    assert f"unknown option '{section}'" in str(error.value.__cause__)
+
+
 @pytest.mark.parametrize("path", STAGES.values(), ids=named)
 def test_a_stage_begins_by_checking_its_options(path):
     assert workflow(path).parser["initialize"][0] == "$workflow.check_options()"
@@ -108,6 +119,21 @@ def test_every_function_that_an_expression_calls_is_there(path):
     for expression in expressions:
         for alias, name in re.findall(r"(?<![\w@#.'])(\w+)\.([a-z_]\w*)", expression.removeprefix("$")):
             assert alias not in modules or hasattr(modules[alias], name), f"{alias} has no {name}: {expression}"
+
+
+def test_graders_of_another_manifest_are_refused_before_its_missing_grades_are(tmp_path):
+    row = Photograph(
+        id="a", image="made/a.jpg", split="test", sha256="0" * 64, perceptual_hash="f" * 64, width_px=60,
+        height_px=40, group="a", grade=2,
+    )  # fmt: skip
+    made = Manifest(name="made", roots={"made": tmp_path}, folds=2, seed=0, photographs=(row,), notes=())
+    save_manifest(made, tmp_path / "manifest.json")
+    facts = {"architecture": "tf_efficientnet_lite0", "image_size": 64, "fold": 0, "manifest_sha256": "another"}
+    save_weights(tmp_path / "model.pt", Grader("tf_efficientnet_lite0", pretrained=False), facts)
+    evaluation = workflow(STAGES["evaluate_grader"], manifest=str(tmp_path / "manifest.json"), output_dir=str(tmp_path))
+    with pytest.raises(RuntimeError) as error:
+        evaluation.parser.get_parsed_content("validate#evaluator")
+    assert "expected weights of manifest_sha256" in str(error.value.__cause__)
 
 
 def test_without_label_update_there_is_neither_its_network_nor_its_optimiser():

@@ -26,6 +26,8 @@ initialize:
 - $workflow.check_options()
 run:
 - $@{runs}.run()
+finalize:
+- $print(@facts, @train, @validate)
 """
 TRAINER, VALIDATOR = "train#handlers", "validate#handlers"
 

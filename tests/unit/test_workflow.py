@@ -29,10 +29,9 @@ initialize:
 run:
 - $workflow.run_settings()
 - $print(@path)
+finalize:
+- $print(@network, @steps, @facts)
 """
-
-
-REST = "max_epochs, output_dir, path, resume"
 
 
 @pytest.fixture
@@ -102,7 +101,8 @@ def test_the_running_workflow_is_the_one_whose_config_asks(config):
         ("learningrate", "unknown option 'learningrate': did you mean 'learning_rate'?"),
         (
             "xyzzy",
-            "unknown option 'xyzzy': known are device, folds, learning_rate, max_epochs, output_dir, path, resume",
+            "unknown option 'xyzzy': known are device, facts, folds, learning_rate, max_epochs, network, output_dir, "
+            "path, resume, steps",
         ),
     ],
 )
@@ -113,10 +113,22 @@ def test_a_misspelt_option_is_refused_before_anything_runs(config, option, messa
     assert str(error.value.__cause__) == message
 
 
-def test_a_misspelt_option_of_an_overlay_is_refused_as_well(config):
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ("max_epoch: 9\n", "unknown option 'max_epoch': did you mean 'max_epochs'?"),
+        ("networks: {_target_: torch.nn.Flatten}\n", "unknown option 'networks': did you mean 'network'?"),
+        ("step: [{_target_: torch.nn.Flatten}]\n", "unknown option 'step': did you mean 'steps'?"),
+    ],
+)
+def test_a_misspelt_option_or_section_of_an_overlay_is_refused_as_well(config, overlay, message):
     with pytest.raises(RuntimeError, match=r"check_options") as error:
-        config("max_epoch: 9\n").initialize()
-    assert "did you mean 'max_epochs'?" in str(error.value.__cause__)
+        config(overlay).initialize()
+    assert str(error.value.__cause__) == message
+
+
+def test_what_only_monai_label_reads_is_no_unknown_section(config):
+    config("postprocessing: {_target_: torch.nn.Flatten}\n").initialize()
 
 
 RECORDED = """
@@ -150,7 +162,7 @@ def test_without_track_there_is_no_recorder_among_the_handlers(config):
 def test_where_nothing_records_its_options_are_unknown(config):
     with pytest.raises(RuntimeError) as error:
         config(tags={"row": "unet"}, track=True).initialize()
-    assert "unknown option 'track'" in str(error.value.__cause__)
+    assert "unknown option 'tags'" in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize(

@@ -28,19 +28,26 @@ loss:                               # of both tasks
   weight: 2.0                       # of the rest
 train:
   step: {_target_: bundle.Step, loss: '@loss'}  # one pass
+  late:                             # a part in a block
+    _target_: bundle.Late
   handlers::first::path: null       # of the first
   handlers:
   - '@loss'
 late: 3
+later: '@late'
+quoted: 'a b'
 """
 
 
-def test_options_have_their_default_and_the_comment_on_their_line():
+def test_options_have_their_default_and_comment_and_a_flat_plain_id_is_one_wherever_it_stands():
     assert [one for one in ids_of(TRAIN) if "#" not in one[0]] == [
         ("output_dir", "out", "'#' is no comment in 'a#b'"),
         ("name", "'a # b'", "of the run: one | two"),
         ("fold", "0", ""),
         ("sizes", "[$@fold + 1, 2]", "computed"),
+        ("loss", "...", "of both tasks"),
+        ("late", "3", ""),
+        ("quoted", "'a b'", ""),
     ]
 
 
@@ -48,13 +55,18 @@ def test_arguments_of_parts_are_listed_if_they_have_a_comment():
     assert [one for one in ids_of(TRAIN) if "#" in one[0]] == [
         ("loss#weight", "2.0", "of the rest"),
         ("train#step", "{_target_: bundle.Step, loss: '@loss'}", "one pass"),
+        ("train#late", "...", "a part in a block"),
         ("train#handlers#first#path", "null", "of the first"),
     ]
 
 
-def test_without_a_heading_every_flat_id_of_the_top_is_an_option():
+def test_without_a_heading_every_flat_id_of_the_top_is_an_option_and_a_block_is_listed_by_its_comment():
     text = "imports:\n- $import a\ncheckpoint: $@out + 'b'  # weights\npart:  # made\n  _target_: c\nlate: $@part"
-    assert list(ids_of(text)) == [("checkpoint", "$@out + 'b'", "weights"), ("late", "$@part", "")]
+    assert list(ids_of(text)) == [
+        ("checkpoint", "$@out + 'b'", "weights"),
+        ("part", "...", "made"),
+        ("late", "$@part", ""),
+    ]
 
 
 @pytest.fixture
