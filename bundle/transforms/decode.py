@@ -77,7 +77,7 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
             native_px = image.size
             if draft:
                 image.draft(draft[0], (draft[1], draft[1]))
-            turned_back = TURNED_BACK.get(image.getexif().get(ORIENTATION)) if image.format == "TIFF" else None
+            turned_back = TURNED_BACK.get(image.getexif().get(ORIENTATION, 1)) if image.format == "TIFF" else None
             if turned_back is not None:
                 image.filename = ""  # else Pillow maps a grey file into memory with rows of the turned picture's width
             image.load()
