@@ -13,8 +13,13 @@ INSTALL = {
 """How to install each package that is not installed under its own name."""
 
 
-def import_optional(module: str, needed_for: str = "") -> ModuleType:
+def import_optional(module: str, needed_for: str = "", instead: str = "") -> ModuleType:
     """Import a package that only some uses need, or one of its modules.
+
+    Args:
+        module: dotted name.
+        needed_for: what needs it, for the error message.
+        instead: what to do without the package, for the error message.
 
     Raises:
         ValueError: if it is not installed.
@@ -32,4 +37,5 @@ def import_optional(module: str, needed_for: str = "") -> ModuleType:
         package = module.partition(".")[0]
         how = INSTALL.get(package, f"`pip install {package}`")
         expected = package.replace("_", "-") + f" for {needed_for}" * bool(needed_for)
+        how += f"; or {instead}" * bool(instead)
         raise ValueError(f"expected the package {expected}, found none; say {how}") from error

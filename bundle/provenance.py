@@ -15,22 +15,26 @@ from bundle import ROOT
 PACKAGES = ("monai", "torch", "torchvision", "pytorch-ignite", "grad-cam", "mlflow", "numpy")
 
 
-def origin(command: Sequence[str], manifest_sha256: str | None = None) -> list[str]:
+def origin(command: Sequence[str], manifest_sha256: str | None = None, made: str = "") -> list[str]:
     """Return the lines at the head of a page of results: how, when and where its numbers were made.
 
     Args:
         command: words of the command, with the script first.
         manifest_sha256: of the manifest, if the numbers have one.
+        made: what this commit and machine made, on a page that names other commits and machines too.
 
     Example:
         >>> [line.split(":")[0] for line in origin(["scripts/sweep.py"], manifest_sha256="a1")]
         ['- command', '- commit', '- machine', '- versions', '- manifest']
+        >>> [line.split(":")[0] for line in origin(["scripts/compare.py"], made="this page")]
+        ['- command', '- commit of this page', '- machine of this page', '- versions of this page']
     """
+    of_what = f" of {made}" * bool(made)
     lines = [
         f"- command: `{portable(command)}`",
-        f"- commit: {commit()}, {datetime.date.today().isoformat()}",
-        f"- machine: {machine()}",
-        f"- versions: {versions()}",
+        f"- commit{of_what}: {commit()}, {datetime.date.today().isoformat()}",
+        f"- machine{of_what}: {machine()}",
+        f"- versions{of_what}: {versions()}",
     ]
     return lines if manifest_sha256 is None else [*lines, f"- manifest: sha256 {manifest_sha256}"]
 

@@ -20,30 +20,6 @@ R = TypeVar("R")
 Owner = TypeVar("Owner")
 
 
-def explain_out_of_memory(
-    step: Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R],
-) -> Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R]:
-    """Make a method ``(engine, batch, ...)`` name its batch and the settings to lower when memory runs out.
-
-    Raises:
-        RuntimeError: instead of ``torch.OutOfMemoryError``, which is kept as its cause.
-    """
-
-    @functools.wraps(step)
-    def wrapped(self: Owner, engine: Any, batch: Mapping[str, Any], *args: P.args, **kw: P.kwargs) -> R:  # noqa: ANN401
-        try:
-            return step(self, engine, batch, *args, **kw)
-        except torch.OutOfMemoryError as error:
-            count, _, height, width = batch["image"].shape
-            asked = " ".join(str(error).split("\n")[0].split())
-            raise RuntimeError(
-                f"expected {engine.state.device} to hold a step of {count} photographs of {width}x{height} px, got: "
-                f"{asked} Lower batch_size or image_size, set amp to true, or take a smaller width"
-            ) from error
-
-    return wrapped
-
-
 Batch = Mapping[str, Any]
 
 
@@ -106,6 +82,30 @@ def _learn(engine: Any, loss: Tensor) -> None:  # noqa: ANN401  (MONAI's Trainer
     engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
     engine.optimizer.step()
     engine.fire_event(IterationEvents.MODEL_COMPLETED)
+
+
+def explain_out_of_memory(
+    step: Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R],
+) -> Callable[Concatenate[Owner, Any, Mapping[str, Any], P], R]:
+    """Make a method ``(engine, batch, ...)`` name its batch and the settings to lower when memory runs out.
+
+    Raises:
+        RuntimeError: instead of ``torch.OutOfMemoryError``, which is kept as its cause.
+    """
+
+    @functools.wraps(step)
+    def wrapped(self: Owner, engine: Any, batch: Mapping[str, Any], *args: P.args, **kw: P.kwargs) -> R:  # noqa: ANN401
+        try:
+            return step(self, engine, batch, *args, **kw)
+        except torch.OutOfMemoryError as error:
+            count, _, height, width = batch["image"].shape
+            asked = " ".join(str(error).split("\n")[0].split())
+            raise RuntimeError(
+                f"expected {engine.state.device} to hold a step of {count} photographs of {width}x{height} px, got: "
+                f"{asked} Lower batch_size or image_size, set amp to true, or take a smaller width"
+            ) from error
+
+    return wrapped
 
 
 class GradingStep:

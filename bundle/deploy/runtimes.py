@@ -40,20 +40,21 @@ def kept_in_float32(modules: Iterable[nn.Module], device_type: str) -> Iterator[
     """
     with ExitStack() as hooks:
         for module in modules:
-            plain = torch.autocast(device_type, enabled=False)
-            hooks.enter_context(module.register_forward_pre_hook(partial(_enter, plain)))
+            # PyTorch skips the second hook after a KeyboardInterrupt: the outer stack then closes this one at the end.
+            plain = hooks.enter_context(ExitStack())
+            hooks.enter_context(module.register_forward_pre_hook(partial(_enter, plain, device_type)))
             hooks.enter_context(module.register_forward_hook(partial(_leave, plain), always_call=True))
         yield
 
 
-def _enter(plain: torch.autocast, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+def _enter(plain: ExitStack, device_type: str, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     x = inputs[0].float()
-    plain.__enter__()
+    plain.enter_context(torch.autocast(device_type, enabled=False))
     return x
 
 
-def _leave(plain: torch.autocast, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-    plain.__exit__(None, None, None)
+def _leave(plain: ExitStack, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    plain.close()
 
 
 Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]

@@ -58,10 +58,10 @@ def _draw_panel(axes: Axes, comparison: Comparison, rows: list[Row], key: str) -
     for place, row in enumerate(rows):
         runs = list(comparison.values(row, key).values())
         axes.plot(runs, [place + RUNS_BELOW] * len(runs), **RUN)
-        mean = comparison.estimate(row, key)
-        if math.isfinite(mean.low):
-            axes.plot([mean.low, mean.high], [place, place], **MEAN, solid_capstyle="butt")
-        axes.plot(mean.mean, place, marker="o", **MEAN)
+        estimate = comparison.estimate(row, key)
+        if math.isfinite(estimate.low):
+            axes.plot([estimate.low, estimate.high], [place, place], **MEAN, solid_capstyle="butt")
+        axes.plot(estimate.mean, place, marker="o", **MEAN)
     for ending, value in comparison.trivial(key).items():
         colour = TRIVIAL_COLOURS.get(ending, QUIET)
         axes.axvline(value, color=colour, linewidth=1.2, linestyle="--", zorder=1, label=BASELINES[ending])

@@ -98,7 +98,7 @@ def _origin(compared: Comparison, found: Found, command: Sequence[str]) -> str:
     day = datetime.datetime.fromtimestamp(newest, tz=datetime.UTC).date().isoformat()
     minutes = sum(run.duration_s for run in compared.runs) / 60
     facts = [
-        *origin(command, compared.runs[0].manifest_sha256),
+        *origin(command, compared.runs[0].manifest_sha256, made="this page"),
         *(f"- sweep: `{portable(text.split())}`" for text in _told(found.sweeps, "command")),
         f"- commit of the runs: {', '.join(dict.fromkeys(run.commit for run in compared.runs))}",
         f"- newest run: {day}; training and evaluation took {minutes:.0f} minutes in all",

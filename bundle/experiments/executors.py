@@ -182,7 +182,7 @@ def run_ray(tasks: Sequence[Task], gpus_per_task: float = 0.0, address: str | No
         raise ValueError(f"expected --gpus_per_task of at least 0, got {gpus_per_task}")
     # Ray would take the first lines of two tasks for duplicates and drop the second. It reads this when imported.
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    ray = import_optional("ray", "--executor ray")
+    ray = import_optional("ray", "--executor ray", instead="use --executor local")
     with _connected(ray, address or os.environ.get("RAY_ADDRESS"), gpus_per_task):
         check(_run(ray, tasks, gpus_per_task))
 

@@ -1,4 +1,4 @@
-"""Confidence intervals: bootstrap over photographs, and of differences between two."""
+"""Confidence intervals: bootstrap over photographs, of one system and of differences between two; t over folds."""
 
 # flake8: noqa: N806
 

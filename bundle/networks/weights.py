@@ -520,12 +520,13 @@ def facts_of(path: str | os.PathLike) -> dict[str, Any]:
 
 def _network_and_facts(path: str | os.PathLike) -> tuple[str, dict[str, Any]]:
     """Return what a weights file has beside the tensors; it is read again only if it or its description has changed."""
-    path = Path(path).absolute()
-    return copy.deepcopy(_read_facts(path, _stamp(path), _stamp(_description(path))))
+    path = Path(path)
+    return copy.deepcopy(_read_facts(path, path.absolute(), _stamp(path), _stamp(_description(path))))
 
 
 @lru_cache(maxsize=16)
-def _read_facts(path: Path, *stamps: tuple[int, ...] | None) -> tuple[str, dict[str, Any]]:
+def _read_facts(path: Path, whole_path: Path, *stamps: tuple[int, ...] | None) -> tuple[str, dict[str, Any]]:
+    """Read the path as given, for the error messages; the other arguments tell when to read again."""
     content = _read(path)
     return content["network"], content["facts"]
 

@@ -47,19 +47,20 @@ def write_page(path: str | os.PathLike, template: str, **values: object) -> None
         page.writelines(TEMPLATES.get_template(template).generate(values))
 
 
-def content_security_policy(script: str) -> Markup:
-    """Return the policy of a page: pictures inside the page, its own styles, and this script if there is one.
+def content_security_policy(script: str, pictures: bool) -> Markup:
+    """Return the policy of a page: its own styles, this script if there is one, and pictures inside the page.
 
     Example:
-        >>> print(content_security_policy(""))
-        default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'
-        >>> print(content_security_policy("alert()").split("; ")[3])
-        script-src 'sha256-S8S/VNmXuUuoIR6OhqBqwIiIkuCxXq31hCCHAHnicV8='
+        >>> print(content_security_policy("", pictures=False))
+        default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'
+        >>> print(*content_security_policy("alert()", pictures=True).split("; ")[1:4:2])
+        img-src data: script-src 'sha256-S8S/VNmXuUuoIR6OhqBqwIiIkuCxXq31hCCHAHnicV8='
     """
     sha256 = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"script-src 'sha256-{sha256}'; " if script else ""
+    embedded = "img-src data:; " if pictures else ""
     return Markup(
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {allowed}base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; {embedded}style-src 'unsafe-inline'; {allowed}base-uri 'none'; form-action 'none'"
     )
 
 

@@ -34,6 +34,9 @@ def card_html(prediction: Prediction, image_HW3: NDArray[np.uint8]) -> str:
         prediction: what the network predicts for the photograph.
         image_HW3: the photograph at native size, 8-bit RGB.
 
+    Raises:
+        ValueError: if the lesions have another size than the photograph.
+
     Example:
         >>> none, black_HW = dict.fromkeys(LESIONS, 0), np.zeros((2, 3), np.uint8)
         >>> numbers = {"probabilities": (0.6, *4 * (0.1,)), "field_px": 6, "counts": none, "areas_px": none}
@@ -42,6 +45,9 @@ def card_html(prediction: Prediction, image_HW3: NDArray[np.uint8]) -> str:
         >>> "<h2>&lt;7&gt;.jpg</h2>" in card_html(prediction, np.stack(3 * [black_HW], axis=-1))
         True
     """
+    size_HW, lesions_HW = image_HW3.shape[:2], prediction.lesions_HW
+    if lesions_HW.shape != size_HW:
+        raise ValueError(f"{prediction.name!r}: expected lesions of {size_HW}, got {lesions_HW.shape}")
     photograph = Image.fromarray(image_HW3)
     photograph.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX))
     return TEMPLATES.get_template("card.html").render(

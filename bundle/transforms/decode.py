@@ -13,7 +13,7 @@ from bundle.transforms.nifti import SUFFIXES as NIFTI_SUFFIXES
 from bundle.transforms.nifti import is_nifti, read_nifti
 from bundle.transforms.pixels import on_black, upper_bits
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.nn import functional as F
 
 BROKEN = (*DECODER_ERRORS, SyntaxError, AssertionError, RuntimeError, Image.DecompressionBombError)
@@ -35,6 +35,15 @@ MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)
 PACKED_ROWS = (("1", 0, 1), ("P;1", 0, 1))
 """Pillow's names for rows of one bit per pixel, grey or palette, the highest bit first, without gaps."""
 
+ORIENTATION = ExifTags.Base.Orientation
+TURN = Image.Transpose
+TURNED_BACK = {
+    2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE, 6: TURN.ROTATE_90,
+    7: TURN.TRANSVERSE, 8: TURN.ROTATE_270,
+}  # fmt: skip
+"""By orientation tag: what turns the pixels of a TIFF back to where they are stored. Pillow turns them, and only those
+of TIFFs, as it loads them."""
+
 
 class Opened(NamedTuple):
     """A decoded image, and the size that its file declares, which is larger for a JPEG decoded at reduced size."""
@@ -44,7 +53,7 @@ class Opened(NamedTuple):
 
 
 def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] | None = None) -> Opened:
-    """Decode an image file completely.
+    """Decode an image file completely; the camera's orientation tag is ignored: pixels stay where they are stored.
 
     Args:
         path: path of the file.
@@ -68,18 +77,23 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
             native_px = image.size
             if draft:
                 image.draft(draft[0], (draft[1], draft[1]))
+            turned_back = TURNED_BACK.get(image.getexif().get(ORIENTATION, 1)) if image.format == "TIFF" else None
+            if turned_back is not None:
+                image.filename = ""  # else Pillow maps a grey file into memory with rows of the turned picture's width
             image.load()
     except BROKEN as error:
         raise ValueError(f"expected a whole {what} in {path}, got one that cannot be decoded: {error}") from None
-    return Opened(image, native_px)
+    if turned_back is None:
+        return Opened(image, native_px)
+    stored = image.transpose(turned_back)
+    return Opened(stored, stored.size)
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Return the pixels of a decoded image as 8-bit RGB, ``(H, W, 3)``.
 
     16-bit values keep their upper 8 bits; Pillow's own conversion clips them. Grey, palette and CMYK become RGB.
-    Transparent pixels become black, like the area around an eye. The camera's orientation tag is ignored: pixels stay
-    where they are stored.
+    Transparent pixels become black, like the area around an eye.
 
     Raises:
         ValueError: if a channel has more than 16 bits or contains floats.
@@ -111,6 +125,7 @@ def read_packed(path: str | os.PathLike) -> PackedMask | None:
 
     IDRiD's masks are such files. They have 12 megapixels and are nearly empty. Pillow makes a byte of every pixel, so
     it is used only to find the bits: this makes the preparation of a photograph nearly twice as fast (decision 0023).
+    As in :func:`decode`, the orientation tag is ignored; None if it turns a file that is not square on its side.
 
     Example:
         >>> import tempfile

@@ -23,8 +23,11 @@ KEPT = (
     "manifest.json", "pseudo_labels.*", "labels.csv", "masks/*.png", "heatmaps/*.png", "predictions.*", "metrics.json",
     "model.pt", "label_network.pt",
 )  # fmt: skip
-# They name this run: where it was, when, how long it took, from which commit.
-PASSING = {"weights", "mlflow", "seconds", "image", "path", "dataset_dir", "created", "command", "versions", "bundle"}
+# They name this run: where it was, when, how long it took, from which commit; the hashes are of files that name it.
+PASSING = {
+    "weights", "mlflow", "seconds", "image", "path", "dataset_dir", "created", "command", "versions", "bundle",
+    "manifest_sha256", "pseudo_labels_sha256",
+}  # fmt: skip
 
 
 def run(*words: object) -> None:
@@ -46,7 +49,9 @@ def bare(value: object) -> object:
 def content(path: Path) -> bytes:
     """Return what must not change of a file: pixels and numbers, and not where or when it was written."""
     if path.suffix == ".pt":
-        return b"".join(bare_tensor(item) for item in sorted(tensors(torch.load(path, map_location="cpu"))))
+        saved = torch.load(path, map_location="cpu")
+        facts = json.dumps(bare(without_tensors(saved)), sort_keys=True).encode()
+        return b"".join([*(bare_tensor(item) for item in sorted(tensors(saved))), facts])
     if path.suffix == ".json":
         return json.dumps(bare(json.loads(path.read_text(encoding="utf-8"))), sort_keys=True).encode()
     if path.suffix == ".jsonl":
@@ -67,6 +72,15 @@ def tensors(saved: dict, prefix: str = "") -> list[tuple[str, torch.Tensor]]:
         elif isinstance(value, torch.Tensor):
             found.append((f"{prefix}{key}", value))
     return found
+
+
+def without_tensors(saved: dict) -> dict:
+    """Return the other values of a saved mapping: a network's name, thresholds, temperature, taught grades."""
+    return {
+        key: without_tensors(value) if isinstance(value, dict) else value
+        for key, value in saved.items()
+        if not isinstance(value, torch.Tensor)
+    }
 
 
 def bare_tensor(item: tuple[str, torch.Tensor]) -> bytes:

@@ -224,3 +224,35 @@ def test_after_an_error_inside_a_module_the_others_round_again():
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             layer(torch.ones(1, 4))
         assert nn.Linear(3, 2)(torch.ones(1, 3)).dtype == torch.bfloat16
+
+
+def autocast_nesting():
+    """How many autocast regions are open in this thread."""
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
+
+
+def test_after_an_interrupt_inside_a_module_autocast_is_as_it_was():
+    """PyTorch calls the hooks that always run after an Exception, but not after a KeyboardInterrupt."""
+
+    class Interrupted(nn.Linear):
+        def forward(self, x):
+            raise KeyboardInterrupt
+
+    layer, nested = Interrupted(3, 2), autocast_nesting()
+    with IN_BFLOAT16:
+        with pytest.raises(KeyboardInterrupt), kept_in_float32([layer], "cpu"):
+            layer(torch.ones(1, 3))
+        assert torch.is_autocast_enabled("cpu")
+        assert autocast_nesting() == nested + 1
+    assert autocast_nesting() == nested
+
+
+def test_an_input_that_cannot_be_converted_leaves_autocast_as_it_was():
+    layer, nested = nn.Linear(3, 2), autocast_nesting()
+    with IN_BFLOAT16, kept_in_float32([layer], "cpu"):
+        with pytest.raises(AttributeError, match="'str' object has no attribute 'float'"):
+            layer("an image")
+        assert torch.is_autocast_enabled("cpu")
+        assert autocast_nesting() == nested + 1
+    assert autocast_nesting() == nested

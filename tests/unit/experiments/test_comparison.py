@@ -171,6 +171,7 @@ def test_a_page_says_how_it_was_made_and_leaves_the_machines_folders_out(tmp_pat
     page = written(tmp_path / "out", sweeps=sweeps, on_other_manifests=3)
     for fact in (
         "# A table", "- command: `python -m scripts.compare --suite table1`", "- commit of the runs: c0ffee",
+        "- commit of this page: ", "- machine of this page: ", "- versions of this page: ",
         "- sweep: `python -m scripts.sweep --suite table1 --manifest idrid.json`", "- image_size: 64",
         f"- manifest: sha256 {'f' * 64}", "folds 0, 1; seeds 0", "9 minutes in all", "left out: 3 evaluations",
         "n_test/n_train = 1/1", "not legible in our source", "(table1.png)", "one ratio gives 92.117",

@@ -364,6 +364,19 @@ def test_facts_are_read_once_and_again_after_any_change(weights, monkeypatch):
         image_size(weights)
 
 
+def test_messages_name_the_path_as_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^expected weights at nope/model\.pt, found no such file"):
+        facts_of("nope/model.pt")
+
+
+def test_facts_of_a_relative_path_are_those_of_the_current_folder(tmp_path, monkeypatch):
+    for seed in (5, 6):
+        save_weights(tmp_path / str(seed) / "model.pt", unet(0), {**FACTS, "seed": seed})
+        monkeypatch.chdir(tmp_path / str(seed))
+        assert facts_of("model.pt")["seed"] == seed
+
+
 def test_the_same_content_has_the_same_bytes_in_every_folder(tmp_path):
     for name in ("a/model.pt", "b/model.pt"):
         save_whole(tmp_path / name, {"model": {"weight": torch.arange(6.0).reshape(2, 3)}, "facts": {"seed": 7}})

@@ -136,6 +136,11 @@ def test_cards_are_taken_one_at_a_time_and_the_page_appears_when_whole(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_lesions_of_another_size_than_the_photograph_are_refused():
+    with pytest.raises(ValueError, match=r"'a.jpg': expected lesions of \(48, 72\), got \(2, 3\)"):
+        card(lesions_HW=np.ones((2, 3), dtype=np.uint8))
+
+
 def test_a_failure_half_way_leaves_the_former_page_and_no_rubbish(tmp_path):
     former = page_of(tmp_path, card())
 

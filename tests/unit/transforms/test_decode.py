@@ -67,6 +67,28 @@ def test_pixels_stay_where_they_are_stored_whatever_the_camera_noted(tmp_path):
     assert pixels[:, 14:].max() < 50
 
 
+@pytest.mark.parametrize("shape", [(4, 16, 3), (4, 16), (16, 16)], ids=["photograph", "mask", "square mask"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("tag", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_pixels_of_a_tiff_stay_where_they_are_stored_though_pillow_turns_them(tmp_path, tag, compression, shape):
+    stored = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    Image.fromarray(stored).save(path, tiffinfo={0x0112: tag}, compression=compression)
+    image, native_px = decode(path)
+    assert image.size == native_px == (16, len(stored))
+    assert np.array_equal(np.asarray(image), stored)
+
+
+def test_a_tiff_that_pillow_turns_for_its_xmp_stays_too(tmp_path):
+    """Pillow reads an orientation in XMP if there is no tag."""
+    stored = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo={700: xmp})
+    image, native_px = decode(tmp_path / "a.tif")
+    assert native_px == (3, 2)
+    assert np.asarray(image).tolist() == stored.tolist()
+
+
 @pytest.mark.parametrize("pixels", [np.full((2, 3), 0.5, np.float32), np.full((2, 3), 70_000, np.int32)])
 def test_more_than_16_bits_are_refused(tmp_path, pixels):
     with pytest.raises(ValueError, match="expected channels of 8 or 16 bits, got"):

@@ -68,6 +68,15 @@ def test_one_bit_files_read_as_pillow_reads_them(tmp_path, options, width_px):
     assert (load_mask(tmp_path / "a.tif") == mask).all()
 
 
+@pytest.mark.parametrize("shape", [(11, 16), (16, 16)])
+@pytest.mark.parametrize("tag", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_both_ways_read_one_bit_as_stored_whatever_the_orientation_tag(tmp_path, tag, shape):
+    mask = random_mask(0, 0.2, shape)
+    Image.fromarray(mask).save(tmp_path / "a.tif", tiffinfo={0x0112: tag})
+    assert (drawn(load_runs(tmp_path / "a.tif", 16, len(mask)), mask.shape) == mask).all()
+    assert np.array_equal(load_mask(tmp_path / "a.tif"), mask)
+
+
 @pytest.mark.parametrize(
     ("image", "options"),
     [(Image.fromarray(MASK), WHITE_IS_ZERO), (Image.fromarray(MASK), DEFLATED), (palette(MASK), {})],
