@@ -23,10 +23,10 @@ KEPT = (
     "manifest.json", "pseudo_labels.*", "labels.csv", "masks/*.png", "heatmaps/*.png", "predictions.*", "metrics.json",
     "model.pt", "label_network.pt",
 )  # fmt: skip
-# They name this run: where it was, when, how long it took, from which commit; the hashes are of files that name it.
+# They name this run: where it was, when, how long it took, from which commit; the hash is of a file that names it.
 PASSING = {
     "weights", "mlflow", "seconds", "image", "path", "dataset_dir", "created", "command", "versions", "bundle",
-    "manifest_sha256", "pseudo_labels_sha256",
+    "pseudo_labels_sha256",
 }  # fmt: skip
 
 
