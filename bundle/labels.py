@@ -10,9 +10,6 @@ LESION_COUNT = len(LESIONS)
 
 LESION_NAMES = {"MA": "microaneurysm", "HE": "haemorrhage", "EX": "hard exudate", "SE": "soft exudate"}
 
-LESION_PRIORITY = ("MA", "SE", "HE", "EX")
-"""Where outlines overlap, the pixel gets the class that comes first in this order."""
-
 LESION_COLOURS = {"MA": (255, 64, 255), "HE": (255, 48, 48), "EX": (255, 224, 32), "SE": (64, 208, 255)}
 """RGB, 0-255; easy to distinguish on a red-brown photograph and in print."""
 

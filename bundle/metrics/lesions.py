@@ -7,10 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from bundle.labels import LESION_PRIORITY, LESIONS
+from bundle.labels import LESIONS
 from bundle.metrics.intervals import image_weights, percentile_intervals
 from bundle.metrics.shapes import LesionShapes, mean_over_images, named, ratio
 from bundle.transforms.lesion_decision import check_thresholds, lesion_decision, most_probable_class
+from bundle.transforms.outlines import LESION_PRIORITY
 from torch import Tensor
 
 SCORE_BINS = 2**16

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from bundle.labels import LESION_NAMES, LESION_PRIORITY, LESIONS
+from bundle.labels import LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting.copies import contact_sheet, counted, printable, reason_without_folder
 from bundle.reporting.data_check import check_tables, place_of
@@ -15,6 +15,7 @@ from bundle.reporting.overlay import LESION_HEX
 from bundle.reporting.pages import data_uri, write_page
 from bundle.reporting.tables import MISSING
 from bundle.transforms import PrepareFundusd
+from bundle.transforms.outlines import LESION_PRIORITY
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 from scipy import ndimage

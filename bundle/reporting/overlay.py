@@ -4,7 +4,8 @@ import os
 
 import numpy as np
 from bundle.files import written_whole
-from bundle.labels import LESION_COLOURS, LESION_PRIORITY, LESIONS
+from bundle.labels import LESION_COLOURS, LESIONS
+from bundle.transforms.outlines import LESION_PRIORITY
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image

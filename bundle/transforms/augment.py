@@ -1,4 +1,7 @@
-"""Augmentation that reads each pixel once and keeps uint8: one warp for geometry, lookup tables for colour."""
+"""Augmentation that reads each pixel once and keeps uint8: one warp for geometry, lookup tables for colour.
+
+Crops about lesions are MONAI's: ``crop_px`` in ``configs/train.yaml``.
+"""
 
 # flake8: noqa: N803
 

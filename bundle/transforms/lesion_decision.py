@@ -1,4 +1,7 @@
-"""Which lesion a pixel is: the most probable class, or the lesion that is furthest above its threshold."""
+"""Which lesion a pixel is: the most probable class, or the lesion that is furthest above its threshold.
+
+Thresholds are fitted in :mod:`bundle.handlers.fitting` and kept in the weights file.
+"""
 
 # flake8: noqa: N803
 

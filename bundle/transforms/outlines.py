@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.labels import LESION_PRIORITY, LESIONS
+from bundle.labels import LESIONS
 from bundle.transforms.decode import decode, mask_levels, read_packed
 from bundle.transforms.pixels import brightest
 from bundle.transforms.runs import Runs, runs_of, runs_of_bits
 from monai.transforms import Transform
 from numpy.typing import NDArray
 from skimage.morphology import closing, disk
+
+LESION_PRIORITY = ("MA", "SE", "HE", "EX")
+"""Where outlines overlap, the pixel gets the class that comes first in this order."""
 
 Mask = NDArray[np.bool_]
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from bundle.labels import LESION_PRIORITY
 from bundle.transforms.decode import load_photograph, resize_crop
 from bundle.transforms.field import Crop, field_mask, field_of_view
 from bundle.transforms.lesion_decision import lesion_decision
 from bundle.transforms.native import native_labels
-from bundle.transforms.outlines import load_runs
+from bundle.transforms.outlines import LESION_PRIORITY, load_runs
 from bundle.transforms.resize import resize_lesions, resize_mask
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
@@ -58,9 +57,8 @@ class PrepareFundusd(Transform):
     @property
     def settings(self) -> str:
         """Cache key: everything that the result depends on besides the item."""
-        return (
-            f"fundus{VERSION}_{''.join(LESION_PRIORITY)}_{self.image_size}px"  # where lesions overlap, the first stands
-        )
+        priority = "".join(LESION_PRIORITY)  # where lesions overlap
+        return f"fundus{VERSION}_{priority}_{self.image_size}px"
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pixels, (width_px, height_px), reduction = load_photograph(data["image"], self.image_size)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from bundle.labels import LESION_PRIORITY, LESIONS
+from bundle.labels import LESIONS
 from bundle.transforms.components import components_of
 from bundle.transforms.field import Crop
-from bundle.transforms.outlines import Mask
+from bundle.transforms.outlines import LESION_PRIORITY, Mask
 from bundle.transforms.runs import Indices, Runs
 from numpy.typing import NDArray
 from scipy import sparse

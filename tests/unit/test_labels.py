@@ -4,16 +4,8 @@ from itertools import chain, combinations
 
 import pytest
 from bundle.grade_rules import consistent_grade, feasible_grades, lesions_ruled_out, rules_grade
-from bundle.labels import (
-    GRADE_NAMES,
-    GRADES,
-    LESION_COLOURS,
-    LESION_NAMES,
-    LESION_PRIORITY,
-    LESIONS,
-    QUADRANTS,
-    lesions_large_enough,
-)
+from bundle.labels import GRADE_NAMES, GRADES, LESION_COLOURS, LESION_NAMES, LESIONS, QUADRANTS, lesions_large_enough
+from bundle.transforms.outlines import LESION_PRIORITY
 from hypothesis import given
 from hypothesis import strategies as st
 

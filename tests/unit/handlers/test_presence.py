@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bundle.handlers.calibration import FitPresence
+from bundle.handlers.fitting import FitPresence
 from ignite.engine import Engine
 
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from bundle.handlers.calibration import FitThresholds
+from bundle.handlers.fitting import FitThresholds
 from bundle.handlers.scores import ScoreLesions
 from bundle.handlers.training_state import SaveWeights
 from bundle.manifest import Manifest, Photograph

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from bundle.handlers.calibration import DrawGrades, FitTemperature
+from bundle.handlers.fitting import DrawGrades, FitTemperature
 from bundle.handlers.scores import ScoreGrades
 from bundle.handlers.training_state import SaveWeights
 from bundle.metrics.calibration import fit_temperature
