@@ -9,6 +9,7 @@ INSTALL = {
     "segmentation_models_pytorch": EXTRA.format("baselines"),
     **dict.fromkeys(("openvino", "onnx", "onnxscript", "onnxruntime"), EXTRA.format("deploy")),
     "ray": EXTRA.format("cluster"),
+    "h5py": EXTRA.format("keras"),
 }
 """How to install each package that is not installed under its own name."""
 

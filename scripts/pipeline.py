@@ -40,7 +40,8 @@ def pipeline(
     Args:
         manifest: file written by `scripts.prepare`.
         output_dir: folder of all stages.
-        experiment: a folder of overlays below configs/experiments, such as demo.
+        experiment: folders of overlays below configs/experiments, such as demo; several are joined by commas, the last
+            on top.
         input: photographs for inference; without it, those of the evaluation.
         architectures: architectures of the graders, separated by commas.
         pretrained: true, false or a path; for every network of the stages.

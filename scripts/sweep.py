@@ -33,17 +33,19 @@ def sweep(
     num_workers: int | None = None,
     resume: bool | None = None,
     track: bool | None = None,
+    external: str | None = None,
     only_list: bool = False,
 ) -> None:
     """Train and score the rows of a table; `scripts.compare` makes the table.
 
     Args:
-        suite: the table: table1, table2, table3, beta, gamma, generality, precision or labels.
+        suite: the table: table1, table2, table3, graders, beta, gamma, generality, precision or labels.
         manifest: file written by `scripts.prepare`.
         output_dir: folder of all runs; without it, outputs/ and the suite's name.
         folds: number of folds to hold out in turn, from the manifest's first.
         seeds: number of seeds for each row and fold; the seeds are 0, 1, ...
-        experiment: a folder of overlays below configs/experiments, such as demo, on top of every row.
+        experiment: folders of overlays below configs/experiments, such as demo, on top of every row; several are joined
+            by commas, the last on top.
         rows: names of the rows to run, separated by commas; without it, all.
         executor: local, or ray.
         processes: local: runs at a time.
@@ -53,6 +55,8 @@ def sweep(
         num_workers: loader processes.
         resume: false restarts unfinished trainings.
         track: false turns MLflow off.
+        external: manifest of another data set, such as DiaRetDB1, on which networks that outline lesions are scored
+            too; they must never have seen it.
         only_list: true prints the runs and what they need, and runs nothing.
     """
     if executor not in EXECUTORS:
@@ -62,6 +66,7 @@ def sweep(
         suite=suite, manifest=Path(manifest).resolve(), output_dir=Path(output_dir or f"outputs/{suite}").resolve(),
         folds=folds, seeds=seeds, experiment=experiment, rows=rows.split(",") if rows else None,
         options={name: value for name, value in options.items() if value is not None},
+        external=Path(external).resolve() if external else None,
     )  # fmt: skip
     tasks = lay_out(plan)
     if only_list:

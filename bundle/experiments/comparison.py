@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -29,7 +29,15 @@ GRADE_SCORES = {
     "grade/ece": "calibration error",
 }
 PAPER_SCORES = {"lesions/paper_dice": "Dice", "lesions/paper_iou": "IoU", "grade/accuracy": "accuracy"}
-SCORES = LESION_SCORES | PAPER_SCORES | GRADE_SCORES
+EXTERNAL_SCORES = {
+    **{f"external/lesions/presence_auroc_{lesion}": f"presence of {lesion}, AUROC" for lesion in LESION_NAMES},
+    "external/lesions/presence_auroc_mean": "their mean",
+    **{f"external/lesions/average_precision_{lesion}": f"average precision {lesion}" for lesion in LESION_NAMES},
+    "external/lesions/average_precision_mean": "mean average precision",
+}
+"""On another data set: whether a lesion is there, per photograph, and where, per pixel."""
+
+SCORES = LESION_SCORES | PAPER_SCORES | GRADE_SCORES | EXTERNAL_SCORES
 COMPARED = {
     "lesions": {"lesions/dice_mean": "mean Dice", "lesions/paper_dice": "Dice as in the paper, points"},
     "grade": {"grade/accuracy": "accuracy", "grade/quadratic_kappa": "quadratic kappa"},
@@ -103,7 +111,7 @@ class Comparison:
 
     def values(self, row: Row, key: str) -> dict[Repeat, float]:
         """Return a score or label curve for each run of a row; empty if the row does not learn the task."""
-        task = key.split("/")[0]
+        task = key.removeprefix("external/").split("/")[0]
         if task != "labels" and task not in row.tasks:
             return {}
         found = {run.repeat: _value(run, key) for run in self.runs if run.row == row.name}
@@ -121,7 +129,7 @@ class Comparison:
 
     def difference(self, row: Row, key: str) -> Estimate:
         """Return the mean of row minus baseline over runs paired by fold and seed; n = 0 for the baseline."""
-        baseline = self.baseline(key.split("/")[0])
+        baseline = self.baseline(key.removeprefix("external/").split("/")[0])
         if baseline is None or baseline.name == row.name:
             return estimate([], self.test_share)
         ours, theirs = self.values(row, key), self.values(baseline, key)
@@ -177,6 +185,13 @@ def lesion_table(comparison: Comparison) -> str:
 def grade_table(comparison: Comparison) -> str:
     """Write mean ± sd of the grading scores per row that learns grades, then the trivial scores; empty without runs."""
     return _score_table(comparison, "grade", GRADE_SCORES)
+
+
+def external_table(comparison: Comparison) -> str:
+    """Write mean ± sd of the scores on another data set, then the trivial scores; empty without such runs."""
+    rows = [row for row in comparison.suite.rows if any(comparison.values(row, key) for key in EXTERNAL_SCORES)]
+    shown = Comparison(comparison.name, replace(comparison.suite, rows=rows), comparison.runs)
+    return _score_table(shown, "lesions", EXTERNAL_SCORES) if rows else ""
 
 
 def _score_table(comparison: Comparison, task: str, names: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from bundle.experiments import comparison as tables
 from bundle.experiments.comparison import Comparison
 from bundle.experiments.comparison_figure import write_comparison_figure
 from bundle.experiments.paper import PAPER, SOURCE, ill_matched
-from bundle.experiments.runs import Found, Repeat
+from bundle.experiments.runs import EXTERNAL, Found, Repeat
 from bundle.experiments.suites import Row, Suite
 from bundle.files import write_csv_whole, write_text_whole
 from bundle.provenance import origin, portable, portable_word
@@ -58,10 +58,23 @@ def _sections(compared: Comparison) -> list[str]:
         "Grades": tables.grade_table(compared),
         "In the paper's terms": f"{tables.paper_table(compared)}\n\n{_about_paper(compared.name)}",
         "Paired differences": "\n\n".join([*filter(None, differences), _about_intervals(compared)]),
+        "On another data set": _external(compared),
         "Labels before and after": tables.label_table(compared),
     }
     written = [f"{heading}\n\n{text}" for heading, text in texts.items() if text]
-    return [f"## ({letter}) {text}" for letter, text in zip("abcde", written, strict=False)]
+    return [f"## ({letter}) {text}" for letter, text in zip("abcdef", written, strict=False)]
+
+
+def _external(compared: Comparison) -> str:
+    table = tables.external_table(compared)
+    if not table:
+        return ""
+    places = sorted({run.subsets[EXTERNAL] for run in compared.runs if EXTERNAL in run.subsets})
+    return (
+        f"{table}\n\nOn {'; '.join(places)}: no photograph of it was trained on, and nothing was fitted on it. "
+        "Presence: the probability that a photograph with the lesion has a larger predicted area than one without. "
+        "Average precision is per pixel; where the outlines of that data set are coarse it is low for every network."
+    )
 
 
 def _about_paper(name: str) -> str:

@@ -11,15 +11,15 @@ SOURCE = "Liu & Huang, CMC 76(2):1745-1761, 2023, doi 10.32604/cmc.2023.040710"
 
 PAPER: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     "table1": {
-        "resnext50": {"accuracy": 53.01},
-        "resnext101": {"accuracy": 57.83},
         "unet": {"mdice": 91.859},
+        "unet_vgg16": {"mdice": 91.859},
         "deeplabv3plus": {"mdice": 95.732, "miou": 91.813},
         "fpn": {"mdice": 95.897, "miou": 87.101},
         "pldmlt": {"mdice": 96.949, "miou": 94.164, "accuracy": 57.69},
+        "pldmlt_vgg16": {"mdice": 96.949, "miou": 94.164, "accuracy": 57.69},
     },
+    "graders": {"resnext50": {"accuracy": 53.01}, "resnext101": {"accuracy": 57.83}},
     "table2": {
-        "resnext101": {"accuracy": 82.12},
         "unet": {"mdice": 95.612, "miou": 91.591},
         "linknet": {"mdice": 97.346, "miou": 94.829},
         "deeplabv3plus": {"mdice": 96.244, "miou": 92.760},

@@ -105,7 +105,7 @@ class Settings:
         output_dir: folder for all stages.
         architectures: architectures of the graders, with one ``pretrain`` stage each.
         inputs: photographs or folder for inference.
-        experiment: folder below ``configs/experiments`` with an overlay per stage, or None.
+        experiment: folders below ``configs/experiments`` with an overlay per stage, joined by commas, or None.
         options: passed to every stage that has an option of this name.
     """
 
@@ -149,8 +149,7 @@ def stages(settings: Settings) -> list[Stage]:
         _stage(settings, "inference", ["inference"], out / "inference", [weights],
                ["predictions.csv", "report.html"], checkpoint=weights, input=list(settings.inputs)),
     ]  # fmt: skip
-    overlays = _overlay(settings.experiment, "train") if settings.experiment is not None else []
-    if any(_content(CONFIGS / path).get("fuse") for path in overlays):
+    if any(_content(CONFIGS / path).get("fuse") for path in stacked(["train"], settings.experiment)):
         found.pop()  # the rules and the report need separate lesion classes; configs/inference.yaml refuses one
     check_used(settings.options, found)
     return found
@@ -178,10 +177,11 @@ def stacked(bases: Sequence[str], experiment: str | None, rows: Sequence[str] = 
         ValueError: if there is no such experiment.
 
     Example:
-        >>> stacked(["train", "evaluate"], None, rows=["baselines/unet/train.yaml"])
-        ['train.yaml', 'evaluate.yaml', 'baselines/unet/train.yaml']
+        >>> stacked(["train", "evaluate"], "light,crops", rows=["baselines/unet/train.yaml"])[2:]
+        ['baselines/unet/train.yaml', 'experiments/light/train.yaml', 'experiments/crops/train.yaml']
     """
-    over = [path for base in bases for path in _overlay(experiment, base)] if experiment is not None else []
+    experiments = experiment.split(",") if experiment is not None else []
+    over = [path for base in bases for name in experiments for path in _overlay(name, base)]
     return [*(f"{base}.yaml" for base in bases), *rows, *over]
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 TRAINING = ("pretrain", "train")
+EXTERNAL = "external"
+"""Tag of an evaluation on another data set: its name."""
+
 PAGE = 1000
 
 
@@ -40,8 +43,9 @@ class Evaluated:
     Attributes:
         row: name of its row in the suite.
         repeat: fold and seed.
-        scores: by key, such as ``lesions/dice_mean``, including those of the trivial predictors.
-        subsets: subset that each task was scored on, ``test`` or ``fold K``.
+        scores: by key, such as ``lesions/dice_mean``, including those of the trivial predictors; those on another data
+            set begin with ``external/``.
+        subsets: subset that each task was scored on, ``test`` or ``fold K``; under ``external`` also the data set.
         labels: last values of the label curves, such as ``labels/accuracy``; empty if labels were not updated.
         settings: settings of its training, as text.
         commit: commit of the code that evaluated it.
@@ -107,14 +111,16 @@ def read_runs(tracking_uri: str, suite: str, rows: Mapping[str, Collection[str]]
     found = _search(tracking_uri, suite, set().union(*rows.values()))
     of_rows = [run for run in found if run.data.tags["suite"] in rows.get(run.data.tags.get("row", ""), ())]
     finished = [run for run in of_rows if run.info.status == "FINISHED"]
-    evaluations = _newest(run for run in finished if _stage(run) == "evaluate")
+    scored = [run for run in finished if _stage(run) == "evaluate"]
+    evaluations = _newest(run for run in scored if EXTERNAL not in run.data.tags)
+    external = _newest(run for run in scored if EXTERNAL in run.data.tags)
     if not evaluations:
         raise ValueError(
             f"expected finished evaluations of suite {suite!r} in {tracking_uri}, found none among {len(found)} runs "
             f"of it; make them with: python -m scripts.sweep --suite {suite}"
         )
     trainings = [run for run in finished if _stage(run) in TRAINING]
-    runs = [_evaluated(run, _training_of(run, trainings)) for run in evaluations.values()]
+    runs = [_evaluated(run, _training_of(run, trainings), external.get(key)) for key, run in evaluations.items()]
     newest = max(runs, key=lambda run: run.started_ms).manifest_sha256
     kept = [run for run in runs if run.manifest_sha256 == newest]
     keys = {(run.row, run.repeat) for run in kept}
@@ -165,8 +171,12 @@ def _newest(runs: Iterable["MlflowRun"]) -> dict[tuple[str, Repeat], "MlflowRun"
     return {_key(run): run for run in runs}
 
 
-def _evaluated(run: "MlflowRun", training: "MlflowRun | None") -> Evaluated:
+def _evaluated(run: "MlflowRun", training: "MlflowRun | None", external: "MlflowRun | None") -> Evaluated:
     scores, subsets = _split_names(run.data.metrics)
+    if external is not None:
+        elsewhere, parts = _split_names(external.data.metrics)
+        scores |= {f"{EXTERNAL}/{key}": value for key, value in elsewhere.items()}
+        subsets[EXTERNAL] = f"{external.data.tags[EXTERNAL]}, {parts.get('lesions', 'none')}"
     # An evaluation has `pretrained: false`, because it loads all weights; only the training records the initial ones.
     own = {name: value for name, value in run.data.params.items() if name != "pretrained"}
     curves = training.data.metrics if training else {}
@@ -204,7 +214,7 @@ def _training_of(run: "MlflowRun", trainings: Sequence["MlflowRun"]) -> "MlflowR
 def _unfinished(
     found: Sequence["MlflowRun"], evaluations: Collection[tuple[str, Repeat]]
 ) -> dict[tuple[str, Repeat], str]:
-    last = _newest(run for run in found if _stage(run) in (*TRAINING, "evaluate"))
+    last = _newest(run for run in found if _stage(run) in (*TRAINING, "evaluate") and EXTERNAL not in run.data.tags)
     return {key: f"{_stage(run)} {run.info.status.lower()}" for key, run in last.items() if key not in evaluations}
 
 

@@ -1,11 +1,11 @@
 """The rows of the paper's tables and of our own experiments, each with the configs that define it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-GRADERS = ("resnext50", "resnext101")
-"""The rows whose graders give the pseudo-labels of stage 2, as in the paper."""
+GRADERS = ("lite0", "lite2")
+"""The rows whose graders give the pseudo-labels of stage 2; their weights come with packages, so none is downloaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class Row:
     Attributes:
         name: name of the row in folders, in MLflow, and in the paper's numbers.
         title: title of the row in the table.
-        stage: ``pretrain`` for a grader, ``train`` for a network of stage 2.
+        stage: ``pretrain`` for a grader, ``train`` for a network of stage 2, ``together`` for ``GRADERS`` as one.
         overlays: configs below ``configs/``, on top of the stage's config, in this order.
         options: options of the command line, on top of the overlays.
         teacher: row whose weights, of the same fold and seed, predict the masks of graded photographs.
@@ -56,10 +56,8 @@ def _segmenter(name: str, title: str) -> Row:
     return Row(name=name, title=title, overlays=overlays, tasks=["lesions"])
 
 
-def _grader(name: str, title: str, overlay: str) -> Row:
-    return Row(
-        name=name, title=title, stage="pretrain", overlays=[f"baselines/{overlay}/pretrain.yaml"], tasks=["grade"]
-    )
+def _grader(name: str, title: str, architecture: str) -> Row:
+    return Row(name=name, title=title, stage="pretrain", options={"architecture": architecture}, tasks=["grade"])
 
 
 def _ablation(name: str, title: str, tasks: Sequence[str] = ("lesions", "grade")) -> Row:
@@ -69,21 +67,29 @@ def _ablation(name: str, title: str, tasks: Sequence[str] = ("lesions", "grade")
 _SEGMENTATION = _ablation("segmentation_only", "L_S", tasks=["lesions"])
 """PLDMLT's own network without grades: rows that differ from it differ by the grades alone."""
 
+_PLDMLT = Row(name="pldmlt", title="PLDMLT [1, 0.8]")
+
 _COMPARED = [
-    _grader("resnext50", "ResNeXt-50", "resnext50"),
-    _grader("resnext101", "ResNeXt-101", "resnext101"),
-    _grader("densenet201", "DenseNet-201", "densenet201"),
-    _grader("nasnetalarge", "NASNet-Large", "nasnetalarge"),
-    _segmenter("unet", "U-Net, VGG16"),
-    _segmenter("linknet", "LinkNet, ResNet-18"),
-    _segmenter("deeplabv3plus", "DeepLabv3+, ResNet-50"),
-    _segmenter("fpn", "FPN, ResNet-50"),
+    _grader("lite0", "EfficientNet-Lite0", "tf_efficientnet_lite0"),
+    _grader("lite2", "EfficientNet-Lite2", "tf_efficientnet_lite2"),
+    Row(
+        name="both_graders", title="both graders together", stage="together", tasks=["grade"],
+        options={"architecture": "tf_efficientnet_lite0+tf_efficientnet_lite2"},
+    ),
+    _segmenter("unet", "U-Net"),
+    _segmenter("linknet", "LinkNet"),
+    _segmenter("deeplabv3plus", "DeepLabv3+"),
+    _segmenter("fpn", "FPN"),
     _SEGMENTATION,
     Row(
         name="mtunet", title="MTUnet stand-in [1, 1]", overlays=["baselines/mtunet/train.yaml"],
         teacher=_SEGMENTATION.name,
     ),
 ]  # fmt: skip
+"""Rows without an encoder of their own: an experiment gives all the same one; without, each has its usual one."""
+
+_VGG16 = {"encoder": "vgg16", "freeze_batch_norm": False}
+"""The paper's encoder, which has no batch norm."""
 
 
 def _betas(values: Sequence[float]) -> list[Row]:
@@ -103,7 +109,15 @@ def _objectives(names: Sequence[str]) -> list[Row]:
 SUITES: Mapping[str, Suite] = {
     "table1": Suite(
         title="Table 1: IDRiD and DiaRetDB1", baseline=_SEGMENTATION.name,
-        rows=[*_COMPARED, Row(name="pldmlt", title="PLDMLT [1, 0.8]")],
+        rows=[
+            *_COMPARED,
+            _PLDMLT,
+            Row(
+                name="unet_vgg16", title="U-Net, VGG16", options=_VGG16, tasks=["lesions"],
+                overlays=["baselines/unet/train.yaml", "experiments/segmentation_only/train.yaml"],
+            ),
+            Row(name="pldmlt_vgg16", title="PLDMLT [1, 0.8], VGG16", options=_VGG16),
+        ],
     ),
     "table2": Suite(
         title="Table 2: DDR", baseline=_SEGMENTATION.name,
@@ -115,7 +129,7 @@ SUITES: Mapping[str, Suite] = {
             _SEGMENTATION,
             _ablation("fixed_labels", "L_S + L_C"),
             _ablation("unit_weight", "L_S + L_C, label update"),
-            Row(name="pldmlt", title="L_S + 0.8 L_C, label update"),
+            replace(_PLDMLT, title="L_S + 0.8 L_C, label update"),
         ],
     ),
     "beta": Suite(title="Weight of the grading loss", baseline="beta_0.8", rows=_betas([0.2, 0.5, 0.8, 0.95, 1.0])),
@@ -123,25 +137,32 @@ SUITES: Mapping[str, Suite] = {
     "generality": Suite(
         title="The method around other networks", baseline="pldmlt",
         rows=[
-            Row(name="pldmlt", title="U-Net, VGG16"),
+            replace(_PLDMLT, title="our U-Net"),
             *(
                 Row(name=f"{name}_graded", title=title, overlays=[f"baselines/{name}/train.yaml"])
-                for name, title in (
-                    ("linknet", "LinkNet, ResNet-18"), ("deeplabv3plus", "DeepLabv3+, ResNet-50"),
-                    ("fpn", "FPN, ResNet-50"),
-                )
+                for name, title in (("linknet", "LinkNet"), ("deeplabv3plus", "DeepLabv3+"), ("fpn", "FPN"))
             ),
         ],
     ),
+    "graders": Suite(
+        title="Graders of the paper's comparison", baseline="resnext50",
+        rows=[
+            _grader("resnext50", "ResNeXt-50", "resnext50_32x4d"),
+            _grader("resnext101", "ResNeXt-101", "resnext101_32x8d"),
+            _grader("densenet201", "DenseNet-201", "densenet201"),
+            _grader("nasnetalarge", "NASNet-Large", "nasnetalarge"),
+        ],
+    ),
     "precision": Suite(
-        title="bfloat16 beside float32", baseline="segmentation",
-        rows=[*_objectives(["segmentation"]), Row(name="float32", title="the same in float32", options={"amp": False})],
+        title="bfloat16 compared with float32", baseline="pldmlt",
+        rows=[replace(_PLDMLT, title="bfloat16"), Row(name="float32", title="float32", options={"amp": False})],
     ),
     "labels": Suite(
         title="Does the label update network help?", baseline="fixed",
         rows=[
             Row(name="fixed", title="labels fixed", options={"label_update": False}),
-            *_objectives(["segmentation", "initial", "segmentation+initial", "graded", "literal"]),
+            replace(_PLDMLT, title="labels updated: segmentation"),
+            *_objectives(["initial", "segmentation+initial", "graded", "literal"]),
         ],
     ),
 }  # fmt: skip

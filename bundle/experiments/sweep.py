@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.experiments.pipeline import Stage, check_used, shared_options, stacked, stage_of
-from bundle.experiments.runs import Repeat
+from bundle.experiments.runs import EXTERNAL, Repeat
 from bundle.experiments.suites import GRADERS, Row, helper, suite_named
 from bundle.handlers.tracking import find_experiment, open_store
 from bundle.manifest import load_manifest
@@ -58,6 +58,16 @@ def _opened(client: "MlflowClient", tags: Mapping[str, str]) -> str:
 LABELS = "pseudo_label"
 """Name of the stage and of the task that make the pseudo-labels, used like a row's name."""
 
+TOGETHER = "together"
+"""Stage of a row that trains nothing: it scores the graders as one."""
+
+EVALUATIONS: Mapping[str, Sequence[str]] = {
+    "train": ["train", "evaluate"],
+    "pretrain": ["pretrain", "evaluate_grader"],
+    TOGETHER: ["pretrain", "evaluate_grader"],
+}
+"""The configs that score a row, by the stage that trains it."""
+
 WEIGHTS = "model.pt"
 
 
@@ -88,9 +98,11 @@ class Sweep:
         output_dir: folder for all tasks.
         folds: number of folds held out in turn, from the manifest's first.
         seeds: number of seeds; the seeds are 0, 1, ...
-        experiment: folder below ``configs/experiments`` whose overlays go on top of every row's, or None.
+        experiment: folders below ``configs/experiments`` whose overlays go on top of every row's, joined by commas, or
+            None.
         rows: names of the rows to run; None for all.
         options: passed to every stage that has an option of this name.
+        external: manifest of another data set, on which every network that outlines lesions is scored too, or None.
     """
 
     suite: str
@@ -101,6 +113,7 @@ class Sweep:
     experiment: str | None = None
     rows: Sequence[str] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    external: Path | None = None
 
 
 def lay_out(sweep: Sweep, parent_run: str | None = None) -> list[Task]:
@@ -126,7 +139,7 @@ def lay_out(sweep: Sweep, parent_run: str | None = None) -> list[Task]:
         ...     sweep = Sweep(suite="table1", rows=["unet"], manifest=manifest, output_dir=Path(folder), **counts)
         ...     tasks = lay_out(sweep)
         >>> [task.name for task in tasks]
-        ['resnext50/fold0_seed0', 'resnext101/fold0_seed0', 'pseudo_label/fold0_seed0', 'unet/fold0_seed0']
+        ['lite0/fold0_seed0', 'lite2/fold0_seed0', 'pseudo_label/fold0_seed0', 'unet/fold0_seed0']
         >>> [stage.name for stage in tasks[-1].stages], tasks[-1].needs
         (['train', 'evaluate'], ['pseudo_label/fold0_seed0'])
     """
@@ -163,20 +176,21 @@ def _check_counts(sweep: Sweep) -> None:
 def _with_needed(rows: Sequence[Row]) -> list[Row]:
     """Return the rows and those that they need, each after the rows that it needs."""
     networks = [row for row in rows if row.stage == "train"]
-    needed = [*(GRADERS if networks else ()), *(row.teacher for row in networks if row.teacher)]
+    graders = GRADERS if any(row.stage in ("train", TOGETHER) for row in rows) else ()
+    needed = [*graders, *(row.teacher for row in networks if row.teacher)]
     shown = {row.name for row in rows}
     known = [*(helper(name) for name in dict.fromkeys(needed) if name not in shown), *rows]
     labels = [Row(name=LABELS, title="pseudo-labels", stage=LABELS)] if networks else []
-    return [row for stage in ("pretrain", LABELS, "train") for row in (*known, *labels) if row.stage == stage]
+    return [row for stage in ("pretrain", TOGETHER, LABELS, "train") for row in (*known, *labels) if row.stage == stage]
 
 
 def _task(sweep: Sweep, row: Row, repeat: Repeat, parent_run: str | None, *, scored: bool) -> Task:
-    needs = {"pretrain": (), LABELS: GRADERS, "train": (LABELS, *filter(None, [row.teacher]))}[row.stage]
+    needs = _needs(row)
     folder, names = repeat_folder(sweep.output_dir, row.name, repeat), [task_name(name, *repeat) for name in needs]
     inputs = [sweep.output_dir / name / _outputs(need)[0] for need, name in zip(needs, names, strict=True)]
     reads: dict[str, Any] = dict(zip(("pseudo_labels", "teacher"), inputs, strict=False))
-    if row.stage == LABELS:
-        reads = {"graders": [str(path) for path in inputs]}
+    if row.stage in (LABELS, TOGETHER):
+        reads = {"graders" if row.stage == LABELS else "checkpoint": [str(path) for path in inputs]}
     tags = {"suite": sweep.suite, "row": row.name, "fold": str(repeat.fold), "seed": str(repeat.seed)}
     tags |= {"mlflow.parentRunId": parent_run} if parent_run is not None else {}
 
@@ -187,11 +201,33 @@ def _task(sweep: Sweep, row: Row, repeat: Repeat, parent_run: str | None, *, sco
             where_known={**shared_options(sweep.output_dir), **sweep.options, **repeat._asdict()},
         )  # fmt: skip
 
-    stages = [stage(row.stage, [row.stage], inputs, _outputs(row.name), **reads)]
-    if scored:
-        evaluation = "evaluate" if row.stage == "train" else "evaluate_grader"
-        stages.append(stage("evaluate", [row.stage, evaluation], [folder / WEIGHTS], ["metrics.json"]))
+    if row.stage == TOGETHER:
+        stages = [stage("evaluate", EVALUATIONS[TOGETHER], inputs, ["metrics.json"], **reads)]
+    else:
+        stages = [stage(row.stage, [row.stage], inputs, _outputs(row.name), **reads)]
+        if scored:
+            stages.append(stage("evaluate", EVALUATIONS[row.stage], [folder / WEIGHTS], ["metrics.json"]))
+        if scored and sweep.external is not None and "lesions" in row.tasks:
+            stages.append(_external(sweep, folder, tags | {"external": load_manifest(sweep.external).name}))
     return Task(name=task_name(row.name, *repeat), stages=stages, output_dir=folder, needs=names)
+
+
+def _external(sweep: Sweep, folder: Path, tags: Mapping[str, str]) -> Stage:
+    """Make the stage that scores a network on another data set, of which no fold was held out."""
+    assert sweep.external is not None
+    weights = folder / WEIGHTS
+    return stage_of(
+        EXTERNAL, stacked(EVALUATIONS["train"], sweep.experiment), folder / EXTERNAL, [sweep.external, weights],
+        ["metrics.json"], {"manifest": sweep.external, "checkpoint": weights, "tags": tags},
+        where_known={**shared_options(sweep.output_dir), **sweep.options},
+    )  # fmt: skip
+
+
+def _needs(row: Row) -> Sequence[str]:
+    """Return the names of the rows whose files a row reads."""
+    if row.stage == "train":
+        return (LABELS, *filter(None, [row.teacher]))
+    return GRADERS if row.stage in (LABELS, TOGETHER) else ()
 
 
 def _outputs(row: str) -> list[str]:

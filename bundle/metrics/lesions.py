@@ -12,6 +12,7 @@ from bundle.metrics.intervals import image_weights, percentile_intervals
 from bundle.metrics.shapes import LesionShapes, mean_over_images, named, ratio
 from bundle.transforms.lesion_decision import check_thresholds, lesion_decision, most_probable_class
 from bundle.transforms.outlines import LESION_PRIORITY
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 SCORE_BINS = 2**16
@@ -33,7 +34,10 @@ class LesionScores:
     every row of the paper's DDR table satisfies. Only photographs with all lesions annotated have a label map.
 
     ``image_dice`` and ``image_iou`` are means over the photographs that have the lesion, whatever its size. They are
-    undefined on photographs without it; ``false_alarm`` is the share of these with at least one predicted pixel.
+    undefined on photographs without it; ``false_alarm`` is the share of these with at least one predicted pixel, and
+    ``detected`` the share of those with the lesion. ``presence_auroc`` is the probability that a photograph with the
+    lesion has a larger predicted area, as a share of its pixels, than one without, ties counting half; outlines that
+    are coarse do not matter to it.
 
     Args:
         classes: names of the network's lesion classes, in the order of its channels.
@@ -158,9 +162,12 @@ class LesionScores:
         """
         counts = self._stacked_counts()
         every = np.ones(len(counts), dtype=np.int64)
+        presence = _presence_auroc(counts[:, :-1], np.stack(self._looked_at_px))
         by_lesion = {
             "average_precision_{}": _average_precision(self._positives, self._pixels),
             "average_precision_11_{}": _area_of_11(self._positives, self._pixels, self._above_0),
+            "presence_auroc_{}": presence,
+            "presence_auroc_{}_random": 0.5 + 0 * presence,
             **self._trivial_scores(counts, every),
         }
         shapes = {} if self._shapes is None else self._shapes.further_scores()
@@ -214,8 +221,8 @@ class LesionScores:
         """Compute 95 % percentile intervals, by the bootstrap over photographs.
 
         The counts of each resample are pooled before scoring. A resample without a lesion is skipped for that lesion.
-        Keys are those of ``compute``; average precision and FROC have no intervals, because they would have to be
-        recomputed in every resample.
+        Keys are those of ``compute``; average precision, FROC and presence have no intervals, because they would have
+        to be recomputed in every resample.
 
         Raises:
             ValueError: if no photograph was added.
@@ -321,8 +328,25 @@ def _image_scores(counts_NC3: np.ndarray, looked_NC: np.ndarray, weights_N: np.n
         "image_dice_{}": ratio(2 * tp, np.where(there, union + tp, 0)),
         "image_iou_{}": ratio(tp, np.where(there, union, 0)),
         "false_alarm_{}": alarm,
+        "detected_{}": np.where(looked_NC & there, tp + fp > 0, np.nan),
     }
     return {name: mean_over_images(of_images, weights_N) for name, of_images in values.items()}
+
+
+def _presence_auroc(counts_NC3: np.ndarray, looked_at_px_NC: np.ndarray) -> np.ndarray:
+    """Compute how well the predicted area ranks photographs with a lesion above those without, ``(C,)``.
+
+    NaN for a lesion that all annotated photographs have, or none.
+    """
+    tp, fp, fn = np.moveaxis(counts_NC3, -1, 0)  # (N, C) each
+    there, looked = tp + fn > 0, looked_at_px_NC > 0
+    areas = ratio(tp + fp, looked_at_px_NC)
+    found = np.full(there.shape[1], np.nan)
+    for lesion in range(there.shape[1]):
+        truth, area = there[looked[:, lesion], lesion], areas[looked[:, lesion], lesion]
+        if truth.any() and not truth.all():
+            found[lesion] = roc_auc_score(truth, area)
+    return found
 
 
 def _paper_scores(counts: np.ndarray) -> dict[str, np.ndarray]:

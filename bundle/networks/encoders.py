@@ -57,7 +57,7 @@ class ResNetEncoder(nn.Module):
         super().__init__()
         network = torchvision.models.get_model(architecture, weights=None)
         network.fc = nn.Identity()
-        _fill_trunk(network, architecture, pretrained, RESNET_HEAD)
+        fill_trunk(network, architecture, pretrained, RESNET_HEAD)
         self.normalise = Normalise()
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu)
         self.pool = network.maxpool
@@ -114,7 +114,7 @@ class LiteEncoder(nn.Module):
         super().__init__()
         self.normalise = LiteNormalise()
         self.trunk = import_optional("timm", architecture).create_model(architecture, features_only=True)
-        _fill_trunk(self.trunk, architecture, pretrained, LITE_HEAD)
+        fill_trunk(self.trunk, architecture, pretrained, LITE_HEAD)
         self.channels = (IMAGE_CHANNELS, *self.trunk.feature_info.channels())
 
     def first_convolution(self) -> nn.Module:
@@ -167,7 +167,7 @@ def build_encoder(
     return ResNetEncoder(name, pretrained) if name in RESNETS else LiteEncoder(name, pretrained)
 
 
-def _fill_trunk(trunk: nn.Module, architecture: str, pretrained: bool | str, head: tuple[str, ...]) -> None:
+def fill_trunk(trunk: nn.Module, architecture: str, pretrained: bool | str, head: tuple[str, ...]) -> None:
     """Load the weights of a classifier, except those of its head, into an encoder."""
     state = imagenet_weights(architecture, pretrained)
     if state is not None:

@@ -5,10 +5,11 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from bundle.labels import GRADES
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 HEAD_STD = 0.01
 """Standard deviation of the initial weights of a segmentation head that starts from a prior, as in RetinaNet: the
@@ -27,8 +28,17 @@ class GradedNetwork(nn.Module, ABC):
         - output of ``both_tasks``: lesion logits under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
     """
 
+    freeze_batch_norm = False
+
     def forward(self, image: Tensor) -> Tensor:
         return self._decode(self._encode(image))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, but keep frozen batch norm in evaluation mode."""
+        super().train(mode)
+        for module in self._batch_norms() if self.freeze_batch_norm else ():
+            module.eval()
+        return self
 
     def both_tasks(self, image: Tensor) -> dict[str, Tensor]:
         """Return the logits of both tasks from one pass of the encoder."""
@@ -57,6 +67,17 @@ class GradedNetwork(nn.Module, ABC):
         self.grade_head = nn.Linear(channels, len(GRADES))
         nn.init.zeros_(self.grade_head.weight)
         nn.init.zeros_(self.grade_head.bias)
+
+    def _freeze_batch_norm(self) -> None:
+        """Keep the pretrained statistics of the encoder's batch norm; scale and shift still learn."""
+        if not self._batch_norms():
+            raise ValueError("expected an encoder with batch norm for freeze_batch_norm, got vgg16 or another without")
+        self.freeze_batch_norm = True
+        self.train()
+
+    def _batch_norms(self) -> list[nn.Module]:
+        layers = [layer for shared in self.shared_modules() for layer in shared.modules()]
+        return [layer for layer in layers if isinstance(layer, _BatchNorm)]
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

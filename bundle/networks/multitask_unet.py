@@ -75,8 +75,6 @@ class MultiTaskUNet(GradedNetwork):
             raise ValueError(f"expected one lesion class or more, got lesion_classes {lesion_classes}")
         if decoder_norm not in DECODER_NORMS:
             raise ValueError(f"expected decoder_norm in {list(DECODER_NORMS)}, got {decoder_norm!r}")
-        if freeze_batch_norm and encoder == VGG16 and not batch_norm:
-            raise ValueError("expected an encoder with batch norm for freeze_batch_norm, got vgg16 without it")
         self._settings = {
             "encoder": encoder, "width": width, "batch_norm": batch_norm, "freeze_batch_norm": freeze_batch_norm,
             "decoder_norm": decoder_norm, "lesion_classes": lesion_classes,
@@ -91,15 +89,8 @@ class MultiTaskUNet(GradedNetwork):
             module.apply(_he_normal)
         if lesion_prior is not None:
             start_from_prior(self.segmentation_head, lesion_prior)
-        self.train()
-
-    def train(self, mode: bool = True) -> "MultiTaskUNet":
-        """Set the mode, but keep frozen batch norm in evaluation mode."""
-        super().train(mode)
-        for module in self.encoder.modules() if self._settings["freeze_batch_norm"] else ():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
+        if freeze_batch_norm:
+            self._freeze_batch_norm()
 
     def features(self, image: Tensor) -> Tensor:
         """Return the features behind the grade, ``(N, C, H/32, W/32)``."""

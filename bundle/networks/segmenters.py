@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bundle.labels import LESION_COUNT
+from bundle.networks.encoders import LITE_HEAD, LITES, LiteNormalise, fill_trunk
 from bundle.networks.graded_network import GradedNetwork, start_from_prior
 from bundle.networks.imagenet import fill, imagenet_weights
 from bundle.networks.vgg import Normalise
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 ARCHITECTURES = {"unet": "Unet", "linknet": "Linknet", "deeplabv3plus": "DeepLabV3Plus", "fpn": "FPN"}
 """Our names and the class names of the package."""
 
-ENCODERS = ("vgg16", "resnet18", "resnet34", "resnet50")
-"""Encoders with torchvision's layers, so that its ImageNet weights fit; all without dropout."""
+ENCODERS = ("vgg16", "resnet18", "resnet34", "resnet50", *LITES)
+"""Encoders with the layers of torchvision or timm, so that their ImageNet weights fit; all without dropout."""
 
 
 class GradedSegmenter(GradedNetwork):
@@ -32,14 +33,15 @@ class GradedSegmenter(GradedNetwork):
     Args:
         architecture: one of ``ARCHITECTURES``.
         encoder_name: one of ``ENCODERS``; DeepLabv3+ dilates its encoder, which is not possible with VGG.
-        pretrained: torchvision's ImageNet weights of the encoder: True, False or a path.
+        pretrained: ImageNet weights of the encoder: True, False or a path, as in :func:`imagenet_weights`.
         lesion_classes: number of classes of the segmentation head, without the background; 1 if lesions are fused.
         lesion_prior: probability of each lesion at every pixel before training (:func:`start_from_prior`); None keeps
             smp's initialisation of the head.
+        freeze_batch_norm: keep the pretrained statistics of the encoder's batch norm in training too.
 
     Raises:
         ValueError: if a name is unknown, the two do not go together, ``lesion_classes`` is below 1, smp is missing, the
-            prior is invalid, or the weights do not fit.
+            prior is invalid, the weights do not fit, or the encoder has no batch norm to freeze.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
@@ -67,24 +69,30 @@ class GradedSegmenter(GradedNetwork):
         pretrained: bool | str = True,
         lesion_classes: int = LESION_COUNT,
         lesion_prior: float | None = 0.01,
+        freeze_batch_norm: bool = False,
     ) -> None:
         super().__init__()
         _check(architecture, encoder_name, lesion_classes)
-        self._settings = {"architecture": architecture, "encoder_name": encoder_name, "lesion_classes": lesion_classes}
+        self._settings = {
+            "architecture": architecture, "encoder_name": encoder_name, "lesion_classes": lesion_classes,
+            "freeze_batch_norm": freeze_batch_norm,
+        }  # fmt: skip
         package: Any = import_optional("segmentation_models_pytorch", architecture)
         segmenter = getattr(package, ARCHITECTURES[architecture])(
-            encoder_name, encoder_weights=None, classes=lesion_classes + 1
+            f"tu-{encoder_name}" if encoder_name in LITES else encoder_name,  # tu-: timm's, without stochastic depth
+            encoder_weights=None,
+            classes=lesion_classes + 1,
         )
-        self.normalise = Normalise()
+        self.normalise = LiteNormalise() if encoder_name in LITES else Normalise()
         self.encoder = segmenter.encoder
         self.decoder = segmenter.decoder
         self.segmentation_head = segmenter.segmentation_head
         self._read_grade_from(self.encoder.out_channels[-1])
         if lesion_prior is not None:
             start_from_prior(self.segmentation_head[0], lesion_prior)
-        state = imagenet_weights(encoder_name, pretrained)
-        if state is not None:
-            fill(self.encoder, state, encoder_name)  # smp's encoder drops the thousand-class layer itself
+        self._fill_encoder(encoder_name, pretrained)
+        if freeze_batch_norm:
+            self._freeze_batch_norm()
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that rebuild this network."""
@@ -93,6 +101,14 @@ class GradedSegmenter(GradedNetwork):
     def shared_modules(self) -> Sequence[nn.Module]:
         """Return the encoder."""
         return (self.encoder,)
+
+    def _fill_encoder(self, name: str, pretrained: bool | str) -> None:
+        if name in LITES:
+            fill_trunk(self.encoder.model, name, pretrained, LITE_HEAD)
+            return
+        state = imagenet_weights(name, pretrained)
+        if state is not None:
+            fill(self.encoder, state, name)  # smp's encoder drops the thousand-class layer itself
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         return self.encoder(self.normalise(image))

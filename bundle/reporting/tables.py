@@ -41,6 +41,8 @@ _NAMES = {
     "image_dice": "Dice, mean over photographs",
     "image_iou": "IoU, mean over photographs",
     "false_alarm": "photographs without the lesion on which it is predicted",
+    "detected": "photographs with the lesion on which it is predicted",
+    "presence_auroc": "AUROC of the predicted area for photographs with the lesion",
     "component_recall": "components touched",
     "hd95_px": "95 % Hausdorff distance in native px",
     "average_precision_11": "average precision at 11 thresholds",

@@ -1,4 +1,4 @@
-"""The four graders of the paper's comparison on a small phantom: one config, an overlay each, a temperature for all."""
+"""The four graders of the paper's comparison on a small phantom: one config, a temperature for all."""
 
 import dataclasses
 import functools
@@ -39,8 +39,8 @@ def run_stage(typed):
 @pytest.fixture(scope="module")
 def pretrain(run_stage):
     def run(folder, name, *words):
-        configs = ["pretrain.yaml", "experiments/smoke/pretrain.yaml", f"baselines/{name}/pretrain.yaml"]
-        return run_stage(folder, configs, "--output_dir", folder / name, *words)
+        configs = ["pretrain.yaml", "experiments/smoke/pretrain.yaml"]
+        return run_stage(folder, configs, "--output_dir", folder / name, "--architecture", BASELINES[name], *words)
 
     return run
 

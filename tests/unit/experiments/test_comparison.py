@@ -1,11 +1,20 @@
 """The tables of a suite: means, paired differences, trivial scores, the paper's numbers, and what is missing."""
 
 import csv
+import dataclasses
 import math
 
 import numpy as np
 import pytest
-from bundle.experiments.comparison import Comparison, csv_rows, difference_table, grade_table, label_table, lesion_table
+from bundle.experiments.comparison import (
+    Comparison,
+    csv_rows,
+    difference_table,
+    external_table,
+    grade_table,
+    label_table,
+    lesion_table,
+)
 from bundle.experiments.comparison import paper_table as in_papers_terms
 from bundle.experiments.comparison_figure import write_comparison_figure
 from bundle.experiments.comparison_page import write_comparison
@@ -153,6 +162,19 @@ def test_the_papers_numbers_belong_to_rows_and_are_percentages():
         for numbers in rows.values():
             assert set(numbers) <= set(NAMES.values())
             assert all(50 < value < 100 for value in numbers.values())
+
+
+def test_scores_on_another_data_set_have_a_table_of_their_own(tmp_path):
+    elsewhere = {"external/lesions/presence_auroc_MA": 0.75, "external/lesions/presence_auroc_MA_random": 0.5}
+    plain = dataclasses.replace(
+        run("plain", 0, **elsewhere, lesions__dice_mean=0.5), subsets={"external": "clinic, all"}
+    )
+    table = external_table(Comparison("table1", SUITE, [plain]))
+    assert cells(table, "Plain") == ["Plain", "1", f"0.750 ± {DASH}"]
+    assert cells(table, "*random scores*") == ["*random scores*", DASH, "0.500"]
+    assert "Both" not in table  # was not scored there
+    assert external_table(COMPARED) == ""
+    assert "On clinic, all: no photograph of it was trained on" in written(tmp_path, [plain])
 
 
 def test_what_labels_gained_is_paired_within_a_run():

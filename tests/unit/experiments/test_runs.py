@@ -46,6 +46,7 @@ def store(tmp_path_factory):
         "evaluate", "plain", params=SHA | {"pretrained": "False", "checkpoint": "model.pt"},
         metrics={"test/lesions/dice_mean": 0.2, "fold 0/grade/accuracy": 0.3}, **parent,
     )  # fmt: skip
+    store.write("evaluate", "plain", metrics={"test/lesions/dice_mean": 0.7}, external="diaretdb1", **parent)
     store.write("evaluate", "plain", metrics={"test/lesions/dice_mean": 0.9}, status="FAILED", **parent)
     store.write("train", "plain", params=training | {"image_size": "128"}, **parent)  # not evaluated yet
     store.write(
@@ -69,8 +70,11 @@ def test_the_newest_finished_evaluation_of_each_row_fold_and_seed_counts(found):
 
 
 def test_each_task_has_the_subset_that_it_was_scored_on(found):
-    assert found.runs[0].scores == {"lesions/dice_mean": 0.2, "grade/accuracy": 0.3}
-    assert found.runs[0].subsets == {"lesions": "test", "grade": "fold 0"}
+    assert found.runs[0].scores == {
+        "lesions/dice_mean": 0.2, "grade/accuracy": 0.3, "external/lesions/dice_mean": 0.7,
+    }  # fmt: skip
+    assert found.runs[0].subsets == {"lesions": "test", "grade": "fold 0", "external": "diaretdb1, test"}
+    assert found.runs[1].subsets == {"lesions": "test"}
 
 
 def test_settings_and_label_curves_are_of_the_training_before_the_evaluation(found):

@@ -10,7 +10,7 @@ from bundle.experiments.sweep import Sweep, lay_out
 from bundle.files import write_json_whole
 from bundle.manifest import Manifest, save_manifest
 
-GRADERS = ["resnext50/fold0_seed0", "resnext101/fold0_seed0"]
+GRADERS = ["lite0/fold0_seed0", "lite2/fold0_seed0"]
 LABELS = "pseudo_label/fold0_seed0"
 TAUGHT = Row(
     name="taught", title="taught", overlays=["experiments/fused/train.yaml"], options={"beta": 0.2},
@@ -76,17 +76,34 @@ def test_each_fold_and_seed_has_graders_labels_and_teachers_of_its_own(laid_out)
 
 
 def test_a_grader_is_scored_only_where_the_table_shows_it(laid_out):
-    tasks = laid_out("table1", rows=["resnext50", "pldmlt"])
+    tasks = laid_out("table1", rows=["lite0", "pldmlt"])
     assert stages(tasks[GRADERS[0]]) == ["pretrain", "evaluate"]
     assert stages(tasks[GRADERS[1]]) == ["pretrain"]
 
 
 def test_graders_alone_need_no_labels(laid_out):
-    tasks = laid_out("table1", rows=["densenet201"])
+    tasks = laid_out("graders", rows=["densenet201"], experiment="light")
     assert list(tasks) == ["densenet201/fold0_seed0"]
     pretrain, evaluate = tasks["densenet201/fold0_seed0"].stages
-    assert list(pretrain.configs) == ["pretrain.yaml", "baselines/densenet201/pretrain.yaml"]
-    assert list(evaluate.configs) == ["pretrain.yaml", "evaluate_grader.yaml", "baselines/densenet201/pretrain.yaml"]
+    assert list(pretrain.configs) == ["pretrain.yaml", "experiments/light/pretrain.yaml"]
+    assert list(evaluate.configs) == ["pretrain.yaml", "evaluate_grader.yaml", "experiments/light/pretrain.yaml"]
+    assert pretrain.options["architecture"] == "densenet201"  # not the experiment's, because options go on top
+
+
+def test_both_graders_together_train_nothing_and_are_scored_as_one(laid_out, manifest):
+    tasks = laid_out("table1", rows=["both_graders"])
+    assert list(tasks) == [*GRADERS, "both_graders/fold0_seed0"]
+    both = tasks["both_graders/fold0_seed0"]
+    assert (stages(both), list(both.needs)) == (["evaluate"], GRADERS)
+    weights = [str(manifest.parent / "out" / name / "model.pt") for name in GRADERS]
+    assert both.stages[0].options["checkpoint"] == weights
+    assert [str(path) for path in both.stages[0].inputs[1:]] == weights
+
+
+def test_experiments_are_stacked_in_their_order(laid_out):
+    train, _ = laid_out(experiment="light,tables")["taught/fold0_seed0"].stages
+    over = ["experiments/fused/train.yaml", "experiments/light/train.yaml", "experiments/tables/train.yaml"]
+    assert list(train.configs) == ["train.yaml", *over]
 
 
 def test_the_size_of_an_experiment_goes_on_top_of_a_row(laid_out):
@@ -94,6 +111,19 @@ def test_the_size_of_an_experiment_goes_on_top_of_a_row(laid_out):
     over = ["experiments/fused/train.yaml", "experiments/smoke/train.yaml"]
     assert list(train.configs) == ["train.yaml", *over]
     assert list(evaluate.configs) == ["train.yaml", "evaluate.yaml", *over]
+
+
+def test_networks_that_outline_lesions_are_scored_on_another_data_set_too(laid_out, manifest, tmp_path):
+    save_manifest(Manifest(name="clinic", roots={"b": tmp_path}, folds=2, seed=0, photographs=()), tmp_path / "b.json")
+    tasks = laid_out("table1", rows=["lite0", "unet"], external=tmp_path / "b.json")
+    assert stages(tasks["lite0/fold0_seed0"]) == ["pretrain", "evaluate"]
+    assert stages(tasks["unet/fold0_seed0"]) == ["train", "evaluate", "external"]
+    external = tasks["unet/fold0_seed0"].stages[-1]
+    weights = manifest.parent / "out/unet/fold0_seed0/model.pt"
+    assert (external.output_dir, external.inputs) == (weights.parent / "external", [tmp_path / "b.json", weights])
+    assert (external.options["manifest"], external.options["checkpoint"]) == (tmp_path / "b.json", weights)
+    assert external.options["tags"]["external"] == "clinic"
+    assert "fold" not in external.options  # it has none that was held out
 
 
 def test_a_stage_is_told_its_place_and_what_it_reads(laid_out, manifest):
@@ -163,9 +193,9 @@ def test_a_list_of_the_runs_is_all_that_a_dry_run_leaves(manifest):
     out = manifest.parent / "out"
     done = typed(manifest, "--output_dir", out, "--folds", "1", "--rows", "pldmlt", "--only_list", "true")
     assert done.stdout.splitlines() == [
-        "resnext50/fold0_seed0: pretrain",
-        "resnext101/fold0_seed0: pretrain",
-        "pseudo_label/fold0_seed0: pseudo_label; needs resnext50/fold0_seed0, resnext101/fold0_seed0",
+        "lite0/fold0_seed0: pretrain",
+        "lite2/fold0_seed0: pretrain",
+        "pseudo_label/fold0_seed0: pseudo_label; needs lite0/fold0_seed0, lite2/fold0_seed0",
         "pldmlt/fold0_seed0: train, evaluate; needs pseudo_label/fold0_seed0",
     ]
     assert not out.exists()

@@ -153,7 +153,7 @@ def test_intervals_hold_the_scores_and_are_repeatable():
     np.testing.assert_equal(intervals, scores.intervals(seed=1, resamples=200))
     assert {"lesions/dice_EX", "lesions/iou_mean", "lesions/paper_dice"} <= set(intervals) <= set(found)
     for key, (low, high) in intervals.items():
-        if "false_alarm" not in key:  # every photograph has every lesion
+        if "false_alarm" not in key and "detected" not in key:  # all have every lesion, and a prediction
             assert low < found[key] < high
 
 
@@ -189,6 +189,19 @@ def test_a_photograph_without_the_lesion_is_not_in_the_mean_but_may_be_a_false_a
     assert found["lesions/false_alarm_EX_predicting_everywhere"] == 1
     assert (found["lesions/images_EX"], found["lesions/images_without_EX"]) == (1, 3)
     assert found["lesions/images_without_MA"] == 5
+
+
+def test_presence_asks_for_the_predicted_area_of_a_photograph_and_not_for_its_place():
+    """Areas of those with the lesion: 2/3 in the wrong place, and 0; of those without: 1/3 and 0."""
+    misplaced, missed = (certain([[0, 3, 3]]), {"EX": mask([1, 0, 0])}), (certain([[0, 0, 0]]), {"EX": mask([1, 0, 0])})
+    quiet, alarmed = (certain([[0, 0, 0]]), {}), (certain([[0, 0, 3]]), {})
+    not_looked_for = certain([[3, 3, 3]]), {}, ("MA", "HE", "SE")
+    found = scored(misplaced, missed, quiet, alarmed, not_looked_for).compute()
+    assert found["lesions/detected_EX"] == 1 / 2
+    assert found["lesions/presence_auroc_EX"] == (1 + 1 + 0 + 1 / 2) / 4
+    assert found["lesions/presence_auroc_EX_random"] == 0.5
+    assert math.isnan(found["lesions/presence_auroc_MA"])  # no photograph has it
+    assert math.isnan(scored(misplaced, missed).compute()["lesions/presence_auroc_EX"])  # all have it
 
 
 def test_where_every_photograph_has_the_lesion_there_is_no_false_alarm_to_speak_of():

@@ -7,6 +7,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
+from bundle.networks.encoders import LiteEncoder
 from bundle.networks.multitask_unet import BothTasks, GradeTask
 from bundle.networks.segmenters import ARCHITECTURES, ENCODERS, GradedSegmenter
 from bundle.networks.vgg import Normalise
@@ -102,6 +103,24 @@ def test_with_a_path_the_encoder_is_the_original_one(tmp_path, encoder):
     assert all(torch.equal(value, state[key].to(value.dtype)) for key, value in ours.items())
 
 
+def test_all_four_take_the_light_encoder_with_its_packages_weights_and_input(name):
+    network = GradedSegmenter(name, "tf_efficientnet_lite0", freeze_batch_norm=True).train()
+    theirs = LiteEncoder("tf_efficientnet_lite0").state_dict()
+    ours = {key.removeprefix("model."): value for key, value in network.encoder.state_dict().items()}
+    assert {f"trunk.{key}" for key in ours} == set(theirs)
+    assert all(torch.equal(value, theirs[f"trunk.{key}"]) for key, value in ours.items())
+    assert network.normalise(torch.tensor([127 / 255])).item() == 0.0
+    network.both_tasks(IMAGE)["lesions"].sum().backward()
+    after = {key.removeprefix("model."): value for key, value in network.encoder.state_dict().items()}
+    assert torch.equal(after["bn1.running_mean"], theirs["trunk.bn1.running_mean"])  # frozen, in training mode
+    assert tuple(network.eval().features(IMAGE).shape) == (2, 320, *DEEPEST[name])
+
+
+def test_there_is_no_batch_norm_to_freeze_in_vgg16():
+    with pytest.raises(ValueError, match="expected an encoder with batch norm for freeze_batch_norm"):
+        GradedSegmenter("unet", "vgg16", pretrained=False, freeze_batch_norm=True)
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg16.pth")
     with pytest.raises(ValueError, match=r"expected weights of torchvision's resnet18: .*\n.*Missing key"):
@@ -121,7 +140,7 @@ def test_its_weights_load_into_no_other_segmenter(tmp_path, built):
     ("setting", "message"),
     [
         ({"architecture": "segnet"}, "expected architecture in ['unet', 'linknet', 'deeplabv3plus', 'fpn'], got 'segn"),
-        ({"encoder_name": "vgg"}, "expected encoder_name in ['vgg16', 'resnet18', 'resnet34', 'resnet50'], got 'vgg'"),
+        ({"encoder_name": "vgg"}, "expected encoder_name in ['vgg16', 'resnet18', 'resnet34', 'resnet50', "),
         ({"architecture": "deeplabv3plus", "encoder_name": "vgg16"}, "for deeplabv3plus, got 'vgg16'; choose a resnet"),
         ({"lesion_classes": 0}, "expected one lesion class or more, got lesion_classes 0"),
     ],
@@ -147,6 +166,8 @@ def test_a_compared_segmenter_starts_from_the_same_prior_and_says_what_it_is():
     with torch.no_grad():
         tasks = network.train().both_tasks(IMAGE)
     assert tasks["lesions"].softmax(dim=1)[:, 0].mean().item() == pytest.approx(0.96, abs=0.01)
-    assert network.settings() == {"architecture": "linknet", "encoder_name": "resnet18", "lesion_classes": 4}
+    assert network.settings() == {
+        "architecture": "linknet", "encoder_name": "resnet18", "lesion_classes": 4, "freeze_batch_norm": False,
+    }  # fmt: skip
     again = GradedSegmenter(pretrained=False, **network.settings())
     again.load_state_dict(network.state_dict())
