@@ -30,6 +30,7 @@ def sweep(
     gpus_per_task: float = 0.0,
     ray_address: str | None = None,
     pretrained: str | None = None,
+    encoder_weights: str | None = None,
     num_workers: int | None = None,
     resume: bool | None = None,
     track: bool | None = None,
@@ -52,6 +53,7 @@ def sweep(
         gpus_per_task: ray: GPUs of a run, or a share of one; a run with 0 gets none.
         ray_address: ray: address of a cluster; without it, RAY_ADDRESS, or a Ray on this machine alone.
         pretrained: true, false or a path; for every network of the stages.
+        encoder_weights: a file with the weights of the encoder of the rows' networks of stage 2, such as VGG16's.
         num_workers: loader processes.
         resume: false restarts unfinished trainings.
         track: false turns MLflow off.
@@ -66,6 +68,7 @@ def sweep(
         suite=suite, manifest=Path(manifest).resolve(), output_dir=Path(output_dir or f"outputs/{suite}").resolve(),
         folds=folds, seeds=seeds, experiment=experiment, rows=rows.split(",") if rows else None,
         options={name: value for name, value in options.items() if value is not None},
+        encoder_weights=Path(encoder_weights).resolve() if encoder_weights else None,
         external=Path(external).resolve() if external else None,
     )  # fmt: skip
     tasks = lay_out(plan)

@@ -198,7 +198,7 @@ def stage_of(
     known = {key for path in configs for key in _content(CONFIGS / path)}
     chosen = {key: value for key, value in where_known.items() if key in known and value is not None}
     return Stage(
-        name=name, configs=configs, options={**options, **chosen}, inputs=inputs, outputs=outputs,
+        name=name, configs=configs, options={**chosen, **options}, inputs=inputs, outputs=outputs,
         output_dir=output_dir,
     )  # fmt: skip
 

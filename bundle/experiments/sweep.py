@@ -102,6 +102,7 @@ class Sweep:
             None.
         rows: names of the rows to run; None for all.
         options: passed to every stage that has an option of this name.
+        encoder_weights: ``pretrained`` of the networks of stage 2 alone, such as a file of VGG16; None leaves it.
         external: manifest of another data set, on which every network that outlines lesions is scored too, or None.
     """
 
@@ -113,6 +114,7 @@ class Sweep:
     experiment: str | None = None
     rows: Sequence[str] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    encoder_weights: Path | None = None
     external: Path | None = None
 
 
@@ -189,6 +191,8 @@ def _task(sweep: Sweep, row: Row, repeat: Repeat, parent_run: str | None, *, sco
     folder, names = repeat_folder(sweep.output_dir, row.name, repeat), [task_name(name, *repeat) for name in needs]
     inputs = [sweep.output_dir / name / _outputs(need)[0] for need, name in zip(needs, names, strict=True)]
     reads: dict[str, Any] = dict(zip(("pseudo_labels", "teacher"), inputs, strict=False))
+    if row.stage == "train" and sweep.encoder_weights is not None:
+        reads["pretrained"] = sweep.encoder_weights
     if row.stage in (LABELS, TOGETHER):
         reads = {"graders" if row.stage == LABELS else "checkpoint": [str(path) for path in inputs]}
     tags = {"suite": sweep.suite, "row": row.name, "fold": str(repeat.fold), "seed": str(repeat.seed)}

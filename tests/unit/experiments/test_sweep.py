@@ -143,6 +143,14 @@ def test_a_stage_is_told_its_place_and_what_it_reads(laid_out, manifest):
     assert "fold" not in label.options  # pseudo_label.yaml has no such option
 
 
+def test_weights_of_the_encoder_are_for_stage_2_alone(laid_out, tmp_path):
+    tasks = laid_out(
+        "table1", rows=["lite0", "unet_vgg16"], encoder_weights=tmp_path / "vgg16.pth", options={"pretrained": "true"}
+    )
+    assert tasks["unet_vgg16/fold0_seed0"].stages[0].options["pretrained"] == tmp_path / "vgg16.pth"
+    assert tasks[GRADERS[0]].stages[0].options["pretrained"] == "true"
+
+
 def test_the_run_that_it_hangs_below_does_not_make_another_run_of_a_task(laid_out):
     tasks, hung = laid_out().values(), laid_out(parent_run="abc").values()
     assert {stage.options["tags"]["mlflow.parentRunId"] for task in hung for stage in task.stages} == {"abc"}
