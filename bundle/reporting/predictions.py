@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from bundle.files import CLAIM, claim, release, written_at_once, written_whole
 from bundle.handlers.predictions import COLUMNS, Prediction, Row
+from bundle.reporting.copies import counted
 from bundle.reporting.overlay import heat_picture, lesion_overlay, write_mask_png
 from bundle.reporting.report import card_html, patient_html, write_report
 from bundle.transforms import load_photograph
@@ -149,7 +150,7 @@ class PredictionFiles:
     def _patients_in_words(self) -> str:
         unknown = sum(one.patient is None for one in self.noted)
         found = str(len({one.patient for one in self.noted} - {None}))
-        return f"{found}; {unknown} photographs have none in their name" if unknown else found
+        return f"{found}, and {counted(unknown, 'photograph')} without one" if unknown else found
 
     def _cards_by_patient(self) -> Iterator[str]:
         """Yield the cards, those of a patient under one heading."""
