@@ -71,12 +71,22 @@ def resampled_indices(patients: Patients, seed: int, resamples: int) -> list[np.
         [[2, 1, 3, 1, 3], [0, 0, 0]]
     """
     cluster_N = clusters(patients)
+    by_cluster = np.argsort(cluster_N, kind="stable")  # (N,) photographs
     sizes_K = np.bincount(cluster_N)
-    members = np.split(np.argsort(cluster_N, kind="stable"), sizes_K.cumsum()[:-1])  # K arrays of photographs
+    starts_K = sizes_K.cumsum() - sizes_K
     drawn_RK = np.random.default_rng(seed).integers(len(sizes_K), size=(resamples, len(sizes_K)))
-    if len(sizes_K) == len(cluster_N):
-        return list(drawn_RK)  # cluster n is photograph n
-    return [np.concatenate([members[k] for k in drawn]) for drawn in drawn_RK.tolist()]
+    return [by_cluster[_spans(starts_K[drawn], sizes_K[drawn])] for drawn in drawn_RK]
+
+
+def _spans(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return ``start, start + 1, ..., start + size - 1`` of each span, one span after the other.
+
+    Example:
+        >>> _spans(np.array([5, 0]), np.array([2, 3]))
+        array([5, 6, 0, 1, 2])
+    """
+    ends = sizes.cumsum()
+    return np.arange(ends[-1]) + np.repeat(starts - ends + sizes, sizes)
 
 
 def percentile_intervals(samples: Sequence[Mapping[str, float | np.ndarray]]) -> dict[str, tuple[float, float]]:
