@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -58,6 +58,7 @@ class Photograph:
         disc_px: the same for the optic disc.
         drawn_from: files that the masks were drawn from, if the data set has the outlines in another form.
         group: photographs of one group are copies of one photograph.
+        patient: pseudonym of the patient, ``<data set>/<digits>``, or None if unknown; folds never part a patient.
         fold: cross-validation fold of a training photograph; None in the test split and if left out.
         left_out: why this photograph is excluded from training, or None.
 
@@ -89,6 +90,7 @@ class Photograph:
     disc_px: Point | None = None
     drawn_from: tuple[str, ...] = ()
     group: str
+    patient: str | None = None
     fold: int | None = None
     left_out: str | None = None
 
@@ -157,6 +159,7 @@ def _check_types(row: Photograph, where: str) -> None:
     whole = {"width_px": row.width_px, "height_px": row.height_px, "fold": row.fold or 0, **row.areas_px}
     wrong = [name for name, value in whole.items() if isinstance(value, bool) or not isinstance(value, int)]
     text = {"id": row.id, "group": row.group, "left_out": row.left_out or "", **row.files()}
+    text |= {} if row.patient is None else {"patient": row.patient}
     wrong += [name for name, value in text.items() if not isinstance(value, str) or UNSAFE_CHARACTER.search(value)]
     if wrong:
         raise ValueError(
@@ -226,10 +229,6 @@ class Manifest:
         twice = [name for name, count in Counter(row.id for row in self.photographs).items() if count > 1]
         if twice:
             raise ValueError(f"manifest {self.name!r}: expected unique ids, got {len(twice)} twice: {twice[:3]}")
-        folds_of_group = defaultdict(set)
-        for row in self.photographs:
-            if row.fold is not None:
-                folds_of_group[row.group].add(row.fold)
         lost = [
             row.id
             for row in self.photographs
@@ -240,9 +239,9 @@ class Manifest:
                 f"manifest {self.name!r}: expected paths that begin with one of {sorted(self.roots)}, {len(lost)} "
                 f"photographs have others: {lost[:3]}"
             )
-        parted = [group for group, folds in folds_of_group.items() if len(folds) > 1]
-        if parted:
-            raise ValueError(f"manifest {self.name!r}: copies of one photograph lie in two folds: {parted[:3]}")
+        for what, key in (("copies of one photograph", "group"), ("photographs of one patient", "patient")):
+            if parted := _parted(self.photographs, key):
+                raise ValueError(f"manifest {self.name!r}: {what} lie in two folds: {parted[:3]}")
 
     def path(self, relative: str) -> Path:
         """Return the absolute path of a file listed in a row.
@@ -281,6 +280,15 @@ class Manifest:
             if row.grade is not None:
                 grades[row.group].add(row.grade)
         return {group: next(iter(found)) for group, found in grades.items() if len(found) == 1}
+
+
+def _parted(photographs: Iterable[Photograph], key: str) -> list[str]:
+    """Return the groups or patients that have photographs in more than one fold."""
+    folds = defaultdict(set)
+    for row in photographs:
+        if row.fold is not None:
+            folds[getattr(row, key)].add(row.fold)
+    return [name for name, found in folds.items() if len(found) > 1 and name is not None]
 
 
 def _check_head(manifest: Manifest) -> None:

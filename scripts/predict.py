@@ -21,6 +21,7 @@ def predict(
     output_dir: str = "outputs/predict",
     checkpoint: str = str(WEIGHTS),
     backend: str = "torch",
+    patient_pattern: str | None = None,
     track: bool = False,
 ) -> None:
     """Predict on photographs, or on all in a folder; exit with code 3 if one could not be read.
@@ -30,6 +31,7 @@ def predict(
         output_dir: folder of masks, overlays, heat maps, tables and the report; those of an earlier run are replaced.
         checkpoint: weights of a training, such as outputs/train/model.pt.
         backend: torch, or openvino or onnxruntime on a CPU.
+        patient_pattern: (.+)_(left|right): the first group is the patient; the report shows both eyes side by side.
         track: true records the run in MLflow.
     """
     if not photographs:
@@ -39,7 +41,7 @@ def predict(
         workflow = ConfigWorkflow(
             str(CONFIG), workflow_type="infer", logging_file=False, input=[_whole(path) for path in photographs],
             output_dir=_whole(output_dir), checkpoint=_whole(checkpoint), backend=backend, track=track,
-            num_workers=int(len(photographs) > 1 or Path(photographs[0]).is_dir()),
+            patient_pattern=patient_pattern, num_workers=int(len(photographs) > 1 or Path(photographs[0]).is_dir()),
         )  # fmt: skip
         workflow.initialize()
         workflow.evaluator.run()

@@ -5,7 +5,9 @@ python -m scripts.prepare --dataset folder --root DIR --masks "MA=masks/ma,EX=ma
 python -m scripts.prepare --dataset joined --root idrid.json,diaretdb1.json --out both.json
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bundle.datasets.build import build_manifest
 from bundle.datasets.folds import join
@@ -38,6 +40,9 @@ def prepare(
     name_column: str | None = None,
     grade_column: str | None = None,
     split_column: str | None = None,
+    patient_column: str | None = None,
+    patient_pattern: str | None = None,
+    same_patients: bool | None = None,
 ) -> None:
     """Read and audit a data set, assign its folds, and write its manifest.
 
@@ -50,7 +55,7 @@ def prepare(
         folds: number of cross-validation folds.
         seed: seed of the folds, and of a phantom.
         allow_missing: leave out missing or broken files with a note, instead of refusing.
-        keep_leaks: keep copies of test photographs in training, instead of removing them.
+        keep_leaks: keep copies of test photographs, and of patients in the test, in training instead of removing them.
         check: also write and print the check of the data: counts, sizes, lesion shares, copies, masks to look at.
         consensus: diaretdb1: mean confidence of the experts from which a pixel belongs to a lesion.
         images: folder: sub-folder of the photographs.
@@ -62,26 +67,40 @@ def prepare(
         name_column: folder: its column of names.
         grade_column: folder: its column of grades.
         split_column: folder: its column of train and test.
+        patient_column: folder: its column of patients, whose photographs stay in one fold and one split.
+        patient_pattern: folder: instead, a pattern whose first group is the patient in a file name, (.+)_(left|right).
+        same_patients: joined: the same id of a patient in two data sets is the same patient.
     """
     path = Path(out)
     if path.is_dir():
         raise ValueError(f"expected --out to name a file, got the folder {out}")
+    options: dict[str, Any] = dict(
+        consensus=consensus, images=images, masks=masks, indexed_masks=indexed_masks, indices=indices,
+        mask_min=mask_min, grades=grades, name_column=name_column, grade_column=grade_column,
+        split_column=split_column, patient_column=patient_column, patient_pattern=patient_pattern,
+    )  # fmt: skip
     if dataset == "joined":
+        _refuse_options_of_readers(options)
         manifests = [load_manifest(manifest.strip()) for manifest in root.split(",")]
-        manifest = join(name or path.stem, manifests, folds, seed, keep_leaks)
+        manifest = join(name or path.stem, manifests, folds, seed, keep_leaks, bool(same_patients))
     else:
         if dataset == "phantom" and not (Path(root).is_dir() and any(Path(root).iterdir())):
             write_phantom(root, seed=seed)
-        photographs, notes = read(
-            dataset, root, allow_missing=allow_missing, consensus=consensus, images=images, masks=masks,
-            indexed_masks=indexed_masks, indices=indices, mask_min=mask_min, grades=grades, name_column=name_column,
-            grade_column=grade_column, split_column=split_column,
-        )  # fmt: skip
+        photographs, notes = read(dataset, root, allow_missing=allow_missing, same_patients=same_patients, **options)
         manifest = build_manifest(
             name or dataset, photographs, root, drawn_root=path.with_suffix(".masks"), folds=folds, seed=seed,
             notes=notes, allow_missing=allow_missing, keep_leaks=keep_leaks,
         )  # fmt: skip
     _write(manifest, path, check)
+
+
+def _refuse_options_of_readers(options: Mapping[str, Any]) -> None:
+    """Refuse options that joining cannot honour: the manifests are made."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise ValueError(
+            f"--{given[0]} is no option of --dataset joined, which has --same_patients; give it where the data sets "
+            f"themselves are prepared"
+        )
 
 
 def _write(manifest: Manifest, path: Path, check: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from bundle.datasets.copies import perceptual_hash
 from bundle.datasets.folds import deal
+from bundle.datasets.patients import pseudonym
 from bundle.datasets.readers.files import names
 from bundle.datasets.readers.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, Landmark, RawPhotograph
 from bundle.files import content_sha256, written_whole
@@ -145,6 +146,7 @@ class _Inspector:
             disc_px=_placed(row.disc, (width_px, height_px)),
             drawn_from=tuple(self._mounted(path) for path in row.drawn_from),
             group=name,
+            patient=f"{self.name}/{pseudonym(row.patient)}" if row.patient else None,
         )
         content = {role: resolve(self.roots, path) for role, path in photograph.files().items()}
         return replace(photograph, sha256=content_sha256(content))

@@ -1,10 +1,12 @@
 """Manifest rows as items for MONAI data sets, their grades and labels by id, and the items of an epoch of stage 2."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from bundle.datasets.patients import patients_in_names
 from bundle.grade_rules import lesions_ruled_out
 from bundle.labels import GRADES, LESIONS
 from bundle.manifest import Manifest, Photograph
@@ -32,20 +34,28 @@ def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]
 
 
 def file_items(
-    sources: str | Path | Sequence[str | Path] | None, output_dir: str | Path | None = None
+    sources: str | Path | Sequence[str | Path] | None,
+    output_dir: str | Path | None = None,
+    patient_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """Make items from a file, from all photographs in a folder, sorted by name, or from a list of these.
 
-    Files in a folder are skipped if they are hidden (a name begins with a dot) or have another suffix.
+    Files in a folder are skipped if they are hidden (a name begins with a dot) or have another suffix. If patients are
+    known, their photographs stand next to each other, in the order in which the patients appear.
 
     Args:
         sources: files and folders.
         output_dir: folder for results. It must not lie in a folder of photographs, or results would be read as such,
             and photographs must not lie in a folder below it, or they might be replaced.
+        patient_pattern: pattern of the patient in a photograph's path below its folder, without the suffix
+            (:func:`bundle.datasets.patients.patients_in_names`).
+
+    Returns:
+        For each photograph its ``id``, ``image``, ``path`` and, if the patient is known, ``patient``.
 
     Raises:
         ValueError: if no source is given, a source does not exist or contains no photograph, two photographs would
-            have the same name, or ``output_dir`` is not separate.
+            have the same name, ``output_dir`` is not separate, or the pattern is wrong or matches no name.
     """
     if not sources:
         raise ValueError("expected --input DIR_OR_FILE: the photographs to look at")
@@ -54,7 +64,31 @@ def file_items(
         _check_apart(Path(source), Path(output_dir or ""))
     photographs = [item for source in listed for item in _file_items(Path(source))]
     _check_distinct(photographs)
-    return photographs
+    return photographs if patient_pattern is None else _by_patient(photographs, patient_pattern)
+
+
+def _by_patient(photographs: Sequence[dict[str, Any]], patient_pattern: str) -> list[dict[str, Any]]:
+    """Add the patient to the photographs whose name has one, and put those of a patient next to each other."""
+    names = [_without_suffix(item["id"]) for item in photographs]
+    known = patients_in_names(names, patient_pattern)
+    together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for name, item in zip(names, photographs, strict=True):
+        if name in known:
+            together["patient", known[name]].append({**item, "patient": known[name]})
+        else:
+            together["photograph", item["id"]].append(item)
+    return [item for listed in together.values() for item in listed]
+
+
+def _without_suffix(path: str) -> str:
+    """Remove the suffix of a photograph, or any other.
+
+    Example:
+        >>> _without_suffix("2024/7_left.nii.gz"), _without_suffix("2024/7.left.JPG")
+        ('2024/7_left', '2024/7.left')
+    """
+    known = [suffix for suffix in PHOTOGRAPH_SUFFIXES if path.lower().endswith(suffix)]
+    return path[: -len(max(known, key=len))] if known else str(PurePosixPath(path).with_suffix(""))
 
 
 def _file_items(source: Path) -> list[dict[str, Any]]:
@@ -181,6 +215,21 @@ def _tensors(label: InitialLabel) -> dict[str, torch.Tensor]:
 def paths(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Map the id of each item to its photograph."""
     return {item["id"]: item["image"] for item in listed}
+
+
+def patients(rows: Iterable[Photograph]) -> dict[str, str]:
+    """Map the id of each photograph whose patient is known to that patient."""
+    return {row.id: row.patient for row in rows if row.patient is not None}
+
+
+def patients_shown(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Map the id of each item whose patient is known to that patient, as the table and the report show it."""
+    return {item["id"]: item["patient"] for item in listed if "patient" in item}
+
+
+def count_patients(rows: Iterable[Photograph]) -> int:
+    """Count the known patients."""
+    return len(set(patients(rows).values()))
 
 
 def ids(rows: Iterable[Photograph]) -> list[str]:

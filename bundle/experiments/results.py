@@ -62,7 +62,8 @@ def _stage1(folder: Path) -> list[tuple[bool, str]]:
 def _limits(metrics: Mapping[str, Any]) -> str:
     facts, counts, subset = metrics["weights"], metrics["counts"], metrics["subset"]
     lines = [
-        f"- One seed ({facts['seed']}), one split; the intervals are over images and say nothing of other seeds.",
+        f"- One seed ({facts['seed']}), one split; the intervals are over photographs, or over patients where "
+        "they are known, and say nothing of other seeds.",
         f"- The network ({_network(facts)}) was trained on {facts['num_training_images']} photographs for "
         f"{facts['epochs']} epochs, {facts['steps']} steps, at {facts['image_size']} px; its encoder started from "
         f"{'ImageNet' if facts['pretrained'] else 'random'} weights.",

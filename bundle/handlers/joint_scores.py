@@ -24,6 +24,7 @@ class ScoreJoint(Scorer):
         thresholds: thresholds of the lesions (:func:`lesion_decision`); None: the most probable class decides.
         min_area_ppm: smallest component that makes a lesion present, in millionths of the field of view's native
             area (``field_px`` of a batch); at least a pixel. One number, or one per lesion.
+        patient_of: patient of each photograph, where it is known, for the intervals.
 
     Example:
         >>> geometry, exudates = torch.tensor([[0.0, 0.0, 4.0, 6.0, 4.0]]), torch.eye(5)[3].reshape(1, 5, 1, 1)
@@ -40,9 +41,10 @@ class ScoreJoint(Scorer):
         fuse: bool = False,
         thresholds: Sequence[float] | None = None,
         min_area_ppm: float | Mapping[str, float] = 0.0,
+        patient_of: Mapping[str, str] | None = None,
     ) -> None:
         self.ids = set() if fuse else set(ids)
-        self.thresholds, self.min_area_ppm = thresholds, min_area_ppm
+        self.thresholds, self.min_area_ppm, self.patient_of = thresholds, min_area_ppm, dict(patient_of or {})
         self.reset()
 
     def reset(self) -> None:
@@ -50,6 +52,7 @@ class ScoreJoint(Scorer):
         self.probabilities: list[np.ndarray] = []
         self.feasible: list[Feasible] = []
         self.grades: list[int] = []
+        self.patients: list[str | None] = []
 
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""
@@ -60,6 +63,7 @@ class ScoreJoint(Scorer):
             self.probabilities.append(output["grade"][index].float().cpu().numpy())
             self.feasible.append(feasible_grades(present))
             self.grades.append(grade)
+            self.patients.append(self.patient_of.get(batch["id"][index]))
 
     def compute(self, engine: Engine) -> None:
         """Write the scores to ``engine.state.metrics``."""
@@ -67,10 +71,10 @@ class ScoreJoint(Scorer):
             engine.state.metrics.update(joint_scores(np.array(self.probabilities), self.feasible, self.grades))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return 95 % bootstrap intervals over the images of the last evaluation."""
+        """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
         if not self.grades:
             return {}
-        return joint_intervals(np.array(self.probabilities), self.feasible, self.grades)
+        return joint_intervals(np.array(self.probabilities), self.feasible, self.grades, patients=self.patients)
 
 
 def largest_found_px(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundle.datasets.items import patients
 from bundle.files import write_csv_whole, write_json_whole
 from bundle.grade_rules import feasible_grades
 from bundle.labels import lesions_large_enough, smallest_area_px
@@ -144,7 +145,7 @@ class PseudoLabelHandler:
         """Write all files; the hand-over comes last, because its presence marks the stage as done."""
         known = self.manifest.known_grades()
         truth = {row.id: known[row.group] for row in self.manifest.photographs if row.group in known}
-        summary = summarise(self.rows, truth)
+        summary = summarise(self.rows, truth, patients=patients(self.manifest.photographs))
         engine.state.metrics.update({f"labels/{key.replace('/', '_')}": v for key, v in summary.items()})
         rows = [{**row, "true_grade": truth.get(row["id"])} for row in self.rows]
         write_csv_whole(self.output_dir / "pseudo_labels.csv", rows)

@@ -50,7 +50,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return 95 % bootstrap intervals over the images of the last evaluation."""
+        """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
 
 
 class ScoreLesions(Scorer):
@@ -95,9 +95,9 @@ class ScoreLesions(Scorer):
             paths = {lesion: self.manifest.path(path) for lesion, path in photograph.masks.items()}
             outlines = load_masks(paths, photograph.width_px, photograph.height_px)
             if self.fuse:
-                self.scores.update(native, fuse_outlines(outlines))
+                self.scores.update(native, fuse_outlines(outlines), patient=photograph.patient)
             else:
-                self.scores.update(native, outlines, photograph.annotated)
+                self.scores.update(native, outlines, photograph.annotated, photograph.patient)
 
     def compute(self, engine: Engine) -> None:
         """Write the scores to ``engine.state.metrics``."""
@@ -105,7 +105,7 @@ class ScoreLesions(Scorer):
             engine.state.metrics.update(self.scores.compute())
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return 95 % bootstrap intervals over the images of the last evaluation."""
+        """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
         return self.scores.intervals() if self.rows else {}
 
 
@@ -117,6 +117,7 @@ class ScoreGrades(Scorer):
         training_grades: grades of the training photographs; the most frequent one is a trivial prediction.
         task: first part of the keys; two sets of photographs need different ones.
         taught_grades: grades that at least one training label may have; None if unknown.
+        patient_of: patient of each photograph, where it is known, for the intervals.
 
     Example:
         >>> import torch
@@ -132,15 +133,17 @@ class ScoreGrades(Scorer):
         training_grades: Sequence[int] | None = None,
         task: str = "grade",
         taught_grades: Sequence[int] | None = None,
+        patient_of: Mapping[str, str] | None = None,
     ) -> None:
         self.ids, self.training_grades, self.task = set(ids), training_grades, task
-        self.taught_grades = taught_grades
+        self.taught_grades, self.patient_of = taught_grades, dict(patient_of or {})
         self.reset()
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
         self.probabilities: list[np.ndarray] = []
         self.grades: list[int] = []
+        self.patients: list[str | None] = []
 
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""
@@ -148,6 +151,7 @@ class ScoreGrades(Scorer):
         for index, grade in graded_images(engine.state.batch, self.ids):
             self.probabilities.append(probabilities_N5[index])
             self.grades.append(grade)
+            self.patients.append(self.patient_of.get(engine.state.batch["id"][index]))
 
     def compute(self, engine: Engine) -> None:
         """Write the scores to ``engine.state.metrics``."""
@@ -156,8 +160,10 @@ class ScoreGrades(Scorer):
             engine.state.metrics.update(self._with_task(scores))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Return 95 % bootstrap intervals over the images of the last evaluation."""
-        return self._with_task(grading_intervals(*self.arrays())) if self.grades else {}
+        """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
+        if not self.grades:
+            return {}
+        return self._with_task(grading_intervals(*self.arrays(), patients=self.patients))
 
     def _with_task(self, scores: Mapping[str, T]) -> dict[str, T]:
         return {f"{self.task}/{key.removeprefix('grade/')}": value for key, value in scores.items()}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 from bundle.labels import GRADES
-from bundle.metrics.intervals import percentile_intervals, resampled_indices
+from bundle.metrics.intervals import Patients, patients_of, percentile_intervals, resampled_indices
 from sklearn.metrics import cohen_kappa_score
 
 CALIBRATION_BINS = 15
@@ -76,14 +76,25 @@ def grading_scores(
 
 
 def grading_intervals(
-    probabilities_NC: np.ndarray, grades_N: np.ndarray, seed: int = 0, resamples: int = 1000
+    probabilities_NC: np.ndarray,
+    grades_N: np.ndarray,
+    seed: int = 0,
+    resamples: int = 1000,
+    patients: Patients | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Compute 95 % percentile intervals of the scores, by the bootstrap over images.
+    """Compute 95 % percentile intervals of the scores, by the bootstrap over patients, or images of unknown patients.
 
     A resample in which a score is undefined is skipped for that score.
 
+    Args:
+        probabilities_NC: as in :func:`grading_scores`.
+        grades_N: likewise.
+        seed: random seed of the bootstrap.
+        resamples: number of resamples.
+        patients: patient of each image, ``(N,)``, None where unknown; None if all are unknown.
+
     Raises:
-        ValueError: as ``grading_scores``.
+        ValueError: as ``grading_scores``, or if there is not one patient or None for each image.
 
     Example:
         >>> intervals = grading_intervals(np.eye(5)[[0, 2, 2, 4]], np.array([0, 2, 2, 4]), resamples=20)
@@ -91,7 +102,7 @@ def grading_intervals(
         (1.0, 1.0)
     """
     p, truth = _checked(probabilities_NC, grades_N)
-    draws = resampled_indices(len(truth), seed, resamples)
+    draws = resampled_indices(patients_of(len(truth), patients), seed, resamples)
     return percentile_intervals([_scores(p[draw], truth[draw]) for draw in draws])
 
 

@@ -1,33 +1,92 @@
-"""Confidence intervals: bootstrap over photographs, of one system and of differences between two; t over folds."""
+"""Confidence intervals: bootstrap over patients or photographs, of one system and of differences; t over folds.
+
+Photographs of one patient are alike, so the bootstrap draws clusters: a patient with all photographs, or a photograph
+alone where its patient is not known. With K clusters of the N photographs, a resample draws K of them with replacement:
+cluster k is in it ``m_k`` times, ``(m_1, ..., m_K) ~ Multinomial(K, (1/K, ..., 1/K))``, and so is each of its
+photographs. A score of the resample counts photograph n of cluster k with the weight ``w_n = m_k``; the sum of the
+weights is N on average. If every patient has one photograph, this is the bootstrap over photographs.
+
+Source:
+    Field & Welsh, "Bootstrapping clustered data", Journal of the Royal Statistical Society B 69:369-390, 2007.
+"""
 
 # flake8: noqa: N806
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import t
 
+Patients = Sequence[Hashable | None]
+"""The patient of each photograph, ``(N,)``; None where it is not known."""
 
-def image_weights(images: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+
+def patients_of(images: int, patients: Patients | None) -> Patients:
+    """Return the patients of N images, all unknown if none are given.
+
+    Raises:
+        ValueError: if there is not one patient, or None, for each image.
+
+    Example:
+        >>> patients_of(2, None)
+        [None, None]
+    """
+    if patients is not None and len(patients) != images:
+        raise ValueError(f"expected the patient of each of {images} photographs, or None, got {len(patients)}")
+    return [None] * images if patients is None else patients
+
+
+def clusters(patients: Patients) -> np.ndarray:
+    """Number the clusters of the bootstrap in order of appearance, ``(N,)``: one for a patient, one for each unknown.
+
+    Example:
+        >>> clusters(["a", None, "b", "a", None])
+        array([0, 1, 2, 0, 3])
+    """
+    number: dict[tuple[str, Hashable], int] = {}
+    keys = [("photograph", n) if patient is None else ("patient", patient) for n, patient in enumerate(patients)]
+    return np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
+
+
+def image_weights(patients: Patients, seed: int, resamples: int) -> Iterator[np.ndarray]:
     """Yield for each resample how often it contains each photograph, ``(N,)``.
 
     Example:
-        >>> [int(weights.sum()) for weights in image_weights(5, seed=0, resamples=2)]
-        [5, 5]
+        >>> [weights.tolist() for weights in image_weights(["a", "a", "b", "c"], seed=0, resamples=2)]
+        [[1, 1, 1, 1], [0, 0, 0, 3]]
     """
+    cluster_N = clusters(patients)
+    K = len(set(cluster_N.tolist()))
     rng = np.random.default_rng(seed)
-    return (rng.multinomial(images, np.full(images, 1 / images)) for _ in range(resamples))
+    return (rng.multinomial(K, np.full(K, 1 / K))[cluster_N] for _ in range(resamples))
 
 
-def resampled_indices(images: int, seed: int, resamples: int) -> np.ndarray:
-    """Return which photographs each resample of the bootstrap contains, ``(resamples, N)``.
+def resampled_indices(patients: Patients, seed: int, resamples: int) -> list[np.ndarray]:
+    """Return which photographs each resample of the bootstrap contains, the photographs of a cluster in a row.
 
     Example:
-        >>> resampled_indices(3, seed=0, resamples=2)
-        array([[2, 1, 1],
-               [0, 0, 0]])
+        >>> [draw.tolist() for draw in resampled_indices([None, None, None], seed=0, resamples=2)]
+        [[2, 1, 1], [0, 0, 0]]
+        >>> [draw.tolist() for draw in resampled_indices(["a", "b", "c", "b"], seed=0, resamples=2)]
+        [[2, 1, 3, 1, 3], [0, 0, 0]]
     """
-    return np.random.default_rng(seed).integers(images, size=(resamples, images))
+    cluster_N = clusters(patients)
+    by_cluster = np.argsort(cluster_N, kind="stable")  # (N,) photographs
+    sizes_K = np.bincount(cluster_N)
+    starts_K = sizes_K.cumsum() - sizes_K
+    drawn_RK = np.random.default_rng(seed).integers(len(sizes_K), size=(resamples, len(sizes_K)))
+    return [by_cluster[_spans(starts_K[drawn], sizes_K[drawn])] for drawn in drawn_RK]
+
+
+def _spans(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return ``start, start + 1, ..., start + size - 1`` of each span, one span after the other.
+
+    Example:
+        >>> _spans(np.array([5, 0]), np.array([2, 3]))
+        array([5, 6, 0, 1, 2])
+    """
+    ends = sizes.cumsum()
+    return np.arange(ends[-1]) + np.repeat(starts - ends + sizes, sizes)
 
 
 def percentile_intervals(samples: Sequence[Mapping[str, float | np.ndarray]]) -> dict[str, tuple[float, float]]:

@@ -9,7 +9,7 @@ import numpy as np
 from bundle.grade_rules import Feasible, consistent_grade, rules_grade
 from bundle.labels import GRADES
 from bundle.metrics.grading import quadratic_kappa
-from bundle.metrics.intervals import percentile_intervals, resampled_indices
+from bundle.metrics.intervals import Patients, patients_of, percentile_intervals, resampled_indices
 
 ANSWERS = ("head", "consistent", "rules")
 """The grade head alone; the head among the grades that the predicted lesions allow; the predicted lesions alone."""
@@ -71,11 +71,20 @@ def joint_intervals(
     grades_N: Sequence[int],
     seed: int = 0,
     resamples: int = 1000,
+    patients: Patients | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Compute 95 % percentile intervals by the bootstrap over photographs; all answers use the same resamples.
+    """Compute 95 % percentile intervals by the bootstrap; all answers use the same resamples.
+
+    Args:
+        probabilities_NC: as in :func:`joint_scores`.
+        feasible_N: likewise.
+        grades_N: likewise.
+        seed: random seed of the bootstrap.
+        resamples: number of resamples.
+        patients: as in :func:`bundle.metrics.grading.grading_intervals`.
 
     Raises:
-        ValueError: as ``joint_scores``.
+        ValueError: as ``joint_scores``, or if there is not one patient or None for each photograph.
 
     Example:
         >>> intervals = joint_intervals(np.eye(5)[[0, 2]], [Feasible(frozenset({0}), "R0")] * 2, [0, 0], resamples=20)
@@ -83,7 +92,7 @@ def joint_intervals(
         (1.0, 1.0)
     """
     columns = _checked(probabilities_NC, feasible_N, grades_N)
-    draws = resampled_indices(len(columns.truth), seed, resamples)
+    draws = resampled_indices(patients_of(len(columns.truth), patients), seed, resamples)
     return percentile_intervals([_scores(_Columns(*(column[draw] for column in columns))) for draw in draws])
 
 

@@ -2,7 +2,7 @@
 
 # flake8: noqa: N803, N806
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -72,6 +72,7 @@ class LesionScores:
         self._background_px = 0
         # Per photograph, (C + 1, 3): TP, FP, FN of each lesion; the last row is the whole label map.
         self._counts: list[np.ndarray] = []
+        self._patients: list[Hashable | None] = []
         # The same for the most probable class, if thresholds decide.
         self._argmax_counts: list[np.ndarray] = []
         # Per photograph, (C,): its number of pixels for each annotated lesion, else 0.
@@ -83,6 +84,7 @@ class LesionScores:
         probabilities_CHW: Tensor,
         masks: Mapping[str, Tensor | np.ndarray],
         annotated: Collection[str] | None = None,
+        patient: Hashable | None = None,
     ) -> None:
         """Add one photograph.
 
@@ -91,6 +93,7 @@ class LesionScores:
                 device.
             masks: lesion to bool outline ``(H, W)``; an annotated lesion without a mask is absent.
             annotated: lesions that the annotators looked for; None for all classes.
+            patient: whose photograph it is, for the intervals; None if unknown.
 
         Raises:
             ValueError: if shapes or types do not match, a probability is outside [0, 1], or a mask belongs to a lesion
@@ -115,6 +118,7 @@ class LesionScores:
         if set(annotated) == set(self.classes):
             counts[-1] = self._add_label_map(predicted, truth)
         self._counts.append(counts)
+        self._patients.append(patient)
         self._looked_at_px.append(np.array([predicted.numel() * (lesion in outlines) for lesion in self.classes]))
         if self._shapes is not None:
             self._shapes.add(*_on_cpu(predicted, outlines, probabilities, self.classes))
@@ -218,7 +222,7 @@ class LesionScores:
         }
 
     def intervals(self, seed: int = 0, resamples: int = 1000) -> dict[str, tuple[float, float]]:
-        """Compute 95 % percentile intervals, by the bootstrap over photographs.
+        """Compute 95 % percentile intervals, by the bootstrap over patients, or photographs of unknown patients.
 
         The counts of each resample are pooled before scoring. A resample without a lesion is skipped for that lesion.
         Keys are those of ``compute``; average precision, FROC and presence have no intervals, because they would have
@@ -228,7 +232,7 @@ class LesionScores:
             ValueError: if no photograph was added.
         """
         counts = self._stacked_counts()
-        samples = [self._scores(counts, weights_N) for weights_N in image_weights(len(counts), seed, resamples)]
+        samples = [self._scores(counts, weights_N) for weights_N in image_weights(self._patients, seed, resamples)]
         return percentile_intervals(samples)
 
     def best_thresholds(self) -> dict[str, float]:

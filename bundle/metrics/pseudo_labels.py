@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from bundle.labels import GRADES
 from bundle.metrics.grading import quadratic_kappa
-from bundle.metrics.intervals import percentile_interval, resampled_indices
+from bundle.metrics.intervals import Patients, percentile_interval, resampled_indices
 from scipy.stats import binomtest
 
 SHARE_MIN = 1e-6
@@ -28,7 +28,11 @@ class _Scored(NamedTuple):
 
 
 def summarise(
-    rows: Sequence[Row], true_grades: Mapping[str, int], seed: int = 0, resamples: int = 1000
+    rows: Sequence[Row],
+    true_grades: Mapping[str, int],
+    seed: int = 0,
+    resamples: int = 1000,
+    patients: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Score the pseudo-labels on the images with a known true grade.
 
@@ -38,14 +42,16 @@ def summarise(
     frequent true grade. ``gain/*`` is decided minus proposed on the same images. ``n_supported`` counts the images with
     a feasible grade whose heat map lies on the lesions, ``n_changed_by_heat`` those whose decided grade would be
     different without heat maps. ``truth_feasible`` is the share of images whose true grade is feasible, also per rule.
-    ``*_low`` and ``*_high`` bound 95 % intervals: Wilson's for proportions, the bootstrap over images for kappa and for
-    the gain, whose two sides share each resample. Undefined values are None.
+    ``*_low`` and ``*_high`` bound 95 % intervals: Wilson's for proportions, which takes images for independent, and for
+    kappa and the gain, whose two sides share each resample, the bootstrap over patients, or images of unknown patients.
+    Undefined values are None.
 
     Args:
         rows: from ``audit_row``.
         true_grades: image id to grade; images of unknown grade may be missing.
         seed: random seed of the bootstrap.
         resamples: number of resamples of the bootstrap.
+        patients: image id to patient, where it is known.
 
     Example:
         >>> row = {"id": "7", "proposed": 0, "decided": 2, "taught": 2, "soft_label_2": 0.5, "action": "move"}
@@ -58,7 +64,10 @@ def summarise(
     """
     known = [row for row in rows if row["id"] in true_grades]
     taught = [row for row in known if row["weight"] > 0]
-    known_draws, taught_draws = (_draws(len(group), seed, resamples) for group in (known, taught))
+    of_image = patients or {}
+    known_draws, taught_draws = (
+        _draws([of_image.get(row["id"]) for row in group], seed, resamples) for group in (known, taught)
+    )
     proposed, decided = (_score(known, column, true_grades, known_draws) for column in ("proposed", "decided"))
     scored = {"proposed": proposed, "decided": decided, "taught": _score(taught, "taught", true_grades, taught_draws)}
     summary: dict[str, Any] = {"n": len(rows), "n_known": len(known), "n_taught": len(taught), **_counts(rows)}
@@ -83,27 +92,29 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
     return counts
 
 
-def _draws(count: int, seed: int, resamples: int) -> np.ndarray:
-    """Return indices, all images in row 0 and one resample in each other row, ``(1 + resamples, count)``."""
-    everything = np.arange(count)[None]
-    return np.concatenate([everything, resampled_indices(count, seed, resamples)]) if count else everything
+def _draws(patients: Patients, seed: int, resamples: int) -> list[np.ndarray]:
+    """Return the indices of all images, then those of each resample."""
+    everything = np.arange(len(patients))
+    return [everything, *(resampled_indices(patients, seed, resamples) if len(patients) else ())]
 
 
-def _score(rows: Sequence[Row], column: str, true_grades: Mapping[str, int], draws: np.ndarray) -> _Scored:
+def _score(rows: Sequence[Row], column: str, true_grades: Mapping[str, int], draws: Sequence[np.ndarray]) -> _Scored:
     if not rows:
         return _Scored(0, 0, np.array([np.nan]), np.array([np.nan]))
     truth = np.array([true_grades[row["id"]] for row in rows], dtype=int)  # (N,)
     answer = np.array([row[column] for row in rows], dtype=int)  # (N,)
     hits = truth == answer
     kappa = np.array([quadratic_kappa(truth[draw], answer[draw]) for draw in draws])  # (1 + resamples,)
-    return _Scored(len(rows), int(hits.sum()), hits[draws].mean(axis=1), kappa)
+    accuracy = np.array([hits[draw].mean() for draw in draws])  # (1 + resamples,)
+    return _Scored(len(rows), int(hits.sum()), accuracy, kappa)
 
 
-def _log_probabilities(rows: Sequence[Row], true_grades: Mapping[str, int], draws: np.ndarray) -> np.ndarray:
+def _log_probabilities(rows: Sequence[Row], true_grades: Mapping[str, int], draws: Sequence[np.ndarray]) -> np.ndarray:
     if not rows:
         return np.array([np.nan])
     shares = np.array([row[f"soft_label_{true_grades[row['id']]}"] for row in rows])  # (N,)
-    return np.log(np.maximum(shares, SHARE_MIN))[draws].mean(axis=1)
+    logs = np.log(np.maximum(shares, SHARE_MIN))  # (N,)
+    return np.array([logs[draw].mean() for draw in draws])
 
 
 def _with_bounds(key: str, samples: np.ndarray) -> dict[str, float | None]:

@@ -174,9 +174,11 @@ def _frame(photographs: Sequence[Photograph]) -> pd.DataFrame:
 
 
 def _facts(manifest: Manifest, frame: pd.DataFrame, pairs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    patients = {row.patient for row in manifest.photographs if row.patient is not None}
     numbers = {
         "photographs": len(frame),
         "different photographs": len({row.group for row in manifest.photographs}),
+        **({"patients": len(patients)} if patients else {}),
         "graded": len(frame) - frame["no grade"].sum(),
         "outlined": frame["outlined"].sum(),
         "left out of training": frame["left out"].sum(),
@@ -241,7 +243,8 @@ def _fold_table(frame: pd.DataFrame, folds: int) -> Table:
         counts = counts.reindex(sorted({*range(folds), *counts.index}), fill_value=0)
     return Table(
         title="Folds",
-        caption="Training photographs by cross-validation fold, all data sets together. Copies share a fold.",
+        caption="Training photographs by cross-validation fold, all data sets together. Copies share a fold, and so do "
+        "the photographs of a patient where that is known.",
         header=("fold", *map(_breakable, columns)),
         align="l" + "r" * len(columns),
         rows=_cells(counts),

@@ -7,17 +7,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 
 from bundle.files import CLAIM, claim, release, written_at_once, written_whole
 from bundle.handlers.predictions import COLUMNS, Prediction, Row
+from bundle.reporting.copies import counted
 from bundle.reporting.overlay import heat_picture, lesion_overlay, write_mask_png
-from bundle.reporting.report import card_html, write_report
+from bundle.reporting.report import card_html, patient_html, write_report
 from bundle.transforms import load_photograph
 from bundle.transforms.nifti import affine_of, write_label_nifti
 from PIL import Image
@@ -30,6 +31,18 @@ UNREAD_SHOWN_MAX = 20
 FOLDERS = ("masks", "nifti", "overlays", "heatmaps")
 TABLES = ("predictions.csv", "predictions.jsonl")
 REPORT = "report.html"
+
+
+SHOWN_OF_PATIENT = ("file", "grade", "consistent_grade", "abstained", "error")
+"""Columns that the heading of a patient needs of each photograph."""
+
+
+class _Noted(NamedTuple):
+    """A photograph whose card waits to be shown with its patient's others: part of its row, and its card's length."""
+
+    patient: str | None
+    row: Row
+    card_length: int
 
 
 class PredictionFiles:
@@ -46,13 +59,20 @@ class PredictionFiles:
         facts: facts about the run for the report's head, such as the weights.
         nifti: also write label maps ``(W, H, 1)`` to ``nifti/``, with the affine of the photograph.
         report: whether to write ``report.html``: about 0.1 MB per photograph.
+        patients: patient of each photograph, where it is known. If any is, the tables have a column ``patient``, and
+            the report shows consecutive photographs of a patient side by side.
     """
 
     def __init__(
-        self, output_dir: str | os.PathLike, facts: Mapping[str, Any], nifti: bool = False, report: bool = True
+        self,
+        output_dir: str | os.PathLike,
+        facts: Mapping[str, Any],
+        nifti: bool = False,
+        report: bool = True,
+        patients: Mapping[str, str] | None = None,
     ) -> None:
         self.output_dir, self.facts = Path(output_dir), {key: str(value) for key, value in facts.items()}
-        self.nifti, self.report = nifti, report
+        self.nifti, self.report, self.patients = nifti, report, dict(patients or {})
 
     def start(self) -> None:
         """Claim the folder, and remove the results of an earlier run.
@@ -69,6 +89,7 @@ class PredictionFiles:
         self.rows, self.cards = temporary(), temporary()  # JSON lines; HTML
         self.photographs, self.abstained = 0, 0
         self.unread: dict[str, str] = {}
+        self.noted: list[_Noted] = []  # only if patients are known
 
     def draw(self, prediction: Prediction) -> str:
         """Write the pictures of one photograph, and return its card for the report.
@@ -92,19 +113,26 @@ class PredictionFiles:
         self.abstained += bool(row["abstained"])
         if row["error"]:
             self.unread[row["file"]] = row["error"]
+        if self.patients:
+            patient = self.patients.get(row["file"])
+            self.noted.append(_Noted(patient, {key: row[key] for key in SHOWN_OF_PATIENT}, len(card or "")))
+            row = {"file": row["file"], "patient": patient, **row}
         self.rows.write(json.dumps(row, allow_nan=False) + "\n")
         self.cards.write(card or "")
 
     def finish(self) -> None:
         """Write the tables and, if a photograph was read, the report; release the folder."""
         facts = {**self.facts, "photographs": str(self.photographs)}
+        if self.patients:
+            facts["patients"] = self._patients_in_words()
         if self.abstained:
             facts["abstained"] = f"{self.abstained}; their grades are less confident than was asked for"
         with self.rows, self.cards:
             self._write_tables()
             if self.report and len(self.unread) < self.photographs:
                 self.cards.seek(0)
-                write_report(self.output_dir / REPORT, self.cards, TITLE, facts, self.unread)
+                cards = self._cards_by_patient() if self.patients else self.cards
+                write_report(self.output_dir / REPORT, cards, TITLE, facts, self.unread)
         release(self.output_dir)
 
     def exit_if_unread(self) -> None:
@@ -119,6 +147,18 @@ class PredictionFiles:
             sys.stderr.write("\n".join([total + first, *others]) + "\n")
             raise SystemExit(UNREAD_EXIT_CODE)
 
+    def _patients_in_words(self) -> str:
+        unknown = sum(one.patient is None for one in self.noted)
+        found = str(len({one.patient for one in self.noted} - {None}))
+        return f"{found}, and {counted(unknown, 'photograph')} without one" if unknown else found
+
+    def _cards_by_patient(self) -> Iterator[str]:
+        """Yield the cards, those of a patient under one heading."""
+        for patient, listed in groupby(self.noted, key=lambda one: one.patient):
+            photographs = list(listed)
+            cards = (self.cards.read(one.card_length) for one in photographs)
+            yield from cards if patient is None else patient_html(patient, [one.row for one in photographs], cards)
+
     def _write_tables(self) -> None:
         table, lines = (self.output_dir / name for name in TABLES)
         with (
@@ -127,7 +167,8 @@ class PredictionFiles:
             table_beside.open("w", encoding="utf-8", newline="") as table_file,
             lines_beside.open("w", encoding="utf-8") as lines_file,
         ):
-            writer = csv.DictWriter(table_file, fieldnames=COLUMNS)
+            columns = (COLUMNS[0], *["patient"] * bool(self.patients), *COLUMNS[1:])
+            writer = csv.DictWriter(table_file, fieldnames=columns)
             writer.writeheader()
             self.rows.seek(0)
             for line in self.rows:

@@ -3,10 +3,10 @@
 # flake8: noqa: N803, N806
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from bundle.handlers.predictions import Prediction
+from bundle.handlers.predictions import Prediction, Row
 from bundle.labels import GRADE_NAMES, LESION_COLOURS, LESION_NAMES, LESIONS
 from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, heat_picture, shrink_lesions
 from bundle.reporting.pages import TEMPLATES, data_uri, write_page
@@ -60,6 +60,38 @@ def card_html(prediction: Prediction, image_HW3: NDArray[np.uint8]) -> str:
     )
 
 
+def patient_html(patient: str, rows: Sequence[Row], cards: Iterable[str]) -> Iterator[str]:
+    """Yield the part of the report for one patient: the highest grade, then the cards side by side; none if all fail.
+
+    Args:
+        patient: id of the patient, as it stands in the names of the photographs.
+        rows: of :func:`bundle.handlers.predictions.prediction_row`, of all photographs of the patient.
+        cards: from :func:`card_html`, of the photographs that could be read, or in pieces; may be a generator.
+
+    Example:
+        >>> rows = [{"file": f"0_{side}.jpg", "grade": grade, "consistent_grade": 2, "abstained": False, "error": ""}
+        ...         for side, grade in (("left", 1), ("right", 3))]
+        >>> "".join(patient_html("0", rows, [])).splitlines()[1]  # doctest: +NORMALIZE_WHITESPACE
+        '<h2>Patient 0: grade 3 severe<span>, the higher of 2 photographs: 0_right.jpg. Together with the lesions:
+            2 moderate.</span></h2>'
+    """
+    read = [row for row in rows if not row["error"]]
+    if not read:
+        return
+    grade = max(row["grade"] for row in read)
+    yield from TEMPLATES.get_template("patient.html").generate(
+        patient=patient,
+        read=read,
+        unread=[row["file"] for row in rows if row["error"]],
+        abstained=[row["file"] for row in read if row["abstained"]],
+        grade=grade,
+        highest=[row["file"] for row in read if row["grade"] == grade],
+        together=max(row["consistent_grade"] for row in read),
+        cards=cards,
+        **NAMES,
+    )
+
+
 def write_report(
     path: str | os.PathLike,
     cards: Iterable[str],
@@ -74,7 +106,7 @@ def write_report(
 
     Args:
         path: page to write; the file appears once it is complete.
-        cards: HTML from :func:`card_html`, one per photograph or in pieces; may be a generator.
+        cards: HTML from :func:`card_html` or :func:`patient_html`, whole or in pieces; may be a generator.
         title: heading of the page.
         facts: origin of the results, such as model, manifest and date; shown in this order.
         unread: names of unreadable photographs, with the reasons; they have no card and are listed after the last one.

@@ -146,8 +146,9 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
 
     Args:
         metrics: ``{"scores": {"lesions/dice_EX": 0.5, ...}, "intervals": {"lesions/dice_EX": [0.4, 0.6], ...},
-            "subset": {"lesions": "test", ...}, "counts": {"lesions": 27, ...}, "lesion_thresholds": [0.2, ...]}``; only
-            the scores are required. The key of a trivial score is the key of the score plus an ending in ``BASELINES``.
+            "subset": {"lesions": "test", ...}, "counts": {"lesions": 27, ...}, "patients": {"lesions": 0, ...},
+            "lesion_thresholds": [0.2, ...]}``; only the scores are required. The key of a trivial score is the key of
+            the score plus an ending in ``BASELINES``.
 
     Raises:
         ValueError: if there are no scores.
@@ -185,7 +186,9 @@ def _trained_on(metrics: Mapping[str, Any]) -> str:
 
 def _task_table(task: str, scores: Mapping[str, float | None], metrics: Mapping[str, Any]) -> str:
     subset, count = metrics.get("subset", {}).get(task), metrics.get("counts", {}).get(task)
+    patients = metrics.get("patients", {}).get(task)
     details = [subset] * (subset is not None) + [f"{count} photographs"] * (count is not None)
+    details += [f"{patients} patients"] * bool(patients)
     intervals = metrics.get("intervals", {})
     rows = [
         [_score_name(key), number(scores[key]), interval(intervals.get(key)), *_best_baseline(key, scores)]

@@ -271,3 +271,23 @@ def test_a_photograph_of_108_million_pixels_is_answered_at_its_own_size(infer, t
         Image.open(out / "masks/large.jpg.png").size == Image.open(out / "overlays/large.jpg.jpg").size == picture.size
     )
     assert int(rows_of(out)["large.jpg"]["field_px"]) == pytest.approx(np.pi * 4_300**2, rel=0.05)
+
+
+def test_both_eyes_of_a_patient_follow_each_other_in_table_and_report(infer, tmp_path):
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate(("L1", "L2", "R1", "R2")):
+        Image.fromarray(eye(seed, 150, 100)).save(tmp_path / "in" / f"{name}.png")
+    out = infer(tmp_path / "in", patient_pattern=r"[LR](\d+)", report=True)
+    assert [(name, row["patient"]) for name, row in rows_of(out).items()] == [
+        ("L1.png", "1"), ("R1.png", "1"), ("L2.png", "2"), ("R2.png", "2"),
+    ]  # fmt: skip
+    assert (out / "report.html").read_text(encoding="utf-8").count('<section class="patient"') == 2
+
+
+def test_a_pattern_that_fits_no_photograph_is_refused_before_the_network_runs(infer, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(eye(1, 150, 100)).save(tmp_path / "in" / "L1.png")
+    with pytest.raises(Exception, match="patient_pattern") as refused:
+        infer(tmp_path / "in", patient_pattern="(.+)_(left|right)")
+    assert any("which matches none of 1: L1" in str(cause) for cause in causes(refused.value))
+    assert not (tmp_path / "out").exists()

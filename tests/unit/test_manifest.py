@@ -31,7 +31,7 @@ rows = st.builds(
     optic_disc=st.none() | st.just("made/masks/od.tif"),
     fovea_px=st.none() | st.just((0.0, -0.25)), disc_px=st.none() | st.just((0, 0)),
     drawn_from=st.just(("made/a.xml",)),
-    group=st.uuids().map(str), fold=st.none() | st.integers(0, 4),
+    group=st.uuids().map(str), patient=st.none() | st.uuids().map(str), fold=st.none() | st.integers(0, 4),
 )  # fmt: skip
 
 
@@ -90,6 +90,7 @@ def test_a_grade_is_known_where_all_copies_agree():
             {"annotated": LESIONS, "masks": {"MA": "made/m.tif"}, "areas_px": {"MA": 7}, "disputed": ("MA",)},
             r"among the annotated ones without a mask, got \['MA'\]",
         ),
+        ({"patient": 0}, r"names and paths as text, without NUL; \['patient'\] are not"),
         ({"sha256": "0"}, "expected sha256 as 64 hexadecimal digits"),
         ({"perceptual_hash": "g" * 64}, "expected perceptual_hash as 64 hexadecimal digits"),
         ({"drawn_from": ("made/../a.xml",)}, "expected a path below"),
@@ -145,6 +146,13 @@ def test_refuses_copies_in_two_folds():
         manifest(replace(ROW, fold=0), replace(ROW, id="b", fold=1))
 
 
+def test_refuses_a_patient_in_two_folds():
+    one, other = (replace(ROW, id=name, group=name, patient="made/p", fold=n) for n, name in enumerate("ab"))
+    with pytest.raises(ValueError, match=r"photographs of one patient lie in two folds: \['made/p'\]"):
+        manifest(one, other)
+    assert len(manifest(one, replace(other, patient=None)).photographs) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -163,9 +171,9 @@ def test_refuses_a_file_that_is_no_manifest(tmp_path, text, message):
 def test_refuses_an_unknown_key(tmp_path):
     save_manifest(manifest(), tmp_path / "made.json")
     content = json.loads((tmp_path / "made.json").read_text())
-    content["photographs"][0]["patient"] = 7
+    content["photographs"][0]["age"] = 7
     (tmp_path / "made.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="unexpected keyword argument 'patient'"):
+    with pytest.raises(ValueError, match="unexpected keyword argument 'age'"):
         load_manifest(tmp_path / "made.json")
 
 

@@ -128,6 +128,20 @@ def read_splits(table: Path, name_column: str, split_column: str) -> dict[str, s
     return {name: SPLITS[text.lower()] for name, text in cells.items()}
 
 
+def read_patients(table: Path, name_column: str, patient_column: str) -> dict[str, str]:
+    """Map photographs to the id of their patient; a photograph with an empty cell is not in the result.
+
+    Args:
+        table: as in :func:`read_grades`.
+        name_column: as in :func:`read_grades`.
+        patient_column: column of the patients.
+
+    Raises:
+        ValueError: as in :func:`read_grades`.
+    """
+    return {name: text for name, text in _read_column(table, name_column, patient_column).items() if text}
+
+
 def read_points(table: Path, name_column: str, x_column: str, y_column: str) -> dict[str, tuple[float, float]]:
     """Map each photograph to a position on it, as column and row.
 

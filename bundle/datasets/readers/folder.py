@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import numpy as np
-from bundle.datasets.readers.files import Gaps, files, names, read_grades, read_splits
+from bundle.datasets.patients import patients_in_names
+from bundle.datasets.readers.files import Gaps, files, names, read_grades, read_patients, read_splits
 from bundle.datasets.readers.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
 from bundle.transforms.decode import IMAGE_SUFFIXES, decode, mask_levels
@@ -30,6 +31,8 @@ def read_folder(
     name_column: str = "image",
     grade_column: str = "grade",
     split_column: str | None = None,
+    patient_column: str | None = None,
+    patient_pattern: str | None = None,
     allow_missing: bool = False,
 ) -> Reading:
     """Read one folder of images. Images and masks are not opened.
@@ -50,7 +53,11 @@ def read_folder(
         name_column: column of that table with the names of the photographs.
         grade_column: column of that table with the grades.
         split_column: column of that table with ``train`` or ``test``. Without it, all photographs are ``train``.
-        allow_missing: leave out images without a grade or an indexed mask, and the reverse, and list them in the notes.
+        patient_column: column of that table with the ids of the patients.
+        patient_pattern: instead of ``patient_column``, regular expression whose first group is the patient in the name
+            of an image without its suffix, as ``(.+)_(left|right)``; it must match the whole name.
+        allow_missing: leave out images without a grade, a patient or an indexed mask, and the reverse, and list them in
+            the notes.
 
     Raises:
         ValueError: if options contradict each other or lead out of ``root``, a folder or table is missing or not as
@@ -58,6 +65,7 @@ def read_folder(
     """
     root = Path(root).resolve()
     _check_options(masks, indexed_masks, indices, mask_min, grades, split_column)
+    _check_patient_options(grades, patient_column, patient_pattern)
     if not root.is_dir():
         raise ValueError(f"expected the folder of the photographs, found none at {root}")
     gaps = Gaps("photographs", root)
@@ -65,6 +73,12 @@ def read_folder(
     rows = {stem: _photograph(stem, image) for stem, image in found.items()}
     if grades is not None:
         rows = _read_graded(found, _table(root, grades), name_column, grade_column, split_column, gaps)
+    if patient_pattern is not None:
+        named = f"a name that --patient_pattern '{patient_pattern}' matches"
+        rows = _with_patients(rows, patients_in_names(rows, patient_pattern), named, gaps)
+    elif grades is not None and patient_column is not None:
+        patients = read_patients(_table(root, grades), name_column, patient_column)
+        rows = _with_patients(rows, patients, f"a patient in column {patient_column!r}", gaps)
     if masks is not None:
         rows = _with_masks(rows, _find_masks(root, masks, found, gaps), mask_min)
     if indexed_masks is not None and indices is not None:
@@ -100,6 +114,13 @@ def _check_options(
     for message, is_wrong in wrong.items():
         if is_wrong:
             raise ValueError(message)
+
+
+def _check_patient_options(grades: str | None, patient_column: str | None, patient_pattern: str | None) -> None:
+    if patient_column is not None and patient_pattern is not None:
+        raise ValueError("expected --patient_column or --patient_pattern, got both")
+    if patient_column is not None and grades is None:
+        raise ValueError("expected --grades with --patient_column, got none: the column is one of that table")
 
 
 def _below(root: Path, option: str, text: str) -> Path:
@@ -156,6 +177,13 @@ def _read_graded(
     return {
         stem: _photograph(stem, image, splits[stem], grades[stem]) for stem, image in images.items() if stem in grades
     }
+
+
+def _with_patients(
+    rows: Mapping[str, RawPhotograph], patients: Mapping[str, str], wanted: str, gaps: Gaps
+) -> dict[str, RawPhotograph]:
+    gaps.add(f"images without {wanted}", rows.keys() - patients.keys())
+    return {stem: replace(row, patient=patients[stem]) for stem, row in rows.items() if stem in patients}
 
 
 def _find_masks(root: Path, text: str, images: Collection[str], gaps: Gaps) -> dict[str, dict[str, Path]]:

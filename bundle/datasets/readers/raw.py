@@ -52,6 +52,8 @@ class RawPhotograph:
         disc: the same for the optic disc.
         draw: draws the masks if the data set does not have them as binary files; it may raise ValueError.
         drawn_from: the files that ``draw`` reads.
+        patient: id of the patient as a table, the file name or the photograph itself has it; None or empty if unknown.
+            The manifest stores its pseudonym (:func:`bundle.datasets.patients.pseudonym`).
     """
 
     id: str
@@ -65,6 +67,7 @@ class RawPhotograph:
     disc: Landmark | None = None
     draw: Draw | None = None
     drawn_from: tuple[Path, ...] = ()
+    patient: str | None = None
 
 
 class Reading(NamedTuple):

@@ -1,6 +1,6 @@
 """Folds are balanced and never part copies, leaks are left out of training, and joining deals the folds again."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,3 +140,105 @@ def test_refuses_the_same_data_set_twice():
 def test_refuses_to_join_one():
     with pytest.raises(ValueError, match="expected at least two manifests to join, got 1"):
         join("both", [data_set("a", 0)], folds=2, seed=0)
+
+
+def folds_of(manifest):
+    found = defaultdict(set)
+    for row in manifest.photographs:
+        found[row.patient].add(row.fold)
+    return dict(found)
+
+
+def test_six_photographs_of_three_patients_fill_three_folds_with_a_patient_each():
+    rows = [photograph(f"a/{n}", bits, grade=n % 5, patient=f"a/p{n // 2}") for n, bits in enumerate(hashes(6))]
+    found = folds_of(deal("a", {"a": Path("/data")}, rows, folds=3, seed=0))
+    assert sorted(found.values(), key=str) == [{0}, {1}, {2}]
+    with pytest.raises(ValueError, match="or patients where they are known, got 4 folds and 3 photographs"):
+        deal("a", {"a": Path("/data")}, rows, folds=4, seed=0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["p", "q", "r", "s", None]), st.integers(0, 9), st.booleans()), max_size=30),
+    st.integers(2, 4),
+    st.integers(0, 9),
+)
+@settings(max_examples=60)
+def test_no_patient_is_parted_whoever_is_whose_and_whatever_is_a_copy(drawn, folds, seed):
+    """A tenth of the photographs or so are copies of others, and half of them are in the test."""
+    bits = hashes(10 + folds)
+    drawn = [*drawn, *((None, 10 + fold, False) for fold in range(folds))]  # enough to fill the folds
+    rows = [
+        photograph(f"a/{n}", bits[eye], patient=patient, split="test" if is_test else "train")
+        for n, (patient, eye, is_test) in enumerate(drawn)
+    ]
+    dealt = deal("a", {"a": Path("/data")}, rows, folds, seed)
+    for key in ("patient", "group"):
+        places = defaultdict(set)
+        for row in dealt.photographs:
+            if not row.left_out and getattr(row, key) is not None:
+                places[getattr(row, key)].add((row.split, row.fold))
+        assert all(len(place) == 1 for place in places.values())
+    assert sum(row.split == "test" for row in dealt.photographs) == sum(is_test for *_, is_test in drawn)
+
+
+def test_patients_of_one_photograph_are_dealt_as_before():
+    known = replace_all(data_set("a", 0).photographs, patient=lambda row: f"a/p{row.id}")
+    assert [row.fold for row in deal("a", {"a": Path("/data")}, known, folds=2, seed=0).photographs] == [
+        row.fold for row in data_set("a", 0).photographs
+    ]
+
+
+def test_a_chain_of_copies_and_patients_is_not_broken():
+    """Photograph 9 copies 1; so p, who has 0 and 1, and q, who has 9 and 2, are one part of the data."""
+    bits = hashes(6)
+    patients = {0: "a/p", 1: "a/p", 9: "a/q", 2: "a/q"}
+    named = {**dict(enumerate(bits)), 9: flipped(bits[1], 5)}
+    rows = [photograph(f"a/{n}", one, patient=patients.get(n)) for n, one in named.items()]
+    found = by_id(deal("a", {"a": Path("/data")}, rows, folds=3, seed=0))
+    assert len({found[f"a/{n}"].fold for n in patients}) == 1
+    assert len({found[f"a/{n}"].group for n in patients}) == 3
+
+
+def test_the_other_eye_of_a_test_patient_is_taken_out_of_training():
+    rows = [photograph(f"a/{n}", bits, patient=f"a/p{n // 2}", grade=2) for n, bits in enumerate(hashes(8))]
+    rows[1] = replace(rows[1], split="test")
+    dealt = deal("a", {"a": Path("/data")}, rows, folds=2, seed=0)
+    left_out = {row.id: row.left_out for row in dealt.photographs if row.left_out}
+    assert left_out == {"a/0": "same patient as the test photograph a/1"}
+    assert dealt.notes == ("taken out of training as photographs of patients in the test: 1 (a/0)",)
+    kept = deal("a", {"a": Path("/data")}, rows, folds=2, seed=0, keep_leaks=True)
+    assert by_id(kept)["a/0"].fold is not None
+    assert kept.notes == ("kept in training though photographs of patients in the test: 1 (a/0)",)
+
+
+def replace_all(rows, patient):
+    return [replace(row, patient=patient(row)) for row in rows]
+
+
+def with_patients(name, seed):
+    rows = replace_all(data_set(name, seed).photographs, lambda row: f"{name}/{int(row.id[-1]) // 2}")
+    return deal(name, {name: Path("/data") / name}, rows, folds=2, seed=0)
+
+
+def test_patient_1_of_two_data_sets_is_two_patients_unless_they_share_patients():
+    joined = [with_patients("a", 0), with_patients("b", 1)]
+    apart = join("both", joined, folds=5, seed=0)
+    assert len(folds_of(apart)) == 10
+    assert apart.notes == (
+        "5 ids of patients occur in more than one data set and count as different patients; if they are the same, join "
+        "with --same_patients",
+    )
+    same = join("both", joined, folds=5, seed=0, same_patients=True)
+    assert set(folds_of(same)) == {f"both/{n}" for n in range(5)}
+    assert all(len(folds) == 1 for folds in folds_of(same).values())
+    assert same.notes == ()
+
+
+def test_names_of_both_eyes_are_noted_with_the_option_that_keeps_them_together():
+    named = [f"a/{n}_{side}" for n in range(3) for side in ("left", "right")]
+    rows = [photograph(name, bits) for name, bits in zip(named, hashes(6), strict=True)]
+    (note,) = deal("a", {"a": Path("/data")}, rows, folds=2, seed=0).notes
+    assert "a: 3 pairs of names differ in the side of the eye alone (0_left and 0_right)" in note
+    assert '--patient_pattern "(.+)_(left|right)", or with --patient_column' in note
+    known = replace_all(rows, lambda row: row.id.split("_")[0])
+    assert deal("a", {"a": Path("/data")}, known, folds=2, seed=0).notes == ()

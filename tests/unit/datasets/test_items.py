@@ -4,6 +4,7 @@ import pytest
 import torch
 from bundle.datasets.items import (
     OutlinedAndGraded,
+    count_patients,
     file_items,
     grades,
     ids,
@@ -11,6 +12,8 @@ from bundle.datasets.items import (
     items,
     measured_grades,
     paths,
+    patients,
+    patients_shown,
     taught_labels,
     true_grades,
     union,
@@ -230,3 +233,32 @@ def test_two_processes_divide_an_epoch():
 def test_a_share_that_cannot_be_is_refused(photographs, share, message):
     with pytest.raises(ValueError, match=message):
         OutlinedAndGraded(photographs, num_outlined=6, share=share, seed=0)
+
+
+def test_photographs_of_a_patient_stand_together_in_the_order_of_appearance(tmp_path):
+    for name in ("left/2.jpg", "left/10.nii.gz", "right/10.png", "right/2.jpg", "chart.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = file_items(tmp_path, patient_pattern=r"(?:left|right)/(\d+)")
+    assert [item["id"] for item in found] == [
+        "chart.jpg",
+        "left/10.nii.gz",
+        "right/10.png",
+        "left/2.jpg",
+        "right/2.jpg",
+    ]
+    assert patients_shown(found) == {
+        "left/10.nii.gz": "10",
+        "right/10.png": "10",
+        "left/2.jpg": "2",
+        "right/2.jpg": "2",
+    }
+    assert patients_shown(file_items(tmp_path)) == {}
+    with pytest.raises(ValueError, match=r"which matches none of 5: chart, left/10, left/2"):
+        file_items(tmp_path, patient_pattern="(.+)_left")
+
+
+def test_known_patients_are_listed_and_counted():
+    rows = photograph("a", patient="tiny/p"), photograph("b"), photograph("c", patient="tiny/p")
+    assert patients(rows) == {"a": "tiny/p", "c": "tiny/p"}
+    assert (count_patients(rows), count_patients(rows[1:2])) == (1, 0)

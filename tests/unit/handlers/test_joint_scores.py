@@ -91,3 +91,12 @@ def test_thresholds_decide_which_lesions_are_there():
     assert evaluate(ScoreJoint(["b"]), (facts, faint))["joint/rules_accuracy"] == 0  # no lesion: grade 0, 2 is true
     found = evaluate(ScoreJoint(["b"], thresholds=(0.5, 0.5, 0.2, 0.5)), (facts, faint))
     assert found["joint/rules_accuracy"] == 1
+
+
+def test_intervals_are_over_patients_where_they_are_known():
+    scorer = ScoreJoint(["a", "b", "c"], patient_of={"a": "p", "b": "p", "c": "p"})
+    accuracy = evaluate(scorer)["joint/head_accuracy"]
+    assert scorer.intervals()["joint/head_accuracy"] == pytest.approx((accuracy, accuracy))  # one patient
+    unknown = ScoreJoint(["a", "b", "c"])
+    evaluate(unknown)
+    assert unknown.intervals()["joint/head_accuracy"] == (0, 1)  # each is 1 / 27 of the draws or more

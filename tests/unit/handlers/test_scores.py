@@ -1,6 +1,7 @@
 """An evaluation is scored at the photograph's own size, on the photographs that count, and written with its facts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,3 +181,16 @@ def test_thresholds_decide_at_native_size(manifest):
     assert found["lesions/argmax_dice_MA"] == 0
     with pytest.raises(ValueError, match="one for each of 1 classes"):
         ScoreLesions(manifest, manifest.photographs, fuse=True, thresholds=(0.2, 0.5, 0.5, 0.5))
+
+
+def test_intervals_are_over_patients_where_they_are_known(manifest):
+    """Of two photographs one has a Dice of 0.5 and one none; with one patient, every resample is both."""
+    one_patient = [replace(row, patient="tiny/p") for row in manifest.photographs]
+    lesions, grades = ScoreLesions(manifest, one_patient), ScoreGrades(["a", "b"], patient_of={"a": "p", "b": "p"})
+    evaluate(lesions, grades)
+    assert lesions.intervals()["lesions/paper_dice"] == pytest.approx((1 - 4 / 192, 1 - 4 / 192))
+    assert grades.intervals()["grade/brier"] == pytest.approx((0.13, 0.13))  # (2 * 0.3² + 2 * 0.2²) / 2
+    lesions, grades = ScoreLesions(manifest, manifest.photographs), ScoreGrades(["a", "b"])
+    evaluate(lesions, grades)
+    assert lesions.intervals()["lesions/paper_dice"] == pytest.approx((1 - 8 / 192, 1))
+    assert grades.intervals()["grade/brier"] == pytest.approx((0.08, 0.18))

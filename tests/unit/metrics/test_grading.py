@@ -221,3 +221,27 @@ def test_the_ceiling_is_the_share_of_photographs_whose_grade_was_taught():
     assert found["grade/accuracy"] == found["grade/accuracy_ceiling"] == 0.5
     assert list(found)[:2] == ["grade/accuracy", "grade/accuracy_ceiling"]  # they stand beside each other
     assert "grade/accuracy_ceiling" not in grading_scores(probabilities, truth)
+
+
+def test_a_second_photograph_just_like_the_first_tells_nothing_new_of_a_patient():
+    """Drawn as photographs, the twins would make the interval narrower by the root of two."""
+    probabilities, grades = random_case()
+    patients = [str(number) for number in range(len(grades))]
+    once = grading_intervals(probabilities, grades, resamples=200)
+    assert grading_intervals(probabilities, grades, resamples=200, patients=patients) == once
+    twins = {"probabilities_NC": probabilities.repeat(2, axis=0), "grades_N": grades.repeat(2), "resamples": 200}
+    as_patients = grading_intervals(**twins, patients=np.repeat(patients, 2).tolist())
+    apart = grading_intervals(**twins)
+    for key in ("grade/accuracy", "grade/quadratic_kappa", "grade/auroc", "grade/brier"):
+        assert as_patients[key] == pytest.approx(once[key])
+        assert np.diff(apart[key]) < 0.85 * np.diff(once[key])
+
+
+def test_of_two_patients_right_and_wrong_the_accuracy_lies_between_all_and_nothing():
+    """A quarter of the draws holds the right one alone; of eight photographs, one in 256 holds the right four alone."""
+    p, grades = certain([0, 2, 2, 3, 1, 1, 1, 1]), np.array([0, 2, 2, 3, 4, 4, 4, 4])
+    assert grading_intervals(p, grades, patients=[*"aaaabbbb"])["grade/accuracy"] == (0, 1)
+    low, high = grading_intervals(p, grades)["grade/accuracy"]
+    assert 0 < low < 0.5 < high < 1
+    with pytest.raises(ValueError, match="expected the patient of each of 8 photographs, or None, got 2"):
+        grading_intervals(p, grades, patients=["a", "b"])

@@ -120,3 +120,13 @@ def test_rejects_what_cannot_be_scored():
         joint_scores(certain(0), [NONE], [-1])
     with pytest.raises(ValueError, match=r"expected 5 probabilities, not negative, got \[0.5, 0.5\]"):
         joint_scores(np.array([[0.5, 0.5]]), [NONE], [0])
+
+
+def test_two_photographs_of_a_patient_are_drawn_together():
+    """One patient is always right, the other never: all right and all wrong are a quarter of the draws each."""
+    case = certain(*[0] * 4, *[2] * 4), [NONE] * 8, [0] * 4 + [1] * 4
+    assert joint_intervals(*case, patients=[*"aaaabbbb"])["joint/head_accuracy"] == (0, 1)
+    low, high = joint_intervals(*case)["joint/head_accuracy"]
+    assert 0 < low < 0.5 < high < 1
+    with pytest.raises(ValueError, match="expected the patient of each of 8 photographs, or None, got 1"):
+        joint_intervals(*case, patients=["a"])

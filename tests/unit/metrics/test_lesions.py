@@ -463,3 +463,15 @@ def test_thresholds_of_other_classes_are_refused_before_a_photograph_is_scored()
         LesionScores(["lesion"], thresholds=(0.2, 0.5, 0.5, 0.5))
     with pytest.raises(ValueError, match="expected at least one photograph"):
         LesionScores().best_thresholds()
+
+
+def test_a_second_photograph_just_like_the_first_tells_nothing_new_of_a_patient():
+    photographs = [random_photograph(seed) for seed in range(8)]
+    once, twice = scored(*photographs), LesionScores()
+    for number, (probabilities, masks) in enumerate(photographs):
+        for _ in range(2):
+            twice.update(probabilities, masks, patient=f"p{number}")
+    expected, found = once.intervals(resamples=100), twice.intervals(resamples=100)
+    for key in ("lesions/dice_EX", "lesions/iou_mean", "lesions/image_dice_MA", "lesions/paper_dice"):
+        assert found[key] == pytest.approx(expected[key])
+        assert np.diff(scored(*photographs, *photographs).intervals(resamples=100)[key]) < np.diff(expected[key])

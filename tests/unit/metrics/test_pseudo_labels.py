@@ -118,3 +118,15 @@ def test_a_summary_without_known_grades_is_undefined_but_counts():
     assert found["decided/quadratic_kappa_low"] is None
     assert found["truth_feasible"] is None
     assert found["gain/accuracy"] is found["gain/quadratic_kappa_high"] is None
+
+
+def test_kappa_and_gain_are_drawn_by_patients():
+    """One patient's labels are right and moved there, the other's are wrong and stay: the gain is 0 to 1."""
+    moved, kept = (0.5, 0.1, 0.1, 0.2, 0.1), (0.1, 0.1, 0.1, 0.6, 0.1)
+    rows = [row(name, moved if name < "e" else kept) for name in "abcdefgh"]
+    truth = {name: 3 if name < "e" else 2 for name in "abcdefgh"}
+    found = summarise(rows, truth, patients=dict(zip("abcdefgh", "ppppqqqq", strict=True)))
+    assert [found[f"gain/accuracy{end}"] for end in ("", "_low", "_high")] == [0.5, 0, 1]
+    alone = summarise(rows, truth)
+    assert 0 < alone["gain/accuracy_low"] < alone["gain/accuracy_high"] < 1
+    assert summarise(rows, truth, patients={name: name for name in truth}) == alone

@@ -188,6 +188,63 @@ def test_the_card_of_a_grade_that_was_abstained_from_says_so(tmp_path):
     assert "Abstained" in page.split("<article")[1]
 
 
+# patients
+
+
+def sections(out):
+    page = (out / "report.html").read_text(encoding="utf-8")
+    return page.split('<section class="patient"')[1:]
+
+
+def test_both_eyes_of_a_patient_stand_in_a_section_with_the_higher_grade(tmp_path):
+    eyes = [prediction(tmp_path, f"{name}.jpg", grade) for name, grade in (("0_l", 1), ("0_r", 3), ("1_l", 2))]
+    patients = {"0_l.jpg": "0", "0_r.jpg": "0", "1_l.jpg": "1"}
+    out = write(tmp_path, *eyes, prediction(tmp_path, "chart.jpg", 4), patients=patients)
+    first, second = sections(out)
+    assert (first.count("<article"), second.split("</section>")[0].count("<article")) == (2, 1)
+    assert (
+        "Patient 0: grade 3 severe<span>, the higher of 2 photographs: 0_r.jpg. Together with the lesions: 3 sev"
+        in first
+    )
+    assert "Patient 1: grade 2 moderate<span>, in the only photograph. Together" in second
+    assert "<dt>patients</dt><dd>2, and 1 photograph without one</dd>" in (out / "report.html").read_text()
+    assert [(row["file"], row["patient"]) for row in rows_of(out)] == [*patients.items(), ("chart.jpg", "")]
+    assert list(rows_of(out)[0])[:3] == ["file", "patient", "grade"]
+
+
+def test_an_eye_that_was_not_read_or_abstained_from_is_named_beside_the_grade(tmp_path):
+    unsure = dataclasses.replace(prediction(tmp_path, "0_l.jpg"), abstained=True)
+    patients = {"0_l.jpg": "<0>", "0_r.jpg": "<0>", "1_l.jpg": "1", "1_r.jpg": "1"}
+    unread = [("0_r.jpg", "cut off"), ("1_l.jpg", "cut off"), ("1_r.jpg", "cut off")]
+    out = write(tmp_path, unsure, unread=unread, patients=patients)
+    (section,) = sections(out)  # of 1, nothing was read
+    assert "Patient &lt;0&gt;: grade 2 moderate<span>, in the only photograph that could be read." in section
+    assert "Could not be read, so not in this grade: 0_r.jpg" in section
+    assert "Abstained: 0_l.jpg" in section
+    assert [row["patient"] for row in rows_of(out)] == ["<0>", "<0>", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("grades", "words"),
+    [
+        ((2, 2), "grade 2 moderate<span>, in both photographs."),
+        ((2, 2, 2), "grade 2 moderate<span>, in all 3 photographs."),
+        ((4, 2, 4), "grade 4 proliferative<span>, the highest of 3 photographs: 0.jpg, 2.jpg."),
+    ],
+)
+def test_the_heading_says_which_photographs_have_the_grade_of_the_patient(tmp_path, grades, words):
+    eyes = [prediction(tmp_path, f"{number}.jpg", grade) for number, grade in enumerate(grades)]
+    (section,) = sections(write(tmp_path, *eyes, patients={eye.name: "p" for eye in eyes}))
+    assert words in section
+
+
+def test_without_patients_nothing_is_said_of_them(tmp_path):
+    out = write(tmp_path, prediction(tmp_path, "0_l.jpg"), prediction(tmp_path, "0_r.jpg"), patients={})
+    assert "patient" not in rows_of(out)[0]
+    assert sections(out) == []
+    assert "<dt>patients" not in (out / "report.html").read_text()
+
+
 # the folder
 
 

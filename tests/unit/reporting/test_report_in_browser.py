@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bundle.handlers.predictions import Prediction
 from bundle.labels import GRADES, LESIONS
-from bundle.reporting.report import card_html, write_report
+from bundle.reporting.report import card_html, patient_html, write_report
 from PIL import Image
 
 HOSTILE = (
@@ -339,3 +339,50 @@ def test_grades_are_named_in_the_filter(visit):
     options = visit(*FEW).locator("[name=grade] option").all_text_contents()
     assert options[0] == "all"
     assert [int(option.split()[0]) for option in options[1:]] == list(GRADES)
+
+
+def both_eyes(patient, left, right):
+    grades = {f"{patient}_left.jpg": left, f"{patient}_right.jpg": right}
+    row = {"consistent_grade": 2, "abstained": False, "error": ""}
+    rows = [{"file": name, "grade": grade, **row} for name, grade in grades.items()]
+    return "".join(patient_html(patient, rows, [card(name, grade) for name, grade in grades.items()]))
+
+
+def boxes(page):
+    return [card.bounding_box() for card in page.locator(".card").all()]
+
+
+@pytest.mark.parametrize("width", [1440, 1200, 720])
+def test_both_eyes_stand_side_by_side(visit, width):
+    page = visit(both_eyes("0", 1, 3), viewport={"width": width, "height": 900})
+    left, right = boxes(page)
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] < right["x"]
+    assert left["width"] == pytest.approx(right["width"])
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for each in page.locator(".card table").all():
+        inside = each.evaluate(
+            "table => table.getBoundingClientRect().right <= table.closest('.card').getBoundingClientRect().right"
+        )
+        assert inside
+
+
+def test_on_a_narrow_page_an_eye_stands_below_the_other(visit):
+    page = visit(both_eyes("0", 1, 3), viewport=NARROW)
+    left, right = boxes(page)
+    assert left["x"] == right["x"]
+    assert left["y"] + left["height"] < right["y"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_both_eyes_stay_together_when_cards_are_sorted_and_a_patient_without_one_goes(visit):
+    page = visit(both_eyes("0", 1, 0), both_eyes("1", 2, 4), card("a.jpg", grade=3))
+    page.locator("[name=sort]").select_option("-grade")
+    assert shown(page) == ["1_left.jpg", "1_right.jpg", "a.jpg", "0_left.jpg", "0_right.jpg"]
+    page.locator("[name=sort]").select_option("")
+    assert shown(page)[0] == "0_left.jpg"
+    page.locator("[name=grade]").select_option("4")
+    assert shown(page) == ["1_right.jpg"]
+    (heading,) = page.locator(".patient:visible > h2").all_text_contents()
+    assert heading.startswith("Patient 1: grade 4 proliferative, the higher of 2 photographs: 1_right.jpg.")
+    assert page.complaints == []

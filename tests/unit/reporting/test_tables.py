@@ -272,3 +272,9 @@ def test_both_decisions_stand_in_the_table_under_clear_names():
     fused = evaluation_table({"scores": {"lesions/dice_lesion": 0.5}, "lesion_thresholds": [0.25]})
     assert "Lesions are decided by thresholds: lesion above 0.25." in fused
     assert "decided" not in evaluation_table(METRICS)
+
+
+def test_patients_are_counted_beside_the_photographs_where_they_are_known():
+    metrics = {"scores": {"grade/accuracy": 0.5}, "subset": {"grade": "test"}, "counts": {"grade": 8}}
+    assert "### Grades (test, 8 photographs, 4 patients)" in evaluation_table({**metrics, "patients": {"grade": 4}})
+    assert "### Grades (test, 8 photographs)\n" in evaluation_table({**metrics, "patients": {"grade": 0}})

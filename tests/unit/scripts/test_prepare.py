@@ -1,8 +1,12 @@
 """The command writes a whole manifest, or exits with code 2 and one line of explanation."""
 
+from collections import defaultdict
+
 import pytest
 from bundle.manifest import load_manifest
 from scripts import prepare as script
+
+from tests.conftest import eye, save_jpg
 
 
 @pytest.fixture
@@ -83,3 +87,54 @@ def test_a_missing_option_is_named(command):
 
 def test_help_is_no_error(command):
     assert command("--help")[0] == 0
+
+
+@pytest.fixture
+def both_eyes(tmp_path):
+    """Twelve graded photographs of six patients, as EyePACS names them."""
+    names = [f"{patient}_{side}" for patient in range(6) for side in ("left", "right")]
+    for seed, name in enumerate(names):
+        save_jpg(tmp_path / "own" / "images" / f"{name}.jpg", eye(seed))
+    table = ["image,grade", *(f"{name},{number % 5}" for number, name in enumerate(names))]
+    (tmp_path / "own" / "grades.csv").write_text("\n".join(table))
+    return "--dataset", "folder", "--root", tmp_path / "own", "--grades", "grades.csv", "--folds", 3
+
+
+def test_both_eyes_of_a_patient_lie_in_one_fold_if_the_pattern_is_given(command, both_eyes, tmp_path):
+    out = tmp_path / "a.json"
+    code, printed, _ = command(*both_eyes, "--out", out)
+    assert code == 0
+    assert 'prepare --dataset folder with --patient_pattern "(.+)_(left|right)"' in printed
+    code, printed, _ = command(*both_eyes, "--out", out, "--patient_pattern", "(.+)_(left|right)", "--check")
+    assert code == 0
+    assert "patients: 6\n" in printed
+    assert "side of the eye" not in printed
+    folds = defaultdict(list)
+    for row in load_manifest(out).photographs:
+        folds[row.patient].append(row.fold)
+    assert len(folds) == 6
+    assert all(left == right for left, right in folds.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--patient_pattern", ".+"], "which has no group"),
+        (["--patient_pattern", "(.+)_OD"], "matches none of 12: 0_left, 0_right, 1_left"),
+        (["--patient_pattern", "(.+)_left"], "6 images without a name that --patient_pattern '(.+)_left' matches"),
+        (["--patient_column", "who"], "expected a column 'who', got ['image', 'grade']"),
+        (["--same_patients"], "--same_patients is no option of --dataset folder"),
+    ],
+)
+def test_patients_that_are_not_found_take_one_line_and_code_2(command, both_eyes, tmp_path, arguments, message):
+    code, _, err = command(*both_eyes, "--out", tmp_path / "a.json", *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_joining_takes_no_option_of_a_reader(command, tmp_path):
+    options = "--dataset", "joined", "--root", "a.json,b.json", "--out", tmp_path / "c.json"
+    code, _, err = command(*options, "--patient_pattern", "(.+)_(left|right)")
+    assert code == 2
+    assert "--patient_pattern is no option of --dataset joined, which has --same_patients; give it where" in err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.readers.folder import DrawGrey, DrawIndexed, read_folder
+from bundle.manifest import save_manifest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -398,3 +399,70 @@ def test_refuses_a_mask_of_another_size_or_that_is_cut_off(root):
     for draw in (DrawIndexed(path, {"EX": 1, "MA": 3}), DrawGrey({"MA": path}, 128)):
         with pytest.raises(ValueError, match=r"expected a whole mask in .*c\.png"):
             draw(60, 40)
+
+
+# patients
+
+
+def patients_of(reading):
+    return {row.id.rsplit("/", 1)[-1]: row.patient for row in reading.photographs}
+
+
+def tabulate(root, *patients):
+    lines = [f"{stem},2,{patient}" for stem, patient in zip(STEMS, patients, strict=True)]
+    (root / "grades.csv").write_text("\n".join(["image,grade,person", *lines]) + "\n")
+
+
+def test_a_column_says_whose_a_photograph_is(root):
+    tabulate(root, "anna", "anna", " bo ", "007", "7")
+    found = patients_of(read_folder(root, grades="grades.csv", patient_column="person"))
+    assert found == dict(zip(STEMS, ("anna", "anna", "bo", "007", "7"), strict=True))
+
+
+def test_a_pattern_says_whose_a_photograph_is_with_outlines_alone_too(root):
+    found = patients_of(read_folder(root, masks=MASKS, patient_pattern="([bc]|[^bc]).*"))
+    assert found == dict(zip(STEMS, "0bcde", strict=True))
+
+
+def test_the_manifest_has_the_pseudonym_of_a_patient_and_not_the_id(root):
+    tabulate(root, "anna", "anna", "bo", "cy", "cy")
+    manifest = build(root, grades="grades.csv", patient_column="person")
+    rows = {row.id.rsplit("/", 1)[-1]: row for row in manifest.photographs}
+    assert rows["b"].patient == "own/55579b557896d0ce"  # echo -n anna | sha256sum
+    assert (rows["b"].fold, rows["d"].fold) == (rows["007-0004-000"].fold, rows["e"].fold)
+    save_manifest(manifest, root / "own.json")
+    assert "anna" not in (root / "own.json").read_text()
+
+
+def test_photographs_of_unknown_patients_are_refused_or_left_out(root):
+    tabulate(root, "anna", "", "bo", "cy", "")
+    options = {"grades": "grades.csv", "patient_column": "person"}
+    with pytest.raises(ValueError, match=r"2 images without a patient in column 'person' \(b, e\); .* --allow_missing"):
+        read_folder(root, **options)
+    reading = read_folder(root, **options, allow_missing=True)
+    assert set(patients_of(reading)) == {"007-0004-000", "c", "d"}
+    assert reading.notes == ["left out: 2 images without a patient in column 'person' (b, e)"]
+    with pytest.raises(ValueError, match=r"4 images without a name that --patient_pattern '\(b\)' matches \(007-0004"):
+        read_folder(root, masks=MASKS, patient_pattern="(b)")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"patient_column": "eye", "patient_pattern": "(.).*"},
+            "expected --patient_column or --patient_pattern, got b",
+        ),
+        ({"patient_column": "eye"}, r"grades\.csv: expected a column 'eye', got \['image', 'grade', 'split'\]"),
+        ({"patient_pattern": ".*"}, "which has no group"),
+        ({"patient_pattern": "(left|right)"}, "which matches none of 5"),
+    ],
+)
+def test_refuses_options_that_find_no_patient(root, options, message):
+    with pytest.raises(ValueError, match=message):
+        read_folder(root, grades="grades.csv", **options)
+
+
+def test_refuses_a_column_of_no_table(root):
+    with pytest.raises(ValueError, match="expected --grades with --patient_column, got none"):
+        read_folder(root, masks=MASKS, patient_column="person")
