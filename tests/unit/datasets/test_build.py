@@ -325,7 +325,7 @@ def test_what_is_drawn_becomes_files_named_by_their_content(tiny_idrid, tmp_path
     assert (load_mask(manifest.path(row.masks["EX"])) == mask).all()
     assert row.areas_px == {"EX": mask.sum()}
     assert manifest.path(row.drawn_from[0]) == tiny_idrid.table("train")
-    rows[0] = drawn_row(tiny_idrid, ~mask)
+    rows[0] = drawn_row(tiny_idrid, mask[::-1, ::-1] | mask)
     again = build_manifest("tiny", rows, tiny_idrid.root, **options)
     assert again.path(by_id(again)["tiny/IDRiD_003"].masks["EX"]) != manifest.path(row.masks["EX"])
     assert (load_mask(manifest.path(row.masks["EX"])) == mask).all()
