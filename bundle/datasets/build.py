@@ -75,6 +75,8 @@ def build_manifest(
     inspected, broken = _inspect_all(
         sorted(rows, key=lambda row: row.id), _Inspector(name, roots), roots[name] if allow_missing else None
     )
+    if not inspected:
+        raise ValueError(f"data set {name!r}: expected at least one photograph that can be used, got none: {broken[0]}")
     photographs = [one.photograph for one in inspected]
     if not any(path.startswith(f"{name}.masks/") for row in photographs for path in row.files().values()):
         roots = {name: roots[name]}
