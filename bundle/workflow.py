@@ -39,7 +39,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bundle.datasets.notes import counts
 from bundle.handlers.tracking import RunTracker, default_uri
+from bundle.manifest import Manifest
 from ignite.engine import Engine
 
 # `from monai import bundle` would hide this package; these are imported by their own paths.
@@ -158,18 +160,21 @@ def tracked(
     facts: Mapping[str, Any] | None = None,
     validators: Mapping[str, Engine] | None = None,
     artifacts: Sequence[str] = (),
+    manifest: Manifest | None = None,
 ) -> RunTracker | None:
     """Return the handler that records the running config in MLflow; None, which MONAI leaves out, if ``track`` is off.
 
-    The config's options give the rest: ``output_dir``, ``tracking_uri`` and ``tags``. For the arguments, see
+    The config's options give the rest: ``output_dir``, ``tracking_uri`` and ``tags``. The files that were left out of
+    a manifest, passed over or changed are counted among the facts. For the other arguments, see
     :class:`bundle.handlers.tracking.RunTracker`.
     """
     option = running_workflow().parser.get_parsed_content
     if not option("track"):
         return None
+    counted = {f"files {kind}": count for kind, count in counts(manifest.notes if manifest else ()).items()}
     return RunTracker(
-        stage, option("output_dir"), run_settings(), split, validators, artifacts, option("tracking_uri"), facts,
-        option("tags"),
+        stage, option("output_dir"), run_settings(), split, validators, artifacts, option("tracking_uri"),
+        {**(facts or {}), **(counted if manifest else {})}, option("tags"),
     )  # fmt: skip
 
 

@@ -46,7 +46,9 @@ def predict(
         workflow.initialize()
         workflow.evaluator.run()
     print(describe(Path(output_dir)))
-    workflow.parser.get_parsed_content("files").exit_if_unread()
+    files = workflow.parser.get_parsed_content("files")
+    print(files.summary())
+    files.exit_if_unread()
 
 
 def describe(output_dir: Path) -> str:

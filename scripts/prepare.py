@@ -11,6 +11,7 @@ from typing import Any
 
 from bundle.datasets.build import build_manifest
 from bundle.datasets.folds import join
+from bundle.datasets.notes import counts, in_one_line
 from bundle.datasets.readers import read
 from bundle.manifest import Manifest, load_manifest, save_manifest
 from bundle.phantom.tree import write_phantom
@@ -111,7 +112,7 @@ def _write(manifest: Manifest, path: Path, check: bool) -> None:
         written.append(path.with_suffix(".check.html"))
         write_check(manifest, written[-1])
     print(check_text(manifest) if check else summary_text(manifest))
-    print("\n".join(f"wrote {file}" for file in written))
+    print("\n".join([*(f"wrote {file}" for file in written), in_one_line(counts(manifest.notes))]))
 
 
 if __name__ == "__main__":

@@ -2,22 +2,26 @@
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from bundle.datasets.copies import perceptual_hash
 from bundle.datasets.folds import deal
+from bundle.datasets.notes import CHANGED, LEFT_OUT
 from bundle.datasets.patients import pseudonym
 from bundle.datasets.readers.files import names
 from bundle.datasets.readers.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, Landmark, RawPhotograph
 from bundle.files import content_sha256, written_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, Point, resized, resolve, same_shape
-from bundle.transforms.decode import decode, mask_levels
+from bundle.transforms.decode import bits_scaled, decode, mask_levels, to_rgb
 from bundle.transforms.field import field_of_view
+from bundle.transforms.outlines import load_mask
 from bundle.transforms.pixels import brightest
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,6 +29,8 @@ from tqdm import tqdm
 
 HASHED_SIDE_PX = 256
 """Shortest side of a photograph as decoded for the audit."""
+
+INVERTED = "masks read the other way round, because they mark more than half of the photograph"
 
 
 def build_manifest(
@@ -41,14 +47,15 @@ def build_manifest(
 ) -> Manifest:
     """Open, check and hash every photograph and its masks, then group the copies and deal the folds.
 
-    A lesion with an empty mask is absent, and its mask is dropped. Masks drawn by a row are written to ``drawn_root``
+    A lesion with an empty mask is absent, and its mask is dropped. A mask that marks more than half of the photograph
+    marks the background: it is inverted, with a note. Such masks and those drawn by a row are written to ``drawn_root``
     under names that change with the content, so an older manifest never refers to newer masks.
 
     Args:
         name: name of the data set; first part of every id and path.
         rows: photographs that a reader found.
         root: folder of the data set.
-        drawn_root: folder for drawn masks; required if rows draw any.
+        drawn_root: folder for drawn masks; required if there are any.
         folds: number of cross-validation folds.
         seed: seed of the folds.
         notes: notes of the reader; the notes of this function are appended.
@@ -62,16 +69,22 @@ def build_manifest(
     if not rows:
         raise ValueError(f"data set {name!r}: expected at least one photograph, got none")
     roots = {name: Path(root).resolve()}
-    if any(row.draw for row in rows):
-        if drawn_root is None:
-            raise ValueError(f"data set {name!r}: expected a drawn_root, because its masks must be drawn")
+    if any(row.draw for row in rows) and drawn_root is None:
+        raise ValueError(f"data set {name!r}: expected a drawn_root, because its masks must be drawn")
+    if drawn_root is not None:
         roots[f"{name}.masks"] = Path(drawn_root).resolve()
-    inspect = _Inspector(name, roots)
-    photographs, broken = _inspect_all(
-        sorted(rows, key=lambda row: row.id), inspect, roots[name] if allow_missing else None
+    inspected, broken = _inspect_all(
+        sorted(rows, key=lambda row: row.id), _Inspector(name, roots), roots[name] if allow_missing else None
     )
-    notes = (*notes, *_dispute_notes(photographs), *_landmark_notes(rows, photographs), *broken)
-    return deal(name, roots, photographs, folds, seed, notes, keep_leaks)
+    if not inspected:
+        raise ValueError(f"data set {name!r}: expected at least one photograph that can be used, got none: {broken[0]}")
+    photographs = [one.photograph for one in inspected]
+    if not any(path.startswith(f"{name}.masks/") for row in photographs for path in row.files().values()):
+        roots = {name: roots[name]}
+    dealt_notes = (
+        *notes, *_dispute_notes(photographs), *_landmark_notes(rows, photographs), *_change_notes(inspected), *broken
+    )  # fmt: skip
+    return deal(name, roots, photographs, folds, seed, dealt_notes, keep_leaks)
 
 
 def _dispute_notes(photographs: Sequence[Photograph]) -> list[str]:
@@ -88,9 +101,23 @@ def _landmark_notes(rows: Sequence[RawPhotograph], photographs: Sequence[Photogr
     return [f"{what}: {len(lost)} ({names(lost)})"] if lost else []
 
 
+class _Inspected(NamedTuple):
+    photograph: Photograph
+    changes: Mapping[str, tuple[str, ...]]
+    """What was read otherwise than stored, and what of the photograph."""
+
+
+def _change_notes(inspected: Sequence[_Inspected]) -> list[str]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for photograph, changes in inspected:
+        for what, parts in changes.items():
+            found[what] += [" ".join([photograph.id.partition("/")[2], *part.split()]) for part in parts]
+    return [f"{CHANGED}: {len(changed)} {what} ({names(changed)})" for what, changed in found.items()]
+
+
 def _inspect_all(
-    rows: Sequence[RawPhotograph], inspect: Callable[[RawPhotograph], Photograph], noted_below: Path | None
-) -> tuple[list[Photograph], list[str]]:
+    rows: Sequence[RawPhotograph], inspect: Callable[[RawPhotograph], _Inspected], noted_below: Path | None
+) -> tuple[list[_Inspected], list[str]]:
     """Return the photographs and a note for each unusable one, with paths below a root; if that is None, refuse it."""
     photographs, broken = [], []
     # Threads suffice: decoding and hashing release the interpreter lock.
@@ -103,7 +130,7 @@ def _inspect_all(
                 except ValueError as error:
                     if noted_below is None:
                         raise
-                    broken.append(f"left out: {str(error).replace(f'{noted_below}/', '')}")
+                    broken.append(f"{LEFT_OUT}: {str(error).replace(f'{noted_below}/', '')}")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return photographs, broken
@@ -115,9 +142,9 @@ class _Inspector:
     def __init__(self, name: str, roots: Mapping[str, Path]) -> None:
         self.name, self.roots = name, roots
 
-    def __call__(self, row: RawPhotograph) -> Photograph:
+    def __call__(self, row: RawPhotograph) -> _Inspected:
         image, (width_px, height_px) = decode(row.image, draft=("L", HASHED_SIDE_PX))
-        grey = image.convert("L")
+        grey = _grey(image, row.image)
         try:
             box = field_of_view(np.asarray(grey))
         except ValueError as error:
@@ -126,6 +153,13 @@ class _Inspector:
         drawn = row.draw(width_px, height_px) if row.draw else Drawn({})
         files = {**row.masks, **disc, **self._write_masks(row, drawn)}
         areas_px = {role: _area_px(path, row.image, (width_px, height_px)) for role, path in files.items()}
+        large = [role for role in files if 2 * areas_px[role] > width_px * height_px]
+        _refuse_drawn(drawn.masks.keys() & large, row)
+        inverted = [role for role in large if role not in drawn.masks]
+        turned = Drawn({role: ~load_mask(files[role]) for role in inverted})
+        files |= self._write_masks(row, turned)
+        areas_px |= {role: int(mask.sum()) for role, mask in turned.masks.items()}
+        sources = (*row.drawn_from, *({**row.masks, **disc}[role] for role in inverted))
         masks = {lesion: files[lesion] for lesion in LESIONS if areas_px.get(lesion)}
         name = f"{self.name}/{row.id}"
         photograph = Photograph(
@@ -144,16 +178,23 @@ class _Inspector:
             optic_disc=self._mounted(files[OPTIC_DISC]) if areas_px.get(OPTIC_DISC) else None,
             fovea_px=_placed(row.fovea, (width_px, height_px)),
             disc_px=_placed(row.disc, (width_px, height_px)),
-            drawn_from=tuple(self._mounted(path) for path in row.drawn_from),
+            drawn_from=tuple(map(self._mounted, sources)),
             group=name,
             patient=f"{self.name}/{pseudonym(row.patient)}" if row.patient else None,
         )
         content = {role: resolve(self.roots, path) for role, path in photograph.files().items()}
-        return replace(photograph, sha256=content_sha256(content))
+        bits = bits_scaled(image)
+        changes = {
+            **({INVERTED: tuple(inverted)} if inverted else {}),
+            **({f"photographs scaled from the {bits} bits that they use": ("",)} if bits else {}),
+        }
+        return _Inspected(replace(photograph, sha256=content_sha256(content)), changes)
 
     def _write_masks(self, row: RawPhotograph, drawn: Drawn) -> dict[str, Path]:
         """Write the drawn masks that are not empty; return the path of each role."""
         masks = {role: mask for role, mask in drawn.masks.items() if mask.any()}
+        if masks and f"{self.name}.masks" not in self.roots:
+            raise ValueError(f"data set {self.name!r}: expected a drawn_root, because masks of {row.id} must be drawn")
         folder = self.roots[f"{self.name}.masks"] if masks else Path()
         return {role: _write_mask(folder / f"{row.id}_{role}", mask) for role, mask in masks.items()}
 
@@ -163,6 +204,24 @@ class _Inspector:
             if path.is_relative_to(root):
                 return f"{name}/{path.relative_to(root).as_posix()}"
         raise ValueError(f"expected a file below {' or '.join(map(str, self.roots.values()))}, got {path}")
+
+
+def _refuse_drawn(large: Iterable[str], row: RawPhotograph) -> None:
+    """Refuse drawn masks of more than half of the photograph: all that is not the lesion may be another lesion."""
+    if large := sorted(large):
+        sources = ", ".join(path.name for path in row.drawn_from)
+        raise ValueError(
+            f"expected lesions on less than half of {row.image}, got more of {', '.join(large)} in {sources}: name the "
+            f"index of the lesion, not of the background, in --indices; invert grey masks in which the lesion is dark"
+        )
+
+
+def _grey(image: Image.Image, path: Path) -> Image.Image:
+    """Return the grey levels of the 8-bit colours that the networks see."""
+    try:
+        return Image.fromarray(to_rgb(image)).convert("L")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _placed(landmark: Landmark | None, size_px: tuple[int, int]) -> Point | None:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from bundle.datasets.copies import Pairs, group_copies, near_pairs, unpack
+from bundle.datasets.notes import kind_of
 from bundle.datasets.patients import both_eyes
 from bundle.datasets.readers.files import names
 from bundle.datasets.readers.raw import OUTLINES_NOTE
@@ -108,8 +109,9 @@ def join(
     if twice:
         raise ValueError(f"expected different data sets to join, got {sorted(twice)} twice; give one another --name")
     roots = {root: path for one in manifests for root, path in one.roots.items()}
-    kept = ("left out: ", OUTLINES_NOTE)  # all other notes are made again
-    notes = [f"{one.name}: {note}" for one in manifests for note in one.notes if any(map(note.__contains__, kept))]
+    notes = [  # all other notes are made again
+        f"{one.name}: {note}" for one in manifests for note in one.notes if OUTLINES_NOTE in note or kind_of(note)
+    ]
     rows = [row for one in manifests for row in one.photographs]
     if same_patients:
         rows = [replace(row, patient=f"{name}/{_digits(row.patient)}" if row.patient else None) for row in rows]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from bundle.datasets.patients import patients_in_names
+from bundle.datasets.readers.files import OF_THE_SYSTEM, names
 from bundle.grade_rules import lesions_ruled_out
 from bundle.labels import GRADES, LESIONS
 from bundle.manifest import Manifest, Photograph
@@ -40,8 +41,9 @@ def file_items(
 ) -> list[dict[str, Any]]:
     """Make items from a file, from all photographs in a folder, sorted by name, or from a list of these.
 
-    Files in a folder are skipped if they are hidden (a name begins with a dot) or have another suffix. If patients are
-    known, their photographs stand next to each other, in the order in which the patients appear.
+    Files in a folder are skipped if they are hidden (a name begins with a dot) or have another suffix;
+    :func:`passed_over` lists the latter. If patients are known, their photographs stand next to each other, in the
+    order in which the patients appear.
 
     Args:
         sources: files and folders.
@@ -91,19 +93,46 @@ def _without_suffix(path: str) -> str:
     return path[: -len(max(known, key=len))] if known else str(PurePosixPath(path).with_suffix(""))
 
 
+def passed_over(sources: str | Path | Sequence[str | Path]) -> list[str]:
+    """List the files in the folders of :func:`file_items` that are no photographs by their suffix, sorted by name.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("eye.jpg", "notes.txt", "Thumbs.db", ".hidden"):
+        ...         Path(folder, name).touch()
+        ...     passed_over(folder)
+        ['notes.txt']
+    """
+    folders = [Path(source) for source in ([sources] if isinstance(sources, (str, Path)) else sources)]
+    return [
+        path.relative_to(folder).as_posix()
+        for folder in folders
+        for path in _listed(folder)
+        if not _is_photograph(path) and path.name.lower() not in OF_THE_SYSTEM
+    ]
+
+
 def _file_items(source: Path) -> list[dict[str, Any]]:
     if not source.exists():
         raise ValueError(f"expected a photograph or a folder of photographs, found nothing at {source}")
-    paths = sorted(path for path in source.rglob("*") if _is_photograph(path, source)) if source.is_dir() else [source]
+    paths = list(filter(_is_photograph, _listed(source))) if source.is_dir() else [source]
     if not paths:
-        raise ValueError(f"expected photographs ({', '.join(PHOTOGRAPH_SUFFIXES)}) in {source}, found none")
+        raise ValueError(
+            f"expected photographs ({', '.join(PHOTOGRAPH_SUFFIXES)}) in {source}, found {names(passed_over(source))}"
+        )
     base = source if source.is_dir() else source.parent
     return [{"id": path.relative_to(base).as_posix(), "image": str(path), "path": str(path)} for path in paths]
 
 
-def _is_photograph(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.name.lower().endswith(PHOTOGRAPH_SUFFIXES) and not hidden and path.is_file()
+def _listed(folder: Path) -> list[Path]:
+    """List the files of a folder and its sub-folders, sorted, without hidden ones."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def _is_photograph(path: Path) -> bool:
+    return path.name.lower().endswith(PHOTOGRAPH_SUFFIXES)
 
 
 def _check_distinct(listed: Iterable[Mapping[str, Any]]) -> None:

@@ -98,8 +98,8 @@ class Writer(Protocol):
         For an unreadable photograph these are its error row and None.
         """
 
-    def finish(self) -> None:
-        """Write the files about all photographs."""
+    def finish(self) -> Mapping[str, int]:
+        """Write the files about all photographs; return counts for the engine's metrics."""
 
 
 class PredictionHandler:
@@ -168,12 +168,12 @@ class PredictionHandler:
             self.drawing.append(self.pool.submit(self._draw, name, one, known, reasons[index]))
         self._note(waiting=2 * self.threads)
 
-    def finish(self) -> None:
-        """Wait for the pending photographs, then finish the writers."""
+    def finish(self, engine: Engine) -> None:
+        """Wait for the pending photographs, then finish the writers; their counts become metrics of the engine."""
         self._note(waiting=0)
         self.pool.shutdown()
         for writer in self.writers:
-            writer.finish()
+            engine.state.metrics.update(writer.finish())
 
     def _note(self, waiting: int) -> None:
         """Pass on the oldest rows, in order, until at most ``waiting`` are pending."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from bundle.datasets.notes import kind_of
 from bundle.labels import GRADES, LESION_NAMES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.reporting.copies import copy_rows, counted, grades_differ, printable, remarks
@@ -31,7 +32,6 @@ IDRiD: Porwal et al., Data 3(3):25, 2018.
 """
 
 COUNTED = ("photographs", "left out", *(f"grade {grade}" for grade in GRADES), "no grade", "outlined", *LESIONS)
-LEFT_OUT_NOTE = "left out: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,11 +311,14 @@ def _size_table(frame: pd.DataFrame) -> Table:
 
 
 def _note_tables(notes: Sequence[str]) -> dict[str, Table]:
-    missing = [note for note in notes if LEFT_OUT_NOTE in note]
-    others = [note for note in notes if LEFT_OUT_NOTE not in note]
-    caption = "What the data set lacks, or could not be used."
+    missing = [note for note in notes if kind_of(note)]
+    others = [note for note in notes if not kind_of(note)]
+    caption = (
+        "Left out: missing, or could not be used. Passed over: no photograph or mask by its name. Changed: read, but "
+        "not as stored."
+    )
     return {
-        "missing": _listed("Missing or broken", caption, missing, "Nothing is missing."),
+        "missing": _listed("Left out, passed over or changed", caption, missing, "Nothing was."),
         "notes": _listed("Notes", "What was found when the manifest was made.", others, "There is nothing to note."),
     }
 

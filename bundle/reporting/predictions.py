@@ -7,16 +7,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
+from bundle.datasets.readers.files import names
 from bundle.files import CLAIM, claim, release, written_at_once, written_whole
 from bundle.handlers.predictions import COLUMNS, Prediction, Row
-from bundle.reporting.copies import counted
+from bundle.reporting.copies import counted, printable
 from bundle.reporting.overlay import heat_picture, lesion_overlay, write_mask_png
 from bundle.reporting.report import card_html, patient_html, write_report
 from bundle.transforms import load_photograph
@@ -45,6 +47,13 @@ class _Noted(NamedTuple):
     card_length: int
 
 
+class Drawing(NamedTuple):
+    """What :meth:`PredictionFiles.draw` hands to :meth:`PredictionFiles.note`."""
+
+    card: str
+    bits: int | None  # from which the photograph was scaled to 8, if its file has more than it uses
+
+
 class PredictionFiles:
     """Writer of masks, overlays and heat maps as predictions come, and of the tables and the report at the end.
 
@@ -61,6 +70,7 @@ class PredictionFiles:
         report: whether to write ``report.html``: about 0.1 MB per photograph.
         patients: patient of each photograph, where it is known. If any is, the tables have a column ``patient``, and
             the report shows consecutive photographs of a patient side by side.
+        passed_over: names of files among the photographs that were not read, because of their suffix.
     """
 
     def __init__(
@@ -70,9 +80,11 @@ class PredictionFiles:
         nifti: bool = False,
         report: bool = True,
         patients: Mapping[str, str] | None = None,
+        passed_over: Sequence[str] = (),
     ) -> None:
         self.output_dir, self.facts = Path(output_dir), {key: str(value) for key, value in facts.items()}
-        self.nifti, self.report, self.patients = nifti, report, dict(patients or {})
+        self.nifti, self.report = nifti, report
+        self.patients, self.passed_over = dict(patients or {}), tuple(passed_over)
 
     def start(self) -> None:
         """Claim the folder, and remove the results of an earlier run.
@@ -90,8 +102,9 @@ class PredictionFiles:
         self.photographs, self.abstained = 0, 0
         self.unread: dict[str, str] = {}
         self.noted: list[_Noted] = []  # only if patients are known
+        self.scaled: dict[int, list[str]] = defaultdict(list)
 
-    def draw(self, prediction: Prediction) -> str:
+    def draw(self, prediction: Prediction) -> Drawing:
         """Write the pictures of one photograph, and return its card for the report.
 
         This is the only place that decodes the photograph at native size.
@@ -101,13 +114,13 @@ class PredictionFiles:
         if self.nifti:
             path = self._path("nifti", prediction.name, ".nii.gz")
             write_label_nifti(path, prediction.lesions_HW, affine_of(prediction.path))
-        image_HW3 = load_photograph(prediction.path).pixels
+        image_HW3, _, _, bits = load_photograph(prediction.path)
         card = card_html(prediction, image_HW3) if self.report else ""
         overlay_HW3 = lesion_overlay(image_HW3, prediction.lesions_HW)
         _save(self._path("overlays", prediction.name, ".jpg"), Image.fromarray(overlay_HW3))
-        return card
+        return Drawing(card, bits)
 
-    def note(self, row: Row, card: str | None) -> None:
+    def note(self, row: Row, drawing: Drawing | None) -> None:
         """Store a row and a card on disk."""
         self.photographs += 1
         self.abstained += bool(row["abstained"])
@@ -115,25 +128,53 @@ class PredictionFiles:
             self.unread[row["file"]] = row["error"]
         if self.patients:
             patient = self.patients.get(row["file"])
-            self.noted.append(_Noted(patient, {key: row[key] for key in SHOWN_OF_PATIENT}, len(card or "")))
+            card = "" if drawing is None else drawing.card
+            self.noted.append(_Noted(patient, {key: row[key] for key in SHOWN_OF_PATIENT}, len(card)))
             row = {"file": row["file"], "patient": patient, **row}
         self.rows.write(json.dumps(row, allow_nan=False) + "\n")
-        self.cards.write(card or "")
+        if drawing is not None:
+            self.cards.write(drawing.card)
+            if drawing.bits:
+                self.scaled[drawing.bits].append(row["file"])
 
-    def finish(self) -> None:
-        """Write the tables and, if a photograph was read, the report; release the folder."""
+    def finish(self) -> dict[str, int]:
+        """Write the tables and, if a photograph was read, the report; release the folder; count the files."""
         facts = {**self.facts, "photographs": str(self.photographs)}
         if self.patients:
             facts["patients"] = self._patients_in_words()
         if self.abstained:
             facts["abstained"] = f"{self.abstained}; their grades are less confident than was asked for"
+        if remarks := self.remarks():
+            listed_kinds = "; ".join(f"{len(listed):,} {what}" for what, listed in remarks.items())
+            facts["other files"] = f"{listed_kinds}: listed at the end of this page"
         with self.rows, self.cards:
             self._write_tables()
             if self.report and len(self.unread) < self.photographs:
                 self.cards.seek(0)
                 cards = self._cards_by_patient() if self.patients else self.cards
-                write_report(self.output_dir / REPORT, cards, TITLE, facts, self.unread)
+                write_report(self.output_dir / REPORT, cards, TITLE, facts, self.unread, remarks)
         release(self.output_dir)
+        return {
+            "files/read": self.photographs - len(self.unread),
+            "files/left_out": len(self.unread),
+            "files/passed_over": len(self.passed_over),
+            "files/changed": sum(map(len, self.scaled.values())),
+        }
+
+    def remarks(self) -> dict[str, Sequence[str]]:
+        """Map what was passed over or changed to the names of the files."""
+        others = {"passed over, not photographs by their suffix": self.passed_over} if self.passed_over else {}
+        scaled = {
+            f"changed, scaled from the {bits} bits that they use": self.scaled[bits] for bits in sorted(self.scaled)
+        }
+        return {**others, **scaled}
+
+    def summary(self) -> str:
+        """Write in one line how many files were read, left out, passed over and changed, and the first names."""
+        unread = {"left out, could not be read": list(self.unread)} if self.unread else {}
+        found = {**unread, **self.remarks()}
+        groups = [f"{len(listed):,} {what} ({names(listed)})" for what, listed in found.items()]
+        return printable("; ".join([f"photographs: {self.photographs - len(self.unread):,} read", *groups]))
 
     def exit_if_unread(self) -> None:
         """End the process with code 3 if a photograph could not be read.

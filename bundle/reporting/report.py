@@ -23,6 +23,9 @@ HEAT_SIDE_PX = 160
 LESION_OPACITIES = bytes([0, round(0.35 * 255), 255])
 """Opacities of the background, of the inside of a lesion and of its edge, 0-255."""
 
+REMARKS_MAX = 200
+"""Largest number of names listed for one remark."""
+
 NAMES = {"grade_names": GRADE_NAMES, "lesion_names": LESION_NAMES, "lesion_hex": LESION_HEX}
 """Names and colours that the templates show."""
 
@@ -98,6 +101,7 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     unread: Mapping[str, str] | None = None,
+    remarks: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write the page one card at a time, so that memory does not grow with their number.
 
@@ -110,6 +114,7 @@ def write_report(
         title: heading of the page.
         facts: origin of the results, such as model, manifest and date; shown in this order.
         unread: names of unreadable photographs, with the reasons; they have no card and are listed after the last one.
+        remarks: what else became of files, such as ``passed over``, and their names; listed after these.
 
     Example:
         >>> import tempfile
@@ -120,7 +125,10 @@ def write_report(
         ...     "<b>7.jpg</b> cut off" in path.read_text(encoding="utf-8")
         True
     """
-    write_page(path, "report.html", cards=cards, title=title, facts=facts, unread=unread or {}, **NAMES)
+    write_page(
+        path, "report.html", cards=cards, title=title, facts=facts, unread=unread or {}, remarks=remarks or {},
+        remarks_max=REMARKS_MAX, **NAMES,
+    )  # fmt: skip
 
 
 def _layers(prediction: Prediction, size: tuple[int, int]) -> Iterator[tuple[str, str]]:

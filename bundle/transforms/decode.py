@@ -10,8 +10,8 @@ import torch
 from bundle.files import DECODER_ERRORS
 from bundle.transforms.field import Crop
 from bundle.transforms.nifti import SUFFIXES as NIFTI_SUFFIXES
-from bundle.transforms.nifti import is_nifti, read_nifti
-from bundle.transforms.pixels import on_black, upper_bits
+from bundle.transforms.nifti import is_nifti, levels_to_rgb, read_levels
+from bundle.transforms.pixels import on_black, scaled_from_bits, upper_bits
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch.nn import functional as F
@@ -19,11 +19,13 @@ from torch.nn import functional as F
 BROKEN = (*DECODER_ERRORS, SyntaxError, AssertionError, RuntimeError, Image.DecompressionBombError)
 """Errors that Pillow raises on files that are missing, unreadable, truncated, malformed or absurdly large."""
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 """No other decoder is tried, whatever the file name: Pillow has forty, and one of them runs Ghostscript."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-"""Suffixes of photographs that :func:`decode` opens, in lower case."""
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm",
+)  # fmt: skip
+"""Suffixes of photographs and masks that :func:`decode` opens, in lower case."""
 
 PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, *NIFTI_SUFFIXES)
 """Suffixes of photographs that :func:`load_photograph` opens."""
@@ -32,10 +34,18 @@ TRANSPARENT_MODES = ("LA", "PA", "RGBA")
 MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)
 """Pillow modes that are accepted for masks: 1 to 16 bits, one channel or three, with and without opacity."""
 
+DEEP = ";16"
+"""In Pillow's names for rows of 16 bits; of colours and of grey with opacity, Pillow keeps the upper 8 bits."""
+
+PLANES = ("R", "G", "B", "A")
+DARKEST_DEEP_MAX = 2**6
+"""8-bit level that a picture of 16-bit channels reaches, unless it uses 14 bits or fewer."""
+
 PACKED_ROWS = (("1", 0, 1), ("P;1", 0, 1))
 """Pillow's names for rows of one bit per pixel, grey or palette, the highest bit first, without gaps."""
 
-ORIENTATION = ExifTags.Base.Orientation
+ORIENTATION, BITS_PER_SAMPLE = ExifTags.Base.Orientation, ExifTags.Base.BitsPerSample
+PHOTOMETRIC, WHITE_IS_ZERO = ExifTags.Base.PhotometricInterpretation, 0
 TURN = Image.Transpose
 TURNED_BACK = {
     2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE, 6: TURN.ROTATE_90,
@@ -62,7 +72,8 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
 
     Raises:
         ValueError: if the file is missing, unreadable, not a complete image, or declares more than Pillow's limit
-            of 178,956,970 pixels.
+            of 178,956,970 pixels; if it has colours of 16 bits each, but uses 14 of them or fewer: Pillow keeps the
+            upper 8, so the picture would be dark, and a mask empty.
 
     Example:
         >>> import tempfile
@@ -80,19 +91,48 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
             turned_back = TURNED_BACK.get(image.getexif().get(ORIENTATION, 1)) if image.format == "TIFF" else None
             if turned_back is not None:
                 image.filename = ""  # else Pillow maps a grey file into memory with rows of the turned picture's width
+            _mend_planes(image)
+            is_deep = any(DEEP in str(tile) for tile in cast(Any, image).tile)
             image.load()
     except BROKEN as error:
         raise ValueError(f"expected a whole {what} in {path}, got one that cannot be decoded: {error}") from None
+    if is_deep:
+        _check_depth(image, path)
     if turned_back is None:
         return Opened(image, native_px)
     stored = image.transpose(turned_back)
     return Opened(stored, stored.size)
 
 
+def _mend_planes(image: Any) -> None:  # noqa: ANN401  (Pillow's types lack tile)
+    """Say that the planes of an uncompressed TIFF have 16 bits, where they do: Pillow 13 takes them for 8 bits."""
+    if image.format != "TIFF" or image.tag_v2.get(BITS_PER_SAMPLE, (8,))[0] != 16:
+        return
+    if all(tile.codec_name == "raw" and tile.args[0] in PLANES for tile in image.tile):
+        rows = DEEP + ("L" if image.tag_v2.prefix == b"II" else "B")
+        image.tile = [tile._replace(args=(tile.args[0] + rows, *tile.args[1:])) for tile in image.tile]
+
+
+def _check_depth(image: Image.Image, path: str | os.PathLike) -> None:
+    """Refuse 16-bit colours of which Pillow has kept too little, and grey that is stored as a negative."""
+    if len(image.getbands()) == 1:
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            raise ValueError(f"expected black stored as 0 in {path}, got 16 bits with white as 0; save it as PNG")
+        return
+    extrema = cast(tuple[tuple[int, int], ...], image.getextrema())
+    colours = extrema[:-1] if image.mode in TRANSPARENT_MODES else extrema
+    if max(highest for _, highest in colours) < DARKEST_DEEP_MAX:
+        raise ValueError(
+            f"expected colours that use their 16 bits in {path}, got colours that use 14 or fewer, as of a camera of "
+            f"12 bits; scale them to the whole range, or save them with 8 bits each"
+        )
+
+
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Return the pixels of a decoded image as 8-bit RGB, ``(H, W, 3)``.
 
-    16-bit values keep their upper 8 bits; Pillow's own conversion clips them. Grey, palette and CMYK become RGB.
+    16-bit grey keeps the upper 8 of the bits in use (:func:`bundle.transforms.pixels.upper_bits`); Pillow's own
+    conversion clips it. Grey, palette and CMYK become RGB.
     Transparent pixels become black, like the area around an eye.
 
     Raises:
@@ -104,12 +144,26 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """
     if image.mode == "RGB":
         return np.asarray(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    if _is_deep_grey(image):
         grey = upper_bits(np.asarray(image))
         return np.repeat(grey[..., None], 3, axis=2)
     if image.has_transparency_data:
         return on_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
+
+
+def bits_scaled(image: Image.Image) -> int | None:
+    """Return from how many bits :func:`to_rgb` scales an image, if its file has more than it uses.
+
+    Example:
+        >>> bits_scaled(Image.fromarray(np.full((2, 3), 4095, np.uint16))), bits_scaled(Image.new("L", (3, 2)))
+        (12, None)
+    """
+    return scaled_from_bits(np.asarray(image)) if _is_deep_grey(image) else None
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 class PackedMask(NamedTuple):
@@ -202,10 +256,11 @@ class Decoded(NamedTuple):
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB
     native_px: tuple[int, int]  # width, height
     reduction: int
+    bits: int | None = None  # from which it was scaled to 8, if the file has more than it uses
 
 
 def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: int | None = None) -> Decoded:
-    """Decode a photograph to 8-bit RGB, from an image (:func:`to_rgb`) or NIfTI (:func:`read_nifti`).
+    """Decode a photograph to 8-bit RGB, as :func:`to_rgb` or :func:`bundle.transforms.nifti.read_nifti` does.
 
     The camera's orientation tag is ignored, because outlines are drawn on the pixels as stored.
 
@@ -225,12 +280,14 @@ def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: in
         >>> found.pixels.shape, found.native_px, found.reduction
         ((32, 48, 3), (96, 64), 2)
     """
-    if isinstance(source, np.ndarray) or is_nifti(source):
-        pixels = source if isinstance(source, np.ndarray) else read_nifti(source)
-        return Decoded(pixels, (pixels.shape[1], pixels.shape[0]), 1)
+    if isinstance(source, np.ndarray):
+        return Decoded(source, (source.shape[1], source.shape[0]), 1)
+    if is_nifti(source):
+        levels = read_levels(source)  # (W, H, C)
+        return Decoded(levels_to_rgb(levels), (levels.shape[0], levels.shape[1]), 1, scaled_from_bits(levels))
     image, native_px = decode(source, draft=("RGB", target_px) if target_px else None)
     try:
-        return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width))
+        return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width), bits_scaled(image))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 

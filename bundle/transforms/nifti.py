@@ -1,6 +1,6 @@
 """Photographs stored as NIfTI: their pixels and their position in space."""
 
-# flake8: noqa: N806
+# flake8: noqa: N803, N806
 
 import gzip
 import io
@@ -46,7 +46,8 @@ def read_nifti(path: str | os.PathLike) -> NDArray[np.uint8]:
     """Read a photograph whose first axis runs to the right and whose second axis runs down.
 
     It may have an RGB data type, ``(W, H)`` or ``(W, H, 1)``, or channels last, ``(W, H, 3)`` or ``(W, H, 1, 3)``, or
-    be grey. 16-bit values keep their upper 8 bits; other types must hold whole numbers from 0 to 255.
+    be grey. 16-bit values keep the upper 8 of the bits in use (:func:`bundle.transforms.pixels.upper_bits`); other
+    types must hold whole numbers from 0 to 255.
 
     Returns:
         ``(H, W, 3)`` RGB.
@@ -61,12 +62,31 @@ def read_nifti(path: str | os.PathLike) -> NDArray[np.uint8]:
         ...     read_nifti(f"{folder}/eye.nii.gz")[..., 0].tolist()
         [[1, 2, 3], [4, 5, 6]]
     """
+    return levels_to_rgb(read_levels(path))
+
+
+def read_levels(path: str | os.PathLike) -> NDArray[np.uint8 | np.uint16]:
+    """Read the values of a photograph as :func:`read_nifti` does, ``(W, H, C)`` with 1, 3 or 4 channels, unscaled.
+
+    Raises:
+        ValueError: as :func:`read_nifti`.
+    """
     image = _open(path)
     try:
-        channels_WHC = _channels(_flat_shape(image.shape), image)
+        return _channels(_flat_shape(image.shape), image)
     except BROKEN as error:
         raise ValueError(f"expected a photograph in {path}, got a NIfTI that is none: {error}") from None
-    rgb = on_black(channels_WHC) if channels_WHC.shape[-1] == 4 else channels_WHC
+
+
+def levels_to_rgb(levels_WHC: NDArray[np.uint8 | np.uint16]) -> NDArray[np.uint8]:
+    """Turn the values of :func:`read_levels` into RGB ``(H, W, 3)``.
+
+    Example:
+        >>> levels_to_rgb(np.array([[[7]], [[9]]], np.uint8)).tolist()
+        [[[7, 7, 7], [9, 9, 9]]]
+    """
+    bytes_WHC = upper_bits(levels_WHC) if levels_WHC.dtype == np.uint16 else levels_WHC.astype(np.uint8, copy=False)
+    rgb = on_black(bytes_WHC) if bytes_WHC.shape[-1] == 4 else bytes_WHC
     return np.ascontiguousarray(np.broadcast_to(rgb, (*rgb.shape[:2], 3)).swapaxes(0, 1))
 
 
@@ -123,17 +143,17 @@ def _flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return flat
 
 
-def _channels(shape: tuple[int, ...], image: Any) -> NDArray[np.uint8]:  # noqa: ANN401
+def _channels(shape: tuple[int, ...], image: Any) -> NDArray[np.uint8 | np.uint16]:  # noqa: ANN401
     """Return the pixels ``(W, H, C)`` with 1, 3 or 4 channels."""
     values = np.asanyarray(image.dataobj).reshape(shape)
     if values.dtype.names:
         values = np.stack([values[name] for name in values.dtype.names], axis=-1)
-    return _bytes(values if values.ndim == 3 else values[..., None])
+    return _checked(values if values.ndim == 3 else values[..., None])
 
 
-def _bytes(values: NDArray) -> NDArray[np.uint8]:
+def _checked(values: NDArray) -> NDArray[np.uint8 | np.uint16]:
     if values.dtype == np.uint16:
-        return upper_bits(values)
+        return values.astype(np.uint16)  # in the byte order of this machine
     if values.dtype.kind not in "uif" or not (values.min() >= 0 and values.max() <= 255 and (values % 1 == 0).all()):
         raise ValueError(f"{values.dtype} from {values.min()} to {values.max()}, not whole numbers from 0 to 255")
     return values.astype(np.uint8)

@@ -18,7 +18,7 @@ from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
 SIDE_MULTIPLE = 32
-VERSION = 3
+VERSION = 4
 """Version of the output of :class:`PrepareFundusd`; raised with every change, so that no older cache is used."""
 
 
@@ -61,7 +61,7 @@ class PrepareFundusd(Transform):
         return f"fundus{VERSION}_{priority}_{self.image_size}px"
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        pixels, (width_px, height_px), reduction = load_photograph(data["image"], self.image_size)
+        pixels, (width_px, height_px), reduction, _ = load_photograph(data["image"], self.image_size)
         try:
             crop = Crop.about(field_of_view(pixels), width_px, height_px, reduction)
         except ValueError as error:
@@ -129,7 +129,7 @@ class CutDetaild(Transform):
         if self.lesion_size is not None and self.lesion_size < image_size:
             raise ValueError(f"expected a lesion_size of {image_size} or more, got {self.lesion_size}")
         crop = Crop.of(data["geometry"])
-        pixels, _, reduction = load_photograph(data["path"], self.lesion_size)
+        pixels, _, reduction, _ = load_photograph(data["path"], self.lesion_size)
         cut = resize_crop(pixels, crop, self.lesion_size or crop.side, reduction)
         return {**data, "detail": torch.from_numpy(cut).permute(2, 0, 1).contiguous()}
 

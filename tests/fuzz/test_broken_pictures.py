@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 from bundle.transforms import PrepareFundusd, load_mask, load_runs, runs_of
 from bundle.transforms.decode import decode, read_packed
 from hypothesis import strategies as st
@@ -25,6 +26,13 @@ def one_bit_tiff(**options):
     return saved(MASK, "TIFF", tiffinfo={TiffImagePlugin.ROWSPERSTRIP: 8}, **options)
 
 
+def planes_of_16_bits():
+    buffer = io.BytesIO()
+    planes = np.moveaxis(eye(3).astype(np.uint16) * 257, -1, 0)
+    tifffile.imwrite(buffer, planes, photometric="rgb", planarconfig="separate")
+    return buffer.getvalue()
+
+
 COLOUR, GREY = Image.fromarray(eye(3)), Image.fromarray(eye(3)[..., 0])
 MASK = Image.fromarray(spot(20, 15, 9))
 INDEXED = MASK.convert("P")
@@ -36,6 +44,11 @@ PHOTOGRAPHS = [
     saved(COLOUR.quantize(16), "PNG", transparency=3),
     saved(COLOUR, "TIFF", compression="tiff_lzw"),
     saved(COLOUR, "TIFF", compression="jpeg"),
+    saved(COLOUR, "WEBP", lossless=True),
+    saved(COLOUR, "WEBP", quality=80),
+    saved(COLOUR, "PPM"),
+    saved(COLOUR, "BMP"),
+    planes_of_16_bits(),
     saved(Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257), "PNG"),
     saved(Image.frombytes("I;16B", GREY.size, (np.asarray(GREY).astype(">u2") * 257).tobytes()), "TIFF"),  # big-endian
 ]

@@ -2,7 +2,7 @@
 
 import pytest
 from bundle.datasets.readers.diaretdb1 import DrawConsensus, read_diaretdb1
-from bundle.datasets.readers.files import read_grades, read_splits
+from bundle.datasets.readers.files import Gaps, read_grades, read_splits
 from bundle.labels import GRADES
 from hypothesis import strategies as st
 
@@ -101,10 +101,17 @@ def folder(tmp_path_factory):
     return folder
 
 
+def grades_of(path):
+    gaps = Gaps("a set", path.parent)
+    grades = read_grades(path, "image", "grade", gaps)
+    gaps.notes(allow_missing=False)
+    return grades
+
+
 @given_files(content=broken_table())
 def test_a_broken_table_is_refused_by_name_or_holds_grades_and_splits(folder, content):
     path = written(folder / "grades.csv", content)
-    grades = judged("CSV, grades", lambda: read_grades(path, "image", "grade"), "grades.csv")
+    grades = judged("CSV, grades", lambda: grades_of(path), "grades.csv")
     splits = judged("CSV, splits", lambda: read_splits(path, "image", "split"), "grades.csv")
     assert set((grades or {}).values()) <= set(GRADES)
     assert set((splits or {}).values()) <= {"train", "test"}
@@ -129,7 +136,7 @@ def test_a_broken_list_is_refused_by_name_or_names_files_of_the_data_set(folder,
 
 
 def test_the_files_are_whole_before_they_are_broken(folder):
-    assert read_grades(written(folder / "whole.csv", TABLE), "image", "grade") == {"007-0004": 2, 'b,"c': 0, "d": 4}
+    assert grades_of(written(folder / "whole.csv", TABLE)) == {"007-0004": 2, 'b,"c': 0, "d": 4}
     drawn = DrawConsensus((written(folder / "whole.xml", DOCUMENT.encode()),), 0.5)(WIDTH_PX, HEIGHT_PX)
     assert drawn.masks["EX"].sum() > 50
     written(folder / "ddb1_v02_01_train_plain.txt", LIST)

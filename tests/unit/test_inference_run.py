@@ -13,6 +13,7 @@ from bundle import ROOT
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.weights import save_weights
+from mlflow import MlflowClient
 from monai.bundle import ConfigWorkflow
 from PIL import Image, ImageDraw
 
@@ -102,6 +103,32 @@ def test_an_evaluator_that_is_run_alone_has_the_weights(infer, tmp_path):
     masks = [mask_of(out, "plain.png") for out in run]
     assert 0 < (masks[0] > 0).mean() < 1
     assert all(np.array_equal(mask, masks[0]) for mask in masks)
+
+
+def test_one_photograph_of_any_suffix_is_the_same_and_the_rest_of_the_folder_is_told(infer, tmp_path, capsys):
+    picture = Image.fromarray(eye(3, 150, 100))
+    (tmp_path / "in").mkdir()
+    kinds = {"a.bmp": "BMP", "b.webp": "WEBP", "c.TIF": "TIFF", "d.png": "PNG", "e.jfif": "JPEG", "f.jpe": "JPEG"}
+    for name, kind in kinds.items():
+        picture.save(tmp_path / "in" / name, kind, lossless=True, quality=95)
+    for name in ("notes.txt", "IM0001", ".hidden", "Thumbs.db"):
+        (tmp_path / "in" / name).write_bytes(b"no photograph")
+    out = infer(tmp_path / "in", report=True, track=True, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    rows = rows_of(out)
+    assert set(rows) == set(kinds)
+    for name in ("a.bmp", "b.webp", "c.TIF"):
+        assert np.array_equal(mask_of(out, name), mask_of(out, "d.png"))
+        assert {**rows[name], "file": ""} == {**rows["d.png"], "file": ""}
+    told = "2 passed over, not photographs by their suffix"
+    assert f"photographs: 6 read; {told} (IM0001, notes.txt)\n" in capsys.readouterr().out
+    assert told in (out / "report.html").read_text(encoding="utf-8")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    counted = {name: value for name, value in run.data.metrics.items() if name.startswith("inference/files/")}
+    assert counted == {f"inference/files/{kind}": count for kind, count in COUNTS.items()}
+
+
+COUNTS = {"read": 6, "left_out": 0, "passed_over": 2, "changed": 0}
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -153,6 +153,17 @@ def test_a_run_is_recorded_by_the_options_of_its_config(config, tmp_path):
     assert (tracker.settings["max_epochs"], tracker.settings["learning_rate"]) == (3, 5e-4)
 
 
+def test_the_files_that_a_manifest_lacks_are_counted_among_the_facts(config):
+    told = "{_target_: bundle.manifest.Manifest, name: a, roots: {}, folds: 2, seed: 0, photographs: [], notes: ['%s']}"
+    recorded = RECORDED.replace(
+        "[model.pt]}", f"[model.pt], manifest: {told % 'left out: 2 rows without a grade (a, b)'}}}"
+    )
+    workflow = config(recorded, run=["$@handlers", "$@path"])
+    workflow.initialize()
+    facts = {"fold": 1, "files left out": 2, "files passed over": 0, "files changed": 0}
+    assert workflow.run()[0][0].facts == {f"facts.{name}": value for name, value in facts.items()}
+
+
 def test_without_track_there_is_no_recorder_among_the_handlers(config):
     workflow = config(RECORDED, run=["$@handlers", "$@path"], track=False)
     workflow.initialize()

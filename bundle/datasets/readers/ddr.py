@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundle.datasets.readers.files import Gaps, files, names
+from bundle.datasets.notes import LEFT_OUT
+from bundle.datasets.readers.files import Gaps, masks_of, names
 from bundle.datasets.readers.raw import RawPhotograph, Reading
 from bundle.labels import LESIONS
+from bundle.transforms.decode import IMAGE_SUFFIXES
 
 TOP, GRADING, SEGMENTATION = "DDR-dataset", "DR_grading", "lesion_segmentation"
 IMAGES, OUTLINES = "image", ("label", "segmentation label")
@@ -49,7 +51,7 @@ def read_ddr(root: str | os.PathLike, *, allow_missing: bool = False) -> Reading
     photographs = [*(row for row in graded if row.grade != UNGRADABLE), *outlined]
     notes = gaps.notes(allow_missing)
     if ungradable := [row.id for row in graded if row.grade == UNGRADABLE]:
-        notes.append(f"left out: {len(ungradable)} ungradable photographs ({names(ungradable)})")
+        notes.append(f"{LEFT_OUT}: {len(ungradable)} ungradable photographs ({names(ungradable)})")
     if not photographs:
         raise ValueError(f"expected photographs with a grade or with outlines in {base}, found none")
     return Reading(photographs, notes)
@@ -68,7 +70,7 @@ def _read_grading(folder: Path, gaps: Gaps) -> Iterator[RawPhotograph]:
     """Yield every photograph of the lists, including ungradable ones."""
     _check_layout(folder, *(f"{split}.txt" for split in SPLITS), *SPLITS)
     for split in SPLITS:
-        images, table = files(folder / split, ".jpg"), folder / f"{split}.txt"
+        images, table = gaps.files(folder / split, *IMAGE_SUFFIXES), folder / f"{split}.txt"
         grades = _read_list(table) if table.is_file() else {}
         gaps.add(f"rows of '{table.name}' without an image", grades.keys() - images.keys())
         gaps.add(f"grading {split} images without a row in '{table.name}'", images.keys() - grades.keys())
@@ -97,11 +99,13 @@ def _read_segmentation(folder: Path, gaps: Gaps) -> Iterator[RawPhotograph]:
     _check_layout(folder, *SPLITS)
     for split in SPLITS:
         _check_layout(folder / split, IMAGES, *OUTLINES)
-        images = files(folder / split / IMAGES, ".jpg")
+        images = gaps.files(folder / split / IMAGES, *IMAGE_SUFFIXES)
         outlined = _outline_folder(folder / split)
-        masks = {lesion: files(outlined / lesion, ".tif") for lesion in LESIONS}
+        masks = {
+            lesion: masks_of(outlined / lesion, lesion, images, gaps, f"{lesion} masks of segmentation {split}")
+            for lesion in LESIONS
+        }
         for lesion, paths in masks.items():
-            gaps.add(f"{lesion} masks of segmentation {split} without an image", paths.keys() - images.keys())
             gaps.add(f"segmentation {split} images without a mask of {lesion}", images.keys() - paths.keys())
         for stem in sorted(images.keys() & set.intersection(*map(set, masks.values()))):
             yield RawPhotograph(

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
-from bundle.datasets.readers.files import Gaps, files, names
+from bundle.datasets.readers.files import Gaps, names
 from bundle.datasets.readers.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
+from bundle.transforms.decode import IMAGE_SUFFIXES
 from defusedxml import ElementTree, EntitiesForbidden
 from numpy.typing import NDArray
 from skimage.draw import ellipse, polygon
@@ -63,7 +64,7 @@ def read_diaretdb1(root: str | os.PathLike, *, consensus: float = 0.75, allow_mi
     base = root / TOP if (root / TOP).is_dir() else root
     gaps = Gaps("DiaRetDB1", base)
     split_of, experts_of = _read_lists(_find_lists(base))
-    images, markings = files(base / IMAGES, ".png"), files(base / MARKINGS, ".xml")
+    images, markings = gaps.files(base / IMAGES, *IMAGE_SUFFIXES), gaps.files(base / MARKINGS, ".xml")
     gaps.add("rows of the lists without an image", split_of.keys() - images.keys())
     gaps.add("images without a row in the lists", images.keys() - split_of.keys())
     usable = sorted(images.keys() & split_of.keys())

@@ -7,14 +7,13 @@ from pathlib import Path, PurePath
 
 import numpy as np
 from bundle.datasets.patients import patients_in_names
-from bundle.datasets.readers.files import Gaps, files, names, read_grades, read_patients, read_splits
+from bundle.datasets.readers.files import Gaps, masks_of, names, read_grades, read_patients, read_splits
 from bundle.datasets.readers.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
 from bundle.transforms.decode import IMAGE_SUFFIXES, decode, mask_levels
 from numpy.typing import NDArray
 from PIL import Image
 
-MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif")
 ROLES = {lesion: lesion for lesion in LESIONS} | {"OD": OPTIC_DISC}
 """Role of each code in ``masks`` and ``indices``."""
 
@@ -42,14 +41,15 @@ def read_folder(
 
     Args:
         root: base folder; all other folders are given relative to it.
-        images: folder of the photographs (jpg, png, tif).
+        images: folder of the photographs, of any suffix in ``IMAGE_SUFFIXES``; everything else in it is noted.
         masks: a folder for each outlined lesion, and ``OD`` for the optic disc, as ``MA=masks/ma,EX=masks/ex``. A mask
             has the name of its image, or ``<image>_MA``, and two values, 0 and another, unless ``mask_min`` is given.
         indexed_masks: instead of ``masks``, one folder of masks with an index for each lesion; each mask has the name
             of its image.
         indices: index of each lesion, as ``EX=1,HE=2,MA=3,SE=4``; 0 is background.
         mask_min: smallest grey value, 1-255, at which a pixel of ``masks`` belongs to the lesion.
-        grades: table of ICDRS grades (CSV), below ``root`` or as an absolute path.
+        grades: table of ICDRS grades (:func:`bundle.datasets.readers.files.read_grades`), below ``root`` or as an
+            absolute path.
         name_column: column of that table with the names of the photographs.
         grade_column: column of that table with the grades.
         split_column: column of that table with ``train`` or ``test``. Without it, all photographs are ``train``.
@@ -57,7 +57,7 @@ def read_folder(
         patient_pattern: instead of ``patient_column``, regular expression whose first group is the patient in the name
             of an image without its suffix, as ``(.+)_(left|right)``; it must match the whole name.
         allow_missing: leave out images without a grade, a patient or an indexed mask, and the reverse, and list them in
-            the notes.
+            the notes. Misnamed masks, or a folder of masks none of which has a photograph, are refused even so.
 
     Raises:
         ValueError: if options contradict each other or lead out of ``root``, a folder or table is missing or not as
@@ -69,7 +69,7 @@ def read_folder(
     if not root.is_dir():
         raise ValueError(f"expected the folder of the photographs, found none at {root}")
     gaps = Gaps("photographs", root)
-    found = _find_images(_below(root, "images", images))
+    found = _find_images(_below(root, "images", images), gaps)
     rows = {stem: _photograph(stem, image) for stem, image in found.items()}
     if grades is not None:
         rows = _read_graded(found, _table(root, grades), name_column, grade_column, split_column, gaps)
@@ -151,8 +151,8 @@ def _pairs(option: str, text: str) -> dict[str, str]:
     return found
 
 
-def _find_images(folder: Path) -> dict[str, Path]:
-    found = files(folder, *IMAGE_SUFFIXES)
+def _find_images(folder: Path, gaps: Gaps) -> dict[str, Path]:
+    found = gaps.files(folder, *IMAGE_SUFFIXES)
     if not found:
         raise ValueError(
             f"expected photographs ({', '.join(IMAGE_SUFFIXES)}) in {folder}, found "
@@ -168,14 +168,15 @@ def _photograph(stem: str, image: Path, split: str = "train", grade: int | None 
 def _read_graded(
     images: Mapping[str, Path], table: Path, name_column: str, grade_column: str, split_column: str | None, gaps: Gaps
 ) -> dict[str, RawPhotograph]:
-    grades = read_grades(table, name_column, grade_column)
+    grades = read_grades(table, name_column, grade_column, gaps)
     splits = (
         read_splits(table, name_column, split_column) if split_column is not None else dict.fromkeys(grades, "train")
     )
     gaps.add(f"rows of '{table.name}' without an image", grades.keys() - images.keys())
     gaps.add(f"images without a row in '{table.name}'", images.keys() - grades.keys())
+    known = {stem: grade for stem, grade in grades.items() if grade is not None}
     return {
-        stem: _photograph(stem, image, splits[stem], grades[stem]) for stem, image in images.items() if stem in grades
+        stem: _photograph(stem, image, splits[stem], known[stem]) for stem, image in images.items() if stem in known
     }
 
 
@@ -189,24 +190,10 @@ def _with_patients(
 def _find_masks(root: Path, text: str, images: Collection[str], gaps: Gaps) -> dict[str, dict[str, Path]]:
     """Map each code to the masks of its folder, by image."""
     folders = {code: _below(root, "masks", folder) for code, folder in _pairs("masks", text).items()}
-    masks = {code: _masks_in(folder, code, images) for code, folder in folders.items()}
-    for code, paths in masks.items():
-        gaps.add(f"{code} masks without an image", paths.keys() - set(images))
-    return masks
-
-
-def _masks_in(folder: Path, code: str, images: Collection[str]) -> dict[str, Path]:
-    masks: dict[str, Path] = {}
-    for stem, path in files(folder, *MASK_SUFFIXES).items():
-        image = stem if stem in images else stem.removesuffix(f"_{code}")
-        if image in masks:
-            raise ValueError(
-                f"expected one {code} mask of {image}, got {masks[image].name} and {path.name} in {folder}"
-            )
-        masks[image] = path
-    if not masks:
-        # Otherwise a wrong folder would mean that no photograph has the lesion.
-        raise ValueError(f"expected masks ({', '.join(MASK_SUFFIXES)}) of {code} in {folder}, found none")
+    masks = {code: masks_of(folder, code, images, gaps, f"{code} masks") for code, folder in folders.items()}
+    for code, found in masks.items():
+        if not found:  # a wrong folder would mean that no photograph has the lesion
+            raise ValueError(f"expected masks ({', '.join(IMAGE_SUFFIXES)}) of {code} in {folders[code]}, found none")
     return masks
 
 
@@ -227,7 +214,7 @@ def _with_masks(
 
 
 def _find_indexed_masks(folder: Path, images: Collection[str], gaps: Gaps) -> dict[str, Path]:
-    masks = files(folder, *MASK_SUFFIXES)
+    masks = gaps.files(folder, *IMAGE_SUFFIXES)
     gaps.add("indexed masks without an image", masks.keys() - set(images))
     gaps.add("images without an indexed mask", set(images) - masks.keys())
     return masks

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from bundle.datasets.readers.files import Gaps, files, names, read_grades, read_points
+from bundle.datasets.readers.files import Gaps, masks_of, names, read_grades, read_points
 from bundle.datasets.readers.raw import Landmark, RawPhotograph, Reading
 from bundle.labels import LESIONS
+from bundle.transforms.decode import IMAGE_SUFFIXES
 
 SEGMENTATION, GRADING, LOCALISATION = "A. Segmentation", "B. Disease Grading", "C. Localization"
 IMAGES, OUTLINES, GRADES_FOLDER = "1. Original Images", "2. All Segmentation Groundtruths", "2. Groundtruths"
@@ -43,7 +44,8 @@ def read_idrid(root: str | os.PathLike, *, allow_missing: bool = False) -> Readi
 
     Args:
         root: folder that holds ``A. Segmentation`` and/or ``B. Disease Grading``.
-        allow_missing: leave out images without a grade or outline, and the reverse, and list them in the notes.
+        allow_missing: leave out images without a grade or outline, and the reverse, and list them in the notes. A
+            folder of outlines none of which has a photograph is refused even so.
 
     Raises:
         ValueError: if ``root`` is not an IDRiD tree, a table is not as published, or something is missing.
@@ -79,9 +81,9 @@ def _find(root: Path, part: str) -> Path | None:
 
 
 def _read_segmentation(folder: Path, split: str, gaps: Gaps) -> Iterator[RawPhotograph]:
-    images = files(folder / IMAGES / SPLIT_FOLDERS[split], ".jpg")
+    images = gaps.files(folder / IMAGES / SPLIT_FOLDERS[split], *IMAGE_SUFFIXES)
     outlines = {
-        code: {stem.removesuffix(f"_{code}"): path for stem, path in files(outlined, ".tif").items()}
+        code: masks_of(outlined, code, images, gaps, f"{code} outlines of segmentation {split}", any_case=True)
         for code, name in OUTLINE_FOLDERS.items()
         if (outlined := folder / OUTLINES / SPLIT_FOLDERS[split] / name).is_dir()
     }
@@ -89,8 +91,6 @@ def _read_segmentation(folder: Path, split: str, gaps: Gaps) -> Iterator[RawPhot
     if not annotated:
         gaps.add(f"segmentation {split} images in a copy without any folder of lesion outlines", images)
         return
-    for code, paths in outlines.items():
-        gaps.add(f"{code} outlines of segmentation {split} without an image", paths.keys() - images.keys())
     for stem, image in images.items():
         masks = {code: paths[stem] for code, paths in outlines.items() if stem in paths}
         yield RawPhotograph(
@@ -111,18 +111,19 @@ def _read_landmarks(folder: Path | None, name: str) -> dict[str, Landmark]:
 
 
 def _read_grading(folder: Path, split: str, gaps: Gaps, places: Path | None) -> Iterator[RawPhotograph]:
-    images = files(folder / IMAGES / SPLIT_FOLDERS[split], ".jpg")
+    images = gaps.files(folder / IMAGES / SPLIT_FOLDERS[split], *IMAGE_SUFFIXES)
     table = folder / GRADES_FOLDER / GRADE_TABLES[split]
-    grades = read_grades(table, NAME_COLUMN, GRADE_COLUMN) if table.is_file() else {}
+    grades = read_grades(table, NAME_COLUMN, GRADE_COLUMN, gaps) if table.is_file() else {}
     gaps.add(f"rows of '{table.name}' without an image", grades.keys() - images.keys())
     gaps.add(f"grading {split} images without a row in '{table.name}'", images.keys() - grades.keys())
     foveas, discs = (_read_landmarks(places, tables[split]) for tables in (FOVEA_TABLES, DISC_TABLES))
-    for stem in sorted(images.keys() & grades.keys()):
+    known = {stem: grade for stem, grade in grades.items() if grade is not None}
+    for stem in sorted(images.keys() & known.keys()):
         yield RawPhotograph(
             id=f"grading/{split}/{stem}",
             image=images[stem],
             split=split,
-            grade=grades[stem],
+            grade=known[stem],
             fovea=foveas.get(stem),
             disc=discs.get(stem),
         )

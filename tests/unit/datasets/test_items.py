@@ -169,7 +169,10 @@ def test_no_photograph_says_which_option_names_it(sources):
 def test_a_missing_folder_and_an_empty_one_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match=r"found nothing at .*nowhere"):
         file_items(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"expected photographs \(\.jpg, .*\) in .*, found none"):
+    with pytest.raises(ValueError, match=r"expected photographs \(\.jpg, .*\) in .*, found nothing"):
+        file_items(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"expected photographs \(\.jpg, .*\) in .*, found notes\.txt"):
         file_items(tmp_path)
 
 

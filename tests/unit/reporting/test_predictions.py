@@ -14,7 +14,7 @@ from bundle import ROOT
 from bundle.files import release
 from bundle.handlers.predictions import Prediction, prediction_row, unread_row
 from bundle.labels import LESION_COLOURS
-from bundle.reporting.predictions import PredictionFiles
+from bundle.reporting.predictions import Drawing, PredictionFiles
 from bundle.transforms import load_photograph
 from PIL import Image
 
@@ -162,6 +162,34 @@ def test_a_run_that_read_nothing_leaves_its_reasons_and_no_report(tmp_path):
     out = write(tmp_path, unread=[("b.jpg", "cut off")])
     assert rows_of(out)[0]["error"] == "cut off"
     assert not (out / "report.html").exists()
+
+
+def test_what_was_passed_over_or_scaled_is_counted_in_one_line_and_listed_at_the_end_of_the_page(tmp_path):
+    deep, plain = prediction(tmp_path, "deep.png"), prediction(tmp_path, "plain.png")
+    Image.fromarray(np.full((HEIGHT, WIDTH), 4000, np.uint16)).save(deep.path)
+    files = PredictionFiles(tmp_path / "out", {}, passed_over=["IM0001", "<b>.txt"])
+    files.start()
+    for one in (deep, plain):
+        files.note(prediction_row(one), files.draw(one))
+    files.note(unread_row("c.jpg", "cut off"), None)
+    assert files.finish() == {"files/read": 2, "files/left_out": 1, "files/passed_over": 2, "files/changed": 1}
+    assert files.summary() == (
+        "photographs: 2 read; 1 left out, could not be read (c.jpg); 2 passed over, not photographs by their suffix "
+        "(<b>.txt, IM0001); 1 changed, scaled from the 12 bits that they use (deep.png)"
+    )
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<dt>other files</dt>" in page
+    assert "<h2>2 files passed over, not photographs by their suffix</h2><ul><li>IM0001</li><li>&lt;b&gt;.txt" in page
+    assert "<h2>1 file changed, scaled from the 12 bits that they use</h2><ul><li>deep.png</li>" in page
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "deep.png.jpg"))
+    assert abs(int(overlay[2, 2, 0]) - 250) <= 2  # 4000 of 4095 is 250 of 255
+
+
+def test_without_anything_to_say_the_line_counts_the_photographs(tmp_path):
+    files = PredictionFiles(tmp_path / "out", {})
+    files.start()
+    files.finish()
+    assert files.summary() == "photographs: 0 read"
 
 
 @pytest.mark.parametrize(("unread", "code"), [([], None), ([("b.jpg", "cut off")], 3)])
@@ -322,7 +350,7 @@ def test_memory_does_not_grow_with_the_photographs(tmp_path):
     files.start()
     tracemalloc.start()
     for number in range(10_000):
-        files.note({**row, "file": f"{number}.jpg"}, f"<article>{number:1000}</article>\n")
+        files.note({**row, "file": f"{number}.jpg"}, Drawing(f"<article>{number:1000}</article>\n", None))
     files.finish()
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -81,6 +81,14 @@ def test_photographs_that_could_not_be_read_are_counted_at_the_top_and_listed_at
     assert "<li><b>&lt;b&gt;&amp;.jpg</b> cut off after &lt;81&gt; bytes</li>" in after
 
 
+def test_a_long_list_of_remarks_is_cut(tmp_path):
+    names = [f"{number}.txt" for number in range(203)]
+    write_report(tmp_path / "report.html", [card()], "Results", FACTS, remarks={"passed over": names})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "203 files passed over" in page
+    assert "<li>199.txt</li><li>and 3 more</li></ul>" in page
+
+
 def test_one_unread_photograph_is_one_and_none_takes_no_room(tmp_path):
     write_report(tmp_path / "report.html", [], "Results", FACTS, {"dark.jpg": "all but black"})
     assert "1 photograph could not be read" in (tmp_path / "report.html").read_text(encoding="utf-8")

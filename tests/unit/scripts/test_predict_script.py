@@ -48,7 +48,9 @@ def test_of_one_photograph_it_says_grade_and_lesions_and_where_the_rest_is(comma
     assert first.startswith(f"{name}: grade {row['grade']}")
     assert f"confidence {row['confidence']:.2f}, lesions: MA {row['MA_count']}, HE {row['HE_count']}" in first
     assert sum(row[f"{lesion}_count"] for lesion in ("MA", "HE", "EX", "SE")) > 0
-    assert places == ["report: out/report.html", "table: out/predictions.csv", "masks: out/masks"]
+    assert places == [
+        "report: out/report.html", "table: out/predictions.csv", "masks: out/masks", "photographs: 1 read",
+    ]  # fmt: skip
     assert (tmp_path / f"out/masks/{name}.png").is_file()
     assert not list(tmp_path.rglob("mlflow.db"))  # nobody asked for one
 
@@ -76,7 +78,10 @@ def test_where_nothing_was_read_there_is_a_table_that_says_why(command, tmp_path
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     code, out, err = command("a.jpg")
     assert code == 3
-    assert said(out) == ["0 of 1 photographs read", "table: out/predictions.csv"]
+    assert said(out) == [
+        "0 of 1 photographs read", "table: out/predictions.csv",
+        "photographs: 0 read; 1 left out, could not be read (a.jpg)",
+    ]  # fmt: skip
     assert "expected a whole image" in err
 
 

@@ -4,9 +4,10 @@ from collections import defaultdict
 
 import pytest
 from bundle.manifest import load_manifest
+from bundle.transforms import load_mask
 from scripts import prepare as script
 
-from tests.conftest import eye, save_jpg
+from tests.conftest import eye, save_jpg, write_mask
 
 
 @pytest.fixture
@@ -37,6 +38,25 @@ def test_leaves_out_what_is_missing_only_on_request(command, tiny_idrid, tmp_pat
     code, printed, _ = command(*options, "--allow_missing")
     assert code == 0
     assert "left out: 1 rows of" in printed
+    assert printed.splitlines()[-1] == "files: 1 left out, 0 passed over, 0 changed"
+
+
+def test_the_last_line_and_a_section_of_the_check_tell_what_became_of_the_files(command, tiny_idrid, tmp_path):
+    mask = tiny_idrid.mask("train", "IDRiD_01", "EX")
+    write_mask(mask, ~load_mask(mask))
+    (tiny_idrid.image(tiny_idrid.grading, "train", "IDRiD_001").parent / "readme.txt").touch()
+    out = tmp_path / "a.json"
+    options = ("--dataset", "idrid", "--root", tiny_idrid.root, "--out", out, "--folds=2", "--check")
+    code, printed, _ = command(*options)
+    assert code == 0
+    assert printed.splitlines()[-1] == "files: 0 left out, 1 passed over, 1 changed"
+    page = (tmp_path / "a.check.html").read_text(encoding="utf-8")
+    section = page[page.index("Left out, passed over or changed</h2>") :]
+    for told in ("passed over: 1 files or folders in", "changed: 1 masks read the other way round", "IDRiD_01 EX"):
+        assert told in printed
+        assert told in section.replace("<wbr>", "")
+    row = next(row for row in load_manifest(out).photographs if row.id == "idrid/segmentation/train/IDRiD_01")
+    assert row.areas_px["EX"] == 25
 
 
 def test_writes_a_phantom_once(command, tiny_idrid, tmp_path, monkeypatch):

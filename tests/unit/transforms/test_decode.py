@@ -1,8 +1,11 @@
 """Pictures of every mode become RGB of 8 bits, nothing clipped, nothing turned."""
 
+import cv2
+import nibabel
 import numpy as np
 import pytest
-from bundle.transforms.decode import decode, to_rgb
+import tifffile
+from bundle.transforms.decode import decode, load_photograph, to_rgb
 from PIL import Image
 
 DEEP = np.array([[0, 255, 256], [0x80FF, 0xFE00, 0xFFFF]], np.uint16)
@@ -28,8 +31,6 @@ def test_big_endian_16_bits_are_the_same(tmp_path):
 
 
 def test_16_bits_of_every_colour_are_scaled_alike(tmp_path):
-    import cv2
-
     colour = np.stack([DEEP, DEEP // 2, DEEP // 4], axis=-1)
     assert cv2.imwrite(str(tmp_path / "colour.png"), colour[..., ::-1])
     assert np.array_equal(to_rgb(decode(tmp_path / "colour.png").image), colour >> 8)
@@ -87,6 +88,63 @@ def test_a_tiff_that_pillow_turns_for_its_xmp_stays_too(tmp_path):
     image, native_px = decode(tmp_path / "a.tif")
     assert native_px == (3, 2)
     assert np.asarray(image).tolist() == stored.tolist()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm", "a.nii"])
+def test_grey_is_scaled_from_the_bits_in_use_and_says_so(tmp_path, name, bits):
+    levels = np.array([[0, 1 << (bits - 1), (1 << bits) - 1]], np.uint16)
+    if name.endswith("nii"):
+        nibabel.save(nibabel.Nifti1Image(levels.T, np.eye(4)), tmp_path / name)
+    else:
+        Image.fromarray(levels).save(tmp_path / name)
+    found = load_photograph(tmp_path / name)
+    assert found.pixels[..., 0].tolist() == [[0, 128, 255]]
+    assert found.bits == (bits if bits < 16 else None)
+
+
+def test_8_bits_are_not_scaled_however_dark(tmp_path):
+    Image.fromarray(np.full((2, 3), 9, np.uint8)).save(tmp_path / "a.png")
+    found = load_photograph(tmp_path / "a.png")
+    assert (found.pixels.max(), found.bits) == (9, None)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_of_planes_is_the_same_picture(tmp_path, dtype, planarconfig, compression, byteorder):
+    """Pillow 13 takes uncompressed planes of 16 bits for planes of 8."""
+    colour = np.random.default_rng(0).integers(0, 65536, (40, 60, 3), dtype=np.uint16)
+    stored = colour if dtype == np.uint16 else colour >> 8
+    planes = np.moveaxis(stored, -1, 0) if planarconfig == "separate" else stored
+    options = {"photometric": "rgb", "planarconfig": planarconfig, "compression": compression, "byteorder": byteorder}
+    tifffile.imwrite(tmp_path / "a.tif", planes.astype(dtype), **options)
+    assert np.array_equal(to_rgb(decode(tmp_path / "a.tif").image), colour >> 8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_colours_of_16_bits_that_use_14_or_fewer_are_refused_with_the_way_out(tmp_path, name):
+    colour = np.full((40, 60, 3), 16383, np.uint16)
+    cv2.imwrite(str(tmp_path / name), colour)
+    with pytest.raises(
+        ValueError, match=r"expected colours that use their 16 bits in .*; scale them to the whole range"
+    ):
+        decode(tmp_path / name)
+    cv2.imwrite(str(tmp_path / name), colour + 1)
+    assert to_rgb(decode(tmp_path / name).image).max() == 64
+
+
+def test_a_negative_of_16_bits_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", DEEP, photometric="miniswhite")
+    with pytest.raises(ValueError, match=r"expected black stored as 0 in .*a\.tif, got 16 bits with white as 0"):
+        decode(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "WEBP", "PPM", "GIF"])
+def test_further_formats_are_decoded(tmp_path, kind):
+    picture = Image.fromarray(np.repeat(np.array([[[10], [200]], [[90], [60]], [[0], [255]]], np.uint8), 3, axis=2))
+    assert np.array_equal(saved(tmp_path, picture, f"a.{kind.lower()}", lossless=True), np.asarray(picture))
 
 
 @pytest.mark.parametrize("pixels", [np.full((2, 3), 0.5, np.float32), np.full((2, 3), 70_000, np.int32)])

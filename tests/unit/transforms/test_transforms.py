@@ -122,7 +122,7 @@ def test_a_png_is_decoded_whole(tmp_path):
 def test_reduced_decoding_looks_like_whole_decoding_resized_by_area(item):
     native = np.asarray(Image.open(item["image"]))
     crop = Crop(left=100, top=-10, side=362, width=WIDTH, height=HEIGHT)
-    pixels, _, reduction = load_photograph(item["image"], 128)
+    pixels, _, reduction, _ = load_photograph(item["image"], 128)
     assert reduction == 2
     reduced, whole = resize_crop(pixels, crop, 128, reduction), resize_crop(native, crop, 128)
     assert np.abs(reduced.astype(float) - whole).mean() <= 2

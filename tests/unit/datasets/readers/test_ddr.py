@@ -282,3 +282,22 @@ def test_refuses_a_copy_of_which_nothing_can_be_used(ddr):
         shutil.rmtree(ddr.grading / split)
     with pytest.raises(ValueError, match=r"expected photographs with a grade or with outlines in .*, found none"):
         read_ddr(ddr.root, allow_missing=True)
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_refuses_a_mask_folder_none_of_whose_files_belongs_to_a_photograph(ddr, allow_missing):
+    for stem in OUTLINED["train"]:
+        path = ddr.mask("train", stem, "MA")
+        path.rename(path.with_name(f"mask of {path.name}"))
+    with pytest.raises(ValueError, match=r"expected masks of MA in .*MA, found mask of .*, none of which belongs"):
+        read_ddr(ddr.root, allow_missing=allow_missing)
+
+
+def test_masks_may_have_been_converted(ddr):
+    for stem in OUTLINED["train"]:
+        path = ddr.mask("train", stem, "MA")
+        with Image.open(path) as mask:
+            mask.save(path.with_suffix(".png"))
+        path.unlink()
+    rows = {row.id: row for row in read_ddr(ddr.root).photographs}
+    assert rows["segmentation/train/007-0040-000"].masks["MA"].name == "007-0040-000.png"

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 from bundle.datasets.build import build_manifest
+from bundle.datasets.copies import perceptual_hash
 from bundle.datasets.readers.folder import DrawGrey, DrawIndexed, read_folder
 from bundle.manifest import save_manifest
+from bundle.transforms import field_of_view, load_mask
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -59,6 +61,11 @@ def root(tmp_path):
     rows = [f"{stem},{grade},{split}" for stem, grade, split in grades]
     (tmp_path / "grades.csv").write_text("\n".join(["image,grade,split", *rows]) + "\n")
     return tmp_path
+
+
+def perceptual_hash_of(path):
+    with Image.open(path) as image:
+        return perceptual_hash(image.crop(field_of_view(np.asarray(image))))
 
 
 def by_id(found):
@@ -328,8 +335,118 @@ def test_refuses_a_table_without_the_column(root):
 
 def test_refuses_a_grade_that_is_none(root):
     (root / "grades.csv").write_text("image,grade\nb,1.5\n")
-    with pytest.raises(ValueError, match=r"expected a grade in 0-4 for b, got '1\.5'"):
+    with pytest.raises(ValueError, match=r"1 rows of 'grades\.csv' with '1\.5' as the grade, .*\(b in line 2\)"):
         read_folder(root, grades="grades.csv")
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_refuses_masks_that_are_misnamed_because_no_photograph_would_have_the_lesion(root, allow_missing):
+    for path in (root / "masks" / "ma").iterdir():
+        path.rename(path.with_name(path.name.replace("_MA", "_ma")))
+    with pytest.raises(
+        ValueError, match=r"found 007.*_ma\.png, b_ma\.png, c_ma\.png, none of which belongs to a photo"
+    ):
+        read_folder(root, masks=MASKS, allow_missing=allow_missing)
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+@pytest.mark.parametrize("name", ["b_ma.png", "b-MA.png", "B_MA.png", "b.mask.png", "b_EX.png"])
+def test_refuses_one_mask_that_only_begins_like_a_photograph(root, allow_missing, name):
+    (root / "masks" / "ma" / "b_MA.png").rename(root / "masks" / "ma" / name)
+    with pytest.raises(ValueError, match=rf"got 1 that only begin like one \({name}\), which would count as free"):
+        read_folder(root, masks=MASKS, allow_missing=allow_missing)
+
+
+def test_masks_of_photographs_that_are_not_there_are_left_out_on_request(root):
+    (root / "images" / "b.JPEG").unlink()
+    reading = read_folder(root, masks="MA=masks/ma", allow_missing=True)
+    assert reading.notes == ["left out: 1 MA masks without an image (b)"]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "inner/c_MA.png"])
+def test_refuses_a_lesion_folder_that_holds_no_mask_but_something_else(root, name):
+    path = root / "masks" / "he" / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(ValueError, match=r"expected masks of HE in .*he, found (a\.npy|inner), none of which belongs"):
+        read_folder(root, masks=f"{MASKS},HE=masks/he", allow_missing=True)
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [
+    (".bmp", "BMP"), (".jfif", "JPEG"), (".jpe", "JPEG"), (".webp", "WEBP"), (".gif", "GIF"), (".PPM", "PPM"),
+])  # fmt: skip
+def test_a_photograph_of_any_suffix_that_can_be_decoded_is_read(root, suffix, kind):
+    eye(9).save(root / "images" / f"z{suffix}", format=kind)
+    (root / "grades.csv").write_text((root / "grades.csv").read_text() + f"z{suffix},3,train\n")
+    row = next(row for row in build(root, grades="grades.csv").photographs if row.id.endswith("/z"))
+    assert (row.grade, row.width_px, row.height_px) == (3, WIDTH_PX, HEIGHT_PX)
+
+
+def test_everything_else_in_the_folder_of_photographs_is_noted(root):
+    (root / "images" / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
+    (root / "images" / "left").mkdir()
+    reading = read_folder(root, grades="grades.csv")
+    assert reading.notes == ["passed over: 2 files or folders in 'images' (IM0001, left)"]
+
+
+def test_an_inverted_mask_is_read_the_other_way_round_and_noted(root):
+    save(root / "masks" / "ma" / "b_MA.png", 255 - square(3))
+    save(root / "masks" / "disc" / "c.bmp", 255 - square(6, x=36))
+    manifest = build(root, masks=MASKS)
+    rows = {row.id.rpartition("/")[2]: row for row in manifest.photographs}
+    assert rows["b"].areas_px == {"MA": 9}
+    assert (load_mask(manifest.path(rows["b"].masks["MA"])) == (square(3) > 0)).all()
+    assert rows["b"].drawn_from == ("own/masks/ma/b_MA.png",)
+    assert load_mask(manifest.path(rows["c"].optic_disc)).sum() == 36
+    assert rows["c"].masks["MA"] == "own/masks/ma/c_MA.png"
+    assert manifest.notes == (
+        "changed: 2 masks read the other way round, because they mark more than half of the photograph "
+        "(photographs/train/b MA, photographs/train/c optic_disc)",
+    )
+
+
+def test_a_mask_of_half_of_the_photograph_is_taken_as_it_is(root):
+    half = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+    half[: HEIGHT_PX // 2] = 255
+    save(root / "masks" / "ma" / "b_MA.png", half)
+    manifest = build(root, masks="MA=masks/ma")
+    assert [row.areas_px for row in manifest.photographs if row.id.endswith("/b")] == [{"MA": 1200}]
+    assert manifest.notes == ()
+
+
+@pytest.mark.parametrize("options", [
+    {"indexed_masks": "indexed", "indices": "EX=9,HE=1,MA=3"}, {"masks": "MA=masks/ma", "mask_min": 128},
+])  # fmt: skip
+def test_refuses_drawn_masks_of_more_than_half_of_the_photograph(root, options):
+    save(root / "indexed" / "b.png", np.where(square(5) > 0, 1, 9).astype(np.uint8))
+    save(root / "masks" / "ma" / "b_MA.png", 255 - square(3))
+    with pytest.raises(
+        ValueError, match=r"on less than half of .*b\.JPEG, got more of (EX|MA) in b.*\.png: name the ind"
+    ):
+        build(root, **options)
+
+
+def deep(root, bits):
+    """Store the photographs as grey of so many bits in 16."""
+    for seed, stem in enumerate(STEMS):
+        for path in (root / "images").glob(f"{stem}.*"):
+            path.unlink()
+        save(root / "images" / f"{stem}.png", np.asarray(eye(seed).convert("L")).astype(np.uint16) << (bits - 8))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_16_bit_photographs_are_audited_by_the_8_bits_that_the_network_sees(root, bits):
+    expected = []
+    for seed in range(5):
+        save(root / "eight.png", np.asarray(eye(seed).convert("L")))
+        expected.append(perceptual_hash_of(root / "eight.png"))
+    deep(root, bits)
+    manifest = build(root, grades="grades.csv")
+    assert [row.perceptual_hash for row in manifest.photographs] == expected
+    assert len({row.group for row in manifest.photographs}) == 5
+    assert [note[: note.find(" (")] for note in manifest.notes] == (
+        [f"changed: 5 photographs scaled from the {bits} bits that they use"] if bits < 16 else []
+    )
 
 
 def test_refuses_a_photograph_that_stands_twice(root):

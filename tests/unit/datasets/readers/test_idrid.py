@@ -1,10 +1,12 @@
 """IDRiD is read as published, partial copies included, and nothing is passed over in silence."""
 
 import os
+import re
 import shutil
 
 import pytest
 from bundle.datasets.readers.idrid import read_idrid
+from PIL import Image
 
 from tests.conftest import DISC_TABLES, FOVEA_TABLES
 
@@ -113,8 +115,8 @@ def test_images_without_a_row_are_counted_and_named(tiny_idrid):
 
 
 def test_an_outline_without_its_image_is_named(tiny_idrid):
-    tiny_idrid.image(tiny_idrid.segmentation, "train", "IDRiD_01").unlink()
-    with pytest.raises(ValueError, match=r"1 SE outlines of segmentation train without an image \(IDRiD_01\)"):
+    tiny_idrid.image(tiny_idrid.segmentation, "train", "IDRiD_02").unlink()
+    with pytest.raises(ValueError, match=r"1 MA outlines of segmentation train without an image \(IDRiD_02\)"):
         read_idrid(tiny_idrid.root)
 
 
@@ -133,10 +135,51 @@ def test_what_is_missing_is_left_out_on_request_and_noted(tiny_idrid):
 
 
 @pytest.mark.parametrize("grade", ["5", "-1", "2.5", "", "mild"])
-def test_refuses_a_grade_that_is_none(tiny_idrid, grade):
+def test_a_photograph_without_a_grade_is_named_and_left_out_on_request(tiny_idrid, grade):
     tiny_idrid.write_table("test", f"Image name,Retinopathy grade\nIDRiD_001,{grade}\nIDRiD_002,4\n")
-    with pytest.raises(ValueError, match=rf"expected a grade in 0-4 for IDRiD_001, got '{grade}'"):
+    held = f"'{grade}' as the grade, which is not in 0-4" if grade else "an empty grade"
+    what = f"1 rows of 'b. IDRiD_Disease Grading_Testing Labels.csv' with {held} (IDRiD_001 in line 2)"
+    with pytest.raises(ValueError, match=re.escape(what)):
         read_idrid(tiny_idrid.root)
+    reading = read_idrid(tiny_idrid.root, allow_missing=True)
+    assert reading.notes == [f"left out: {what}"]
+    assert "grading/test/IDRiD_001" not in by_id(reading)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".tiff", ".BMP"])
+@pytest.mark.parametrize("code", ["MA", "ma"])
+def test_masks_may_have_another_suffix_and_their_code_in_lower_case(tiny_idrid, suffix, code):
+    whole = {row.id: sorted(row.masks) for row in read_idrid(tiny_idrid.root).photographs}
+    for number in range(1, 5):
+        path = tiny_idrid.mask("train", f"IDRiD_0{number}", "MA")
+        with Image.open(path) as mask:
+            mask.convert("L").save(path.with_name(f"IDRiD_0{number}_{code}{suffix}"))
+        if suffix != ".tif" or code != "MA":
+            path.unlink()
+    assert {row.id: sorted(row.masks) for row in read_idrid(tiny_idrid.root).photographs} == whole
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_refuses_a_lesion_folder_with_files_that_belong_to_no_photograph(tiny_idrid, allow_missing):
+    mask = tiny_idrid.mask("test", "IDRiD_55", "HE")
+    mask.rename(mask.with_name("55-haemorrhages.tif"))
+    with pytest.raises(
+        ValueError, match=r"masks of HE in .*2\. Haemorrhages, found 55-haemorrhages\.tif, none of which"
+    ):
+        read_idrid(tiny_idrid.root, allow_missing=allow_missing)
+
+
+def test_photographs_may_have_another_suffix_and_other_files_are_noted(tiny_idrid):
+    path = tiny_idrid.image(tiny_idrid.grading, "test", "IDRiD_001")
+    with Image.open(path) as image:
+        image.save(path.with_suffix(".webp"))
+    path.unlink()
+    (path.parent / "Thumbs.db").touch()
+    (path.parent / "readme.txt").touch()
+    reading = read_idrid(tiny_idrid.root)
+    assert len(reading.photographs) == 13
+    place = "B. Disease Grading/1. Original Images/b. Testing Set"
+    assert reading.notes == [f"passed over: 1 files or folders in '{place}' (readme.txt)"]
 
 
 def test_refuses_a_table_without_the_column(tiny_idrid):
