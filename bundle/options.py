@@ -1,8 +1,8 @@
 """What each option of a config takes, and how a word of the command line becomes its value.
 
-``python -m monai.bundle run`` leaves words to Fire and MONAI, which know no types: ``false`` stays a text, and so counts
-as true; ``None`` is dropped; a folder ``2024`` becomes a number; ``photos#1`` loses everything from ``#`` on. So words
-are read here by the kind of their option, from the command line itself (docs/decisions/0026).
+``python -m monai.bundle run`` leaves words to Fire and MONAI, which know no types: ``false`` stays a text, and so
+counts as true; ``None`` is dropped; a folder ``2024`` becomes a number; ``photos#1`` loses everything from ``#`` on.
+So words are read here by the kind of their option, from the command line itself (docs/decisions/0026).
 """
 
 import ast
@@ -30,7 +30,7 @@ SPECIAL = re.compile(r"[$@%#]")
 YES_NO = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 NULLS = ("None", "null")
 PLAIN = {"true": True, "false": False, **dict.fromkeys(NULLS)}
-"""Words for an argument of a part, ``--network_def#freeze_batch_norm false``, that Fire leaves a text or MONAI drops."""
+"""Words for an argument of a part, ``--network_def#freeze_batch_norm false``: Fire leaves a text, MONAI drops None."""
 
 
 class Kind(NamedTuple):
@@ -102,6 +102,13 @@ def _read_number(value: object) -> float:
     return float(value) if isinstance(value, str) else value
 
 
+def _read_number_or_each(value: object) -> float | dict[str, float]:
+    """Read one number, or a mapping of a number to each lesion."""
+    if isinstance(value, dict) or (isinstance(value, str) and value.startswith("{")):
+        return {name: _read_number(one) for name, one in _read_mapping(value).items()}
+    return _read_number(value)
+
+
 def _read_whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(value)
@@ -145,6 +152,7 @@ DEVICE = Kind("a device of this machine: cpu, cuda, cuda:N or mps", _read_device
 MAPPING = Kind("a mapping", _read_mapping)
 NUMBERS = Kind("a list of numbers", _read_numbers)
 NUMBER = Kind("a number", _read_number)
+EACH = Kind("a number, or a mapping of a number to each lesion", _read_number_or_each)
 RATE = _at_least(0, NUMBER)
 WHOLE = Kind("a whole number", _read_whole)
 COUNT = _at_least(1, WHOLE)
@@ -166,7 +174,8 @@ KINDS: Mapping[Kind, str] = {
     _or_null(COUNT): "crop_px lesion_size window_px",
     INDEX: "fuse_radius_px num_workers seed",
     _or_null(INDEX): "fold",
-    NUMBER: "alpha beta colour gamma graded_share kl_weight label_movement_max label_smoothing min_area_ppm width",
+    NUMBER: "alpha beta colour gamma graded_share kl_weight label_movement_max label_smoothing width",
+    EACH: "min_area_ppm",
     _or_null(NUMBER): "abstain_below average_decay lesion_prior virtual_lr",
     RATE: "decoder_learning_rate head_learning_rate label_encoder_learning_rate label_learning_rate learning_rate",
 }
@@ -197,6 +206,8 @@ def settle(parser: ConfigParser) -> None:
     settled = {name: _settled(parser, name, words) for name in OPTIONS if name in config}
     settled |= {name: PLAIN[word] for name, word in words.items() if re.search("#|::", name) and word in PLAIN}
     for name, value in settled.items():
+        if re.sub("(#|::)[^#:]*$", "", name) not in parser:
+            raise ValueError(f"unknown option {name!r}: the config has no such part")
         parser[name] = value
     parser.parse()
 
@@ -227,7 +238,7 @@ def _kept_or_read(name: str, written: object) -> Any:  # noqa: ANN401  (of any k
 def _evaluated(parser: ConfigParser, name: str, word: str) -> Any:  # noqa: ANN401  (any result)
     try:
         return parser.get_parsed_content(name)
-    except (RuntimeError, ValueError, LookupError) as error:
+    except (RuntimeError, ValueError, LookupError, SyntaxError) as error:
         raise ValueError(
             f"expected --{name} as {OPTIONS[name].takes}, got {word!r}, which MONAI cannot evaluate: "
             f"{_reason(error)}{_way_out(name, word)}"
@@ -257,10 +268,10 @@ def as_written(value: Any) -> Any:  # noqa: ANN401  (of any kind)
     """Return a value as a config must have it, so that MONAI evaluates nothing in a text or a list of texts.
 
     Example:
-        >>> as_written("photos#1"), as_written("photos"), as_written(7)
-        ("$'photos\\\\x231'", 'photos', 7)
-        >>> ConfigParser({"input": as_written(["$a", "@b", "50%"])}).get_parsed_content("input")
-        ['$a', '@b', '50%']
+        >>> as_written("photos"), as_written(7)
+        ('photos', 7)
+        >>> ConfigParser({"input": as_written(["$a", "@b", "50%", "photos#1"])}).get_parsed_content("input")
+        ['$a', '@b', '50%', 'photos#1']
     """
     if not isinstance(value, (str, list)) or not SPECIAL.search(str(value)):
         return value

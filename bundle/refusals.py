@@ -40,7 +40,7 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if sentence is None:
         sys.__excepthook__(kind, error, trace)
     else:
-        print(f"error: {sentence}", file=sys.stderr)
+        sys.stderr.write(f"error: {sentence}\n")
 
 
 def refusal(error: BaseException) -> str | None:

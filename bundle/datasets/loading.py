@@ -19,8 +19,8 @@ class DataLoader(monai.data.DataLoader):
         dataset: made in this process, and pickled for processes that are spawned.
         batch_size: items in a batch.
         num_workers: loader processes; 0 loads in this process.
-        multiprocessing_context: ``spawn``, ``forkserver`` or ``fork``; None is the system's own. Without effect if there
-            are no loader processes.
+        multiprocessing_context: ``spawn``, ``forkserver`` or ``fork``; None is the system's own. Without loader
+            processes it has no effect.
         shuffle, sampler, drop_last, collate_fn: as for MONAI's loader.
 
     Raises:
@@ -43,9 +43,10 @@ class DataLoader(monai.data.DataLoader):
         drop_last: bool = False,
         collate_fn: Callable[[Sequence], Any] = list_data_collate,
     ) -> None:
+        context = multiprocessing_context if num_workers else None
         super().__init__(
             dataset, num_workers, batch_size=batch_size, shuffle=shuffle, sampler=sampler, drop_last=drop_last,
-            collate_fn=SharedBatches(collate_fn), multiprocessing_context=multiprocessing_context if num_workers else None,
+            collate_fn=SharedBatches(collate_fn), multiprocessing_context=context,
         )  # fmt: skip
 
 

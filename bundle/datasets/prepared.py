@@ -107,9 +107,10 @@ class PreparedDataset(Dataset):
         """
         with locked(self.folder / ".lock"):
             missing = [item for item in self.data if not self.path(item).is_file()]
+            processes = num_workers if missing else 0
             loader = DataLoader(
-                _Filling(self, missing), batch_size=None, num_workers=num_workers,
-                multiprocessing_context=multiprocessing_context if num_workers else None,
+                _Filling(self, missing), batch_size=None, num_workers=processes,
+                multiprocessing_context=multiprocessing_context if processes else None,
             )  # fmt: skip
             for _ in tqdm(loader, desc="preparing photographs", total=len(missing), disable=None if missing else True):
                 pass

@@ -101,8 +101,8 @@ def test_the_running_workflow_is_the_one_whose_config_asks(config):
         ("learningrate", "unknown option 'learningrate': did you mean 'learning_rate'?"),
         (
             "xyzzy",
-            "unknown option 'xyzzy': known are device, facts, fold, folds, learning_rate, max_epochs, network, output_dir, "
-            "path, steps",
+            "unknown option 'xyzzy': known are device, facts, fold, folds, learning_rate, max_epochs, network, "
+            "output_dir, path, steps",
         ),
     ],
 )
