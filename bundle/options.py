@@ -67,7 +67,8 @@ def _read_paths(value: object) -> str | list[str]:
 
 
 def _read_path_or_yes_no(value: object) -> str | bool:
-    return YES_NO.get(str(value).lower()) if str(value).lower() in YES_NO else _read_path(value)
+    word = str(value).lower()
+    return YES_NO[word] if word in YES_NO else _read_path(value)
 
 
 def _read_literal(text: str) -> Any:  # noqa: ANN401  (a list or a mapping)
@@ -116,9 +117,11 @@ def _read_whole(value: object) -> int:
 
 
 def _read_device(value: object) -> torch.device:
+    if not isinstance(value, (str, torch.device)):
+        raise ValueError(value)
     try:
-        device = torch.device(value)  # type: ignore[arg-type]
-    except (RuntimeError, TypeError) as error:
+        device = torch.device(value)
+    except RuntimeError as error:
         raise ValueError(value) from error
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= there.get(device.type, 0):
@@ -239,15 +242,11 @@ def _evaluated(parser: ConfigParser, name: str, word: str) -> Any:  # noqa: ANN4
     try:
         return parser.get_parsed_content(name)
     except (RuntimeError, ValueError, LookupError, SyntaxError) as error:
+        reason = error.__cause__ if isinstance(error, RuntimeError) else error  # which is MONAI's, around the other
         raise ValueError(
             f"expected --{name} as {OPTIONS[name].takes}, got {word!r}, which MONAI cannot evaluate: "
-            f"{_reason(error)}{_way_out(name, word)}"
+            f"{reason}{_way_out(name, word)}"
         ) from error
-
-
-def _reason(error: Exception) -> object:
-    """Return the error of an expression itself, around which MONAI puts a RuntimeError."""
-    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
 
 
 def _read(name: str, value: object) -> Any:  # noqa: ANN401  (of any kind)
@@ -290,7 +289,7 @@ def typed_words(arguments: Sequence[str]) -> dict[str, str | bool]:
         name, equals, value = option.lstrip("-").partition("=")
         name = name.replace("-", "_")
         if equals or after is not None:
-            found[name] = value if equals else after
+            found[name] = value if equals else str(after)
         else:
             found[name.removeprefix("no")] = not name.startswith("no")
     return found

@@ -70,8 +70,8 @@ PASSING_IDS = MONAI_IDS | {
 RECORD_IDS = {"track", "tracking_uri", "tags"}
 """Options that :func:`tracked` reads by name."""
 
-NETWORK_IDS = ("_disabled_", "encoder_name", "architecture", "encoder")
-"""Arguments by which :func:`fetch_weights` knows whether a network is used, and which encoder it has: the first one."""
+ENCODER_IDS = ("encoder_name", "architecture", "encoder")
+"""Arguments of networks that name the encoder; the first of these that a network has."""
 
 REFERENCE = re.compile(r"[@%](\w+)")
 
@@ -146,10 +146,12 @@ def fetch_weights() -> None:
         ValueError: if they cannot be had: the address does not answer, or the package or file is missing.
     """
     parser = running_workflow().parser
+    value = parser.get_parsed_content
     for part in _parts_with("pretrained", parser.get()):
-        option = {name: parser.get_parsed_content(f"{part}::{name}") for name in NETWORK_IDS if name in parser[part]}
-        if option and not option.pop("_disabled_", False):
-            fetch(next(iter(option.values())), parser.get_parsed_content(f"{part}::pretrained"))
+        named = [name for name in ENCODER_IDS if name in parser[part]]
+        is_off = "_disabled_" in parser[part] and value(f"{part}::_disabled_")
+        if named and not is_off:
+            fetch(value(f"{part}::{named[0]}"), value(f"{part}::pretrained"))
 
 
 def _parts_with(argument: str, config: Mapping[str, Any], above: str = "") -> Iterator[str]:
