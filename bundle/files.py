@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,8 @@ def claim(folder: str | os.PathLike) -> None:
     for path in folder.rglob(".*"):
         half_written = BESIDE.fullmatch(path.name)
         if half_written and not _runs(int(half_written["process"])):
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)
 
 
 def release(folder: str | os.PathLike) -> None:
@@ -154,6 +155,8 @@ def release(folder: str | os.PathLike) -> None:
 
 def _runs(process: int) -> bool:
     """Return whether another process with this id runs; this process itself has not written anything yet."""
+    if os.name == "nt":  # signal 0 is Ctrl-C there, and a file that a process writes cannot be removed
+        return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -15,6 +15,7 @@ from bundle import ROOT
 from bundle.datasets.inference import PhotographDataset, collate, reason_of
 from bundle.handlers.predictions import Prediction, PredictionHandler, predicted
 from bundle.networks.weights import refuse_fused
+from bundle.options import settle
 from monai.bundle.config_parser import ConfigParser
 from numpy.typing import NDArray
 
@@ -87,10 +88,8 @@ def _parsed(checkpoint: str | os.PathLike, options: Mapping[str, Any]) -> Config
         raise ValueError(f"unknown option {unknown[0]!r}, expected one of {', '.join(OPTIONS)}")
     parser = ConfigParser()
     parser.read_config(CONFIG)
-    parser.update({"checkpoint": str(Path(checkpoint).resolve()), **options})  # absolute: MONAI evaluates a leading $
-    if "device" in options:
-        parser["device"] = torch.device(options["device"])
-    parser.parse()
+    parser.update({"checkpoint": Path(checkpoint), **options})
+    settle(parser)
     return parser
 
 

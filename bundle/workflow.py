@@ -42,6 +42,9 @@ import torch
 from bundle.datasets.notes import counts
 from bundle.handlers.tracking import RunTracker, default_uri
 from bundle.manifest import Manifest
+from bundle.networks.imagenet import fetch
+from bundle.options import settle
+from bundle.refusals import say_refusals_alone
 from ignite.engine import Engine
 
 # `from monai import bundle` would hide this package; these are imported by their own paths.
@@ -62,12 +65,15 @@ TRACKING_IDS = frozenset({"experiment_name", "run_name", "save_execute_config", 
 
 PASSING_IDS = MONAI_IDS | {
     "manifest", "pseudo_labels", "output_dir", "cache_dir", "device", "num_workers", "max_epochs", "val_interval",
-    "resume", "track", "tracking_uri", "tags",
+    "resume", "track", "tracking_uri", "tags", "multiprocessing_context",
 }  # fmt: skip
 """Options that may change when a run is resumed: paths, speed and length. Files are compared by their hashes."""
 
 RECORD_IDS = {"track", "tracking_uri", "tags"}
 """Options that :func:`tracked` reads by name."""
+
+ENCODER_IDS = ("encoder_name", "architecture", "encoder")
+"""Arguments of networks that name the encoder; the first of these that a network has."""
 
 REFERENCE = re.compile(r"[@%](\w+)")
 
@@ -94,13 +100,17 @@ def running_workflow() -> ConfigWorkflow:
 
 
 def check_options() -> None:
-    """Begin a run: refuse an id without effect, and let one recorder write to MLflow (:func:`settle_tracking`).
+    """Begin a run: refuse what has no effect, and settle the options.
 
-    MONAI silently ignores whatever nothing in the config refers to, such as a section that was renamed since.
+    MONAI silently ignores whatever nothing in the config refers to, such as a section that was renamed since. Options
+    get values of their kinds (:mod:`bundle.options`), one recorder writes to MLflow (:func:`settle_tracking`), and
+    from here on a refusal ends the command with its sentence alone (:mod:`bundle.refusals`).
 
     Raises:
-        ValueError: naming the option and the nearest one that exists.
+        ValueError: naming the option and the nearest one that exists, or what it takes and what came.
     """
+    say_refusals_alone()
+    refuse_stray_word()
     parser = running_workflow().parser
     config = parser.get()
     texts = list(_strings(config))
@@ -111,7 +121,48 @@ def check_options() -> None:
             near = difflib.get_close_matches(name, sorted(used & set(config)), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(used & set(config)))}"
             raise ValueError(f"unknown option {name!r}: {hint}")
+    settle(parser)
     settle_tracking(parser)
+
+
+def refuse_stray_word() -> None:
+    """Refuse a word that belongs to no option, such as the second photograph of ``--input *.jpg``.
+
+    MONAI takes it for the id of the section to run. If there are two, it also skips ``initialize``, and so this check.
+
+    Raises:
+        ValueError: naming the word.
+    """
+    workflow = running_workflow()
+    if workflow.run_id not in workflow.parser:
+        raise ValueError(
+            f"expected options as --name value, got also {workflow.run_id!r}; give several photographs as a folder or "
+            f"as a list in quotes, --input \"['a.jpg', 'b.jpg']\", or use `python -m scripts.predict *.jpg`"
+        )
+
+
+def fetch_weights() -> None:
+    """Download the ImageNet weights of every network of the running config, before any data is prepared.
+
+    Raises:
+        ValueError: if they cannot be had: the address does not answer, or the package or file is missing.
+    """
+    parser = running_workflow().parser
+    value = parser.get_parsed_content
+    for part in _parts_with("pretrained", parser.get()):
+        named = [name for name in ENCODER_IDS if name in parser[part]]
+        is_off = "_disabled_" in parser[part] and value(f"{part}::_disabled_")
+        if named and not is_off:
+            fetch(value(f"{part}::{named[0]}"), value(f"{part}::pretrained"))
+
+
+def _parts_with(argument: str, config: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the id of every component that is given an argument."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            if argument in value and "_target_" in value:
+                yield above + name
+            yield from _parts_with(argument, value, f"{above}{name}::")
 
 
 def settle_tracking(parser: ConfigParser) -> None:

@@ -39,8 +39,8 @@ def predict(
     check_weights(checkpoint)
     with in_one_sentence():
         workflow = ConfigWorkflow(
-            str(CONFIG), workflow_type="infer", logging_file=False, input=[_whole(path) for path in photographs],
-            output_dir=_whole(output_dir), checkpoint=_whole(checkpoint), backend=backend, track=track,
+            str(CONFIG), workflow_type="infer", logging_file=False, input=[Path(path) for path in photographs],
+            output_dir=Path(output_dir), checkpoint=Path(checkpoint), backend=backend, track=track,
             patient_pattern=patient_pattern, num_workers=int(len(photographs) > 1 or Path(photographs[0]).is_dir()),
         )  # fmt: skip
         workflow.initialize()
@@ -67,11 +67,6 @@ def _describe_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     lesions = ", ".join(f"{lesion} {row[f'{lesion}_count']}" for lesion in LESIONS)
     allowed = f" (the lesions allow {row['feasible']})" if row["contradiction"] else ""
     return f"{row['file']}: grade {row['grade']}{allowed}, confidence {row['confidence']:.2f}, lesions: {lesions}"
-
-
-def _whole(path: str) -> str:
-    """Return the absolute path, because MONAI evaluates a leading $."""
-    return str(Path(path).resolve())
 
 
 if __name__ == "__main__":

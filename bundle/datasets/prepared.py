@@ -94,8 +94,12 @@ class PreparedDataset(Dataset):
         key = hashlib.sha256(f"{item['sha256']} {item['id']}".encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.npz"
 
-    def fill(self, num_workers: int = 0) -> None:
+    def fill(self, num_workers: int = 0, multiprocessing_context: str | None = None) -> None:
         """Prepare all items not cached yet, with a progress bar. A second process waits, then prepares the rest.
+
+        Args:
+            num_workers: loader processes.
+            multiprocessing_context: how they are started; None is the system's own way.
 
         Raises:
             ValueError: as in :meth:`prepared`.
@@ -103,7 +107,11 @@ class PreparedDataset(Dataset):
         """
         with locked(self.folder / ".lock"):
             missing = [item for item in self.data if not self.path(item).is_file()]
-            loader = DataLoader(_Filling(self, missing), batch_size=None, num_workers=num_workers)
+            processes = num_workers if missing else 0
+            loader = DataLoader(
+                _Filling(self, missing), batch_size=None, num_workers=processes,
+                multiprocessing_context=multiprocessing_context if processes else None,
+            )  # fmt: skip
             for _ in tqdm(loader, desc="preparing photographs", total=len(missing), disable=None if missing else True):
                 pass
 

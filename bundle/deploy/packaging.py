@@ -18,6 +18,7 @@ from bundle.files import file_sha256, load_json, written_whole
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.trained_on import trained_on
 from bundle.networks.weights import facts_of, image_size, network_of, refuse_fused, write_bare
+from bundle.refusals import say_refusals_alone
 from bundle.workflow import running_workflow
 
 NAME = "fundus_dr_multitask"
@@ -216,6 +217,7 @@ def check_home() -> None:
     Raises:
         ValueError: naming both folders.
     """
+    say_refusals_alone()
     home = Path(running_workflow().config_root_path).resolve().parent
     if home != ROOT:
         raise ValueError(

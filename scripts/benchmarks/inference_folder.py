@@ -5,7 +5,6 @@ python -m scripts.benchmarks.inference_folder WAY PHOTOGRAPHS CHECKPOINT IMAGE_S
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -76,6 +75,8 @@ def measure(way: str, photographs: str, checkpoint: str, image_size: int, backen
         else:
             plain(photographs, checkpoint, folder, image_size)
         duration_s = time.perf_counter() - started
+    import resource  # Windows has no such module
+
     workers_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     images = len(file_items(photographs))
     return {"images": images, "duration_s": duration_s, "memory_mib": largest_mib() + workers_mib}

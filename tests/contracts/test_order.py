@@ -11,8 +11,8 @@ import pytest
 from bundle import ROOT
 
 ORDER = (
-    {"labels", "files", "provenance", "distributed", "optional"},
-    {"grade_rules", "manifest"},
+    {"labels", "files", "provenance", "distributed", "optional", "refusals"},
+    {"grade_rules", "manifest", "options"},
     {"transforms"},
     {"networks", "metrics"},
     {"method"},

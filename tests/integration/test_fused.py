@@ -91,7 +91,7 @@ def test_inference_with_fused_weights_is_refused_and_says_why(run_stage, folder,
         "--input", folder / "phantom", "--output_dir", folder / "inference",
     )  # fmt: skip
     assert done.returncode == 1
-    (refused,) = [line for line in done.stderr.splitlines() if line.startswith("ValueError: ")]
+    (refused,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "expected weights that tell the four lesions apart" in refused
     assert "the report and the rules need the lesions apart" in refused
     assert not (folder / "inference").exists()

@@ -216,8 +216,10 @@ def test_another_copy_of_the_package_is_refused_by_name(folder, unpacked):
     words += ("--input", folder / "eye.png", "--output_dir", folder / "refused", "--track", "False")
     code, _, err = python(*words, cwd=ROOT)
     assert code == 1
-    assert f"expected the Python package `bundle` of these configs, in {unpacked}, got the one in {ROOT}" in err
+    said = f"error: expected the Python package `bundle` of these configs, in {unpacked}, got the one in {ROOT}; "
+    assert err.splitlines()[-1].startswith(said)
     assert f"PYTHONPATH={unpacked}" in err
+    assert "Traceback" not in err
     assert not (folder / "refused").exists()
 
 

@@ -157,6 +157,6 @@ def test_a_compared_segmenter_is_scored_without_its_overlay(evaluate, folder):
 )
 def test_what_would_be_no_score_is_refused(evaluate, words, message):
     done, metrics = evaluate(*words, "--track", "False")
-    (refused,) = [line for line in done.stderr.splitlines() if line.startswith("ValueError: ")][-1:]
+    (refused,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (done.returncode, metrics) == (1, {})
     assert message in refused

