@@ -104,6 +104,7 @@ def check_options() -> None:
     """
     parser = running_workflow().parser
     config = parser.get()
+    check_parts(config, parser.locator)
     texts = list(_strings(config))
     used = {name for text in texts for name in REFERENCE.findall(text)}
     used |= RECORD_IDS if f"{__name__}.{tracked.__name__}" in texts else set()
@@ -112,8 +113,47 @@ def check_options() -> None:
             near = difflib.get_close_matches(name, sorted(used & set(config)), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(used & set(config)))}"
             raise ValueError(f"unknown option {name!r}: {hint}")
-    check_parts(config, parser.locator)
     settle_tracking(parser)
+
+
+def settle_tracking(parser: ConfigParser) -> None:
+    """Turn MONAI's ``--tracking mlflow`` into one clean run (docs/decisions/0012).
+
+    With ``track``, :class:`bundle.handlers.tracking.RunTracker` records the run, and the handlers that MONAI added are
+    removed. Without it, these handlers record the run, with the settings that MONAI 1.6 leaves open: the store of
+    ``tracking_uri``, a unique name so that no other run is continued, the options as parameters, the config as an
+    artifact, and an end when the engine of ``run`` ends. Handlers of a user's own ``--tracking FILE`` are not changed.
+    """
+    settings: Mapping[str, Any] = DEFAULT_MLFLOW_SETTINGS
+    for kind, ids in settings["handlers_id"].items():
+        added = settings["configs"][kind]
+        handlers = parser.get(ids["handlers"], [])
+        if added in handlers:
+            kept = [one for one in handlers if one != added]
+            if parser.get_parsed_content("track"):
+                logger.info("--tracking mlflow: this run is recorded by track; --track False leaves it to MONAI")
+            else:
+                call = f"@{ids['id']}.run(".replace("#", "::")  # as MONAI writes it when it parses a config
+                kept.append({**added, **_clean_run(parser, any(call in text for text in _strings(parser.get("run"))))})
+            parser[ids["handlers"]] = kept
+            parser.parse()
+
+
+def _clean_run(parser: ConfigParser, is_main: bool) -> dict[str, Any]:
+    """Return the arguments that MONAI's handler lacks; a validation within a training finds its run by name."""
+    output_dir = Path(parser.get_parsed_content("output_dir")).resolve()
+    if parser.get("run_name") is None:
+        parser["run_name"] = f"{output_dir.name}-{time.time_ns()}"
+    saved = parser.get("save_execute_config")
+    name = re.search(r"config_\d+_\d+\.json", str(saved))
+    return {
+        "tracking_uri": parser.get_parsed_content("tracking_uri") or default_uri(output_dir.parent),
+        "close_on_complete": is_main,
+        "output_transform": "$lambda output: output['loss']",  # MONAI's takes a list; our steps return a dict
+        "experiment_param": "$workflow.lasting_settings()" if is_main else None,
+        # MONAI joins a plain output_dir and the name without a separator, so that path does not exist.
+        "artifacts": (str(output_dir / name[0]) if name else saved) if is_main else None,
+    }
 
 
 def check_parts(config: Mapping[str, Any], locator: ComponentLocator) -> None:
@@ -181,46 +221,6 @@ def _nearest_part(name: str, path: tuple[str, ...], section: Mapping[str, Any], 
     parts = below | {part: (part,) for part in known}
     near = difflib.get_close_matches(name, parts, n=1)
     return f"did you mean {'#'.join((*path, *parts[near[0]]))!r}?" if near else f"known are {', '.join(sorted(known))}"
-
-
-def settle_tracking(parser: ConfigParser) -> None:
-    """Turn MONAI's ``--tracking mlflow`` into one clean run (docs/decisions/0012).
-
-    With ``track``, :class:`bundle.handlers.tracking.RunTracker` records the run, and the handlers that MONAI added are
-    removed. Without it, these handlers record the run, with the settings that MONAI 1.6 leaves open: the store of
-    ``tracking_uri``, a unique name so that no other run is continued, the options as parameters, the config as an
-    artifact, and an end when the engine of ``run`` ends. Handlers of a user's own ``--tracking FILE`` are not changed.
-    """
-    settings: Mapping[str, Any] = DEFAULT_MLFLOW_SETTINGS
-    for kind, ids in settings["handlers_id"].items():
-        added = settings["configs"][kind]
-        handlers = parser.get(ids["handlers"], [])
-        if added in handlers:
-            kept = [one for one in handlers if one != added]
-            if parser.get_parsed_content("track"):
-                logger.info("--tracking mlflow: this run is recorded by track; --track False leaves it to MONAI")
-            else:
-                call = f"@{ids['id']}.run(".replace("#", "::")  # as MONAI writes it when it parses a config
-                kept.append({**added, **_clean_run(parser, any(call in text for text in _strings(parser.get("run"))))})
-            parser[ids["handlers"]] = kept
-            parser.parse()
-
-
-def _clean_run(parser: ConfigParser, is_main: bool) -> dict[str, Any]:
-    """Return the arguments that MONAI's handler lacks; a validation within a training finds its run by name."""
-    output_dir = Path(parser.get_parsed_content("output_dir")).resolve()
-    if parser.get("run_name") is None:
-        parser["run_name"] = f"{output_dir.name}-{time.time_ns()}"
-    saved = parser.get("save_execute_config")
-    name = re.search(r"config_\d+_\d+\.json", str(saved))
-    return {
-        "tracking_uri": parser.get_parsed_content("tracking_uri") or default_uri(output_dir.parent),
-        "close_on_complete": is_main,
-        "output_transform": "$lambda output: output['loss']",  # MONAI's takes a list; our steps return a dict
-        "experiment_param": "$workflow.lasting_settings()" if is_main else None,
-        # MONAI joins a plain output_dir and the name without a separator, so that path does not exist.
-        "artifacts": (str(output_dir / name[0]) if name else saved) if is_main else None,
-    }
 
 
 def tracked(
