@@ -32,9 +32,10 @@ Example:
 import difflib
 import inspect
 import logging
+import pydoc
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from bundle.refusals import say_refusals_alone
 from ignite.engine import Engine
 
 # `from monai import bundle` would hide this package; these are imported by their own paths.
+from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.bundle.config_parser import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from monai.bundle.workflows import ConfigWorkflow
@@ -76,6 +78,7 @@ ENCODER_IDS = ("encoder_name", "architecture", "encoder")
 """Arguments of networks that name the encoder; the first of these that a network has."""
 
 REFERENCE = re.compile(r"[@%](\w+)")
+PART_REFERENCE = re.compile(r"[@%](\w+(?:(?:::|#)\w+)*)")
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +125,7 @@ def check_options() -> None:
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(used & set(config)))}"
             raise ValueError(f"unknown option {name!r}: {hint}")
     settle(parser)
+    check_parts(parser.get(), parser.locator)
     settle_tracking(parser)
 
 
@@ -203,6 +207,73 @@ def _clean_run(parser: ConfigParser, is_main: bool) -> dict[str, Any]:
         # MONAI joins a plain output_dir and the name without a separator, so that path does not exist.
         "artifacts": (str(output_dir / name[0]) if name else saved) if is_main else None,
     }
+
+
+def check_parts(config: Mapping[str, Any], locator: ComponentLocator) -> None:
+    """Refuse a part of a section, ``section#part``, that no class takes and nothing refers to.
+
+    A part of a component must be an argument of its ``_target_``. A value in a group must be referred to, unless a
+    reference takes the group whole. Sections and expressions of a group may be idle: overlays leave some behind.
+
+    Args:
+        config: as MONAI merged it from the files and the command line.
+        locator: of the parser, which finds the classes.
+
+    Raises:
+        ValueError: naming the part and the nearest one below the same section.
+
+    Example:
+        >>> config = {"network": {"_target_": "torch.nn.Linear", "in_featurs": 3}, "run": ["$@network"]}
+        >>> check_parts(config, ComponentLocator())
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown option 'network#in_featurs': did you mean 'network#in_features'?
+    """
+    references = {tuple(re.split("::|#", found)) for text in _strings(config) for found in PART_REFERENCE.findall(text)}
+    for path, section in _sections({name: value for name, value in config.items() if name != "_meta_"}):
+        component = ConfigComponent.is_instantiable(section)
+        known = _arguments(section, locator) if component else _referred_parts(section, path, references)
+        for name in map(str, section):
+            if known is not None and name not in known | ConfigComponent.non_arg_keys:
+                raise ValueError(
+                    f"unknown option {'#'.join((*path, name))!r}: {_nearest_part(name, path, section, known)}"
+                )
+
+
+def _sections(config: Mapping[str, Any] | list, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
+    """Yield each mapping below a config, and the names that lead to it."""
+    for name, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+        if isinstance(value, dict):
+            yield (*path, str(name)), value
+        if isinstance(value, (dict, list)):
+            yield from _sections(value, (*path, str(name)))
+
+
+def _arguments(component: Mapping[str, Any], locator: ComponentLocator) -> set[str] | None:
+    """Return the arguments of a component's class or function; None if it takes any, or MONAI will not find it."""
+    target = pydoc.locate(ConfigComponent(component, locator=locator).resolve_module_name())
+    if not callable(target):
+        return None
+    arguments = inspect.signature(target).parameters
+    return None if any(one.kind is one.VAR_KEYWORD for one in arguments.values()) else set(arguments)
+
+
+def _referred_parts(
+    group: Mapping[str, Any], path: tuple[str, ...], references: Collection[tuple[str, ...]]
+) -> set[str] | None:
+    """Return the parts that a group may have; None if no reference goes into it, or one takes it, or more, whole."""
+    named = {one[len(path)] for one in references if one[: len(path)] == path and len(one) > len(path)}
+    if not named or any(path[: len(reference)] == reference for reference in references):
+        return None
+    idle = {part for part, value in group.items() if isinstance(value, (dict, list)) or str(value)[:1] in set("$@%")}
+    return named | idle
+
+
+def _nearest_part(name: str, path: tuple[str, ...], section: Mapping[str, Any], known: Collection[str]) -> str:
+    below = {part: (*inner, part) for inner, within in _sections(section) for part in within}
+    parts = below | {part: (part,) for part in known}
+    near = difflib.get_close_matches(name, parts, n=1)
+    return f"did you mean {'#'.join((*path, *parts[near[0]]))!r}?" if near else f"known are {', '.join(sorted(known))}"
 
 
 def tracked(

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ DEBUG_RECORDS = (".debug_pkl", "/.data/serialization_id")
 
 IMPORT, CHECK_HOME = "$import bundle.deploy.packaging as packaging", "$packaging.check_home()"
 HEAD = "# Made from configs/inference.yaml of the source, to run from any folder; docs/configs.md explains options.\n"
+FITTING = re.compile(r"(.*^imports:\n)(.*)^initialize:\n((?:[-# ][^\n]*\n)*)run:\n(.*)", re.DOTALL | re.MULTILINE)
 
 
 class Package(NamedTuple):
@@ -101,13 +103,14 @@ def _fitted_sources(checkpoint: str | Path) -> dict[str, bytes]:
     """Return the sources by name, with configs and metadata that match these weights."""
     files = dict(source_files(ROOT))
     found = {"trained_on": trained_on(checkpoint), "eval_metrics": measured(checkpoint, file_sha256(checkpoint))}
-    inference = fitted_config(yaml.safe_load(files["configs/inference.yaml"]))
-    text = HEAD + yaml.safe_dump(inference, sort_keys=False, allow_unicode=True, width=120)
+    inference = HEAD + fitted_config(files["configs/inference.yaml"].decode())
     return {
         **files,
         METADATA: _json({**json.loads(files[METADATA]), **found}),
-        "configs/inference.yaml": text.encode(),
-        "configs/inference.json": _json(inference),  # the only config that `monai.bundle.load` looks for
+        "configs/inference.yaml": inference.encode(),
+        "configs/inference.json": _json(
+            yaml.safe_load(inference)
+        ),  # the only config that `monai.bundle.load` looks for
     }
 
 
@@ -131,25 +134,33 @@ def source_files(root: Path) -> Iterator[tuple[str, bytes]]:
             yield name, path.read_bytes()
 
 
-def fitted_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of ``inference.yaml`` for a package, which runs from any folder.
+def fitted_config(text: str) -> str:
+    r"""Return the text of ``inference.yaml`` for a package, which runs from any folder; options and comments stay.
 
-    The content of ``initialize`` moves to the beginning of ``run``, because MONAI puts the bundle's folder on Python's
+    The lines of ``initialize`` move to the beginning of ``run``, because MONAI puts the bundle's folder on Python's
     path only before ``run``.
 
     Raises:
         ValueError: if it is another config, such as one that is already packaged.
 
     Example:
-        >>> source = {"imports": ["$import bundle"], "width": 1, "initialize": ["$check()"], "run": ["$go()"]}
-        >>> fitted_config(source)["run"]
-        ['$packaging.check_home()', '$check()', '$go()']
+        >>> source = "imports:\n- $import bundle\nwidth: 1  # of all\ninitialize:\n- $check()\nrun:\n- $go()\n"
+        >>> print(fitted_config(source).partition("width")[2])
+        : 1  # of all
+        run:
+        - $packaging.check_home()
+        - $check()
+        - $go()
+        <BLANKLINE>
     """
-    if not {"imports", "initialize", "run"} <= set(config):
-        raise ValueError(f"expected a config with imports, initialize and run, got one with {', '.join(config)}")
-    parts = {name: value for name, value in config.items() if name != "initialize"}
-    run = [CHECK_HOME, *config["initialize"], *config["run"]]
-    return {**parts, "imports": [IMPORT, *config["imports"]], "run": run}
+    parts = FITTING.fullmatch(text)
+    if parts is None:
+        raise ValueError(
+            f"expected a config with imports, and run right after initialize, got one with "
+            f"{', '.join(yaml.safe_load(text) or ['nothing'])}"
+        )
+    head, options, initialize, run = parts.groups()
+    return f"{head}- {IMPORT}\n{options}run:\n- {CHECK_HOME}\n{initialize}{run}"
 
 
 def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from bundle.labels import LESIONS
+from bundle.metrics.grading import auroc
 from bundle.metrics.intervals import image_weights, percentile_intervals
 from bundle.metrics.shapes import LesionShapes, mean_over_images, named, ratio
 from bundle.transforms.lesion_decision import check_thresholds, lesion_decision, most_probable_class
 from bundle.transforms.outlines import LESION_PRIORITY
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 SCORE_BINS = 2**16
@@ -345,11 +345,10 @@ def _presence_auroc(counts_NC3: np.ndarray, looked_at_px_NC: np.ndarray) -> np.n
     tp, fp, fn = np.moveaxis(counts_NC3, -1, 0)  # (N, C) each
     there, looked = tp + fn > 0, looked_at_px_NC > 0
     areas = ratio(tp + fp, looked_at_px_NC)
-    found = np.full(there.shape[1], np.nan)
+    found = np.empty(there.shape[1])
     for lesion in range(there.shape[1]):
         truth, area = there[looked[:, lesion], lesion], areas[looked[:, lesion], lesion]
-        if truth.any() and not truth.all():
-            found[lesion] = roc_auc_score(truth, area)
+        found[lesion] = auroc(area[truth], np.sort(area[~truth]))
     return found
 
 

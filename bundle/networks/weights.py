@@ -553,16 +553,6 @@ def fact(path: str | os.PathLike, name: str, otherwise: object = None) -> Any:  
     return facts_of(path).get(name, otherwise)
 
 
-def facts_named(facts: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return some of the facts, such as those that other weights must have in common with these.
-
-    Example:
-        >>> facts_named({"image_size": 512, "fold": 0, "seed": 3}, "image_size", "fold")
-        {'image_size': 512, 'fold': 0}
-    """
-    return {name: facts[name] for name in names}
-
-
 def shared_fact(paths: Sequence[str | os.PathLike] | str, name: str) -> Any:  # noqa: ANN401  (whatever stands there)
     """Return a fact that several weights files have in common.
 

@@ -170,18 +170,14 @@ def _pair_picture(manifest: Manifest, row: Mapping[str, Any], first: Photograph,
     cell = Image.new("RGB", (2 * width_px + BETWEEN_PX, height_px + CAPTION_LINES * LINE_PX), SHEET)
     for left_px, photograph in ((0, first), (width_px + BETWEEN_PX, second)):
         cell.paste(_place(manifest, photograph), (left_px, 0))
-        for number, line in enumerate(_described(photograph)):
+        grade = "no grade" if photograph.grade is None else f"grade {photograph.grade} {GRADE_NAMES[photograph.grade]}"
+        size = f"{photograph.width_px} x {photograph.height_px} px"
+        for number, line in enumerate((photograph.id, f"{photograph.split}, {grade}", size)):
             ink = QUIET if number else INK
             _write(cell, (left_px, height_px + number * LINE_PX), line, ink, width_px)
     for number, (line, ink, bold) in enumerate(_verdict(row), start=3):
         _write(cell, (0, height_px + number * LINE_PX), line, ink, cell.width, bold)
     return cell
-
-
-def _described(one: Photograph) -> tuple[str, str, str]:
-    """Return the three lines under a photograph."""
-    grade = f"grade {one.grade} {GRADE_NAMES[one.grade]}" if one.grade is not None else "no grade"
-    return one.id, f"{one.split}, {grade}", f"{one.width_px} x {one.height_px} px"
 
 
 def _verdict(row: Mapping[str, Any]) -> list[tuple[str, str, bool]]:

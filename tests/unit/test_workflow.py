@@ -127,6 +127,47 @@ def test_a_misspelt_option_or_section_of_an_overlay_is_refused_as_well(config, o
     assert str(error.value.__cause__) == message
 
 
+GROUP = """
+validate:
+  metric: {_target_: torch.nn.Flatten}
+  every: 2
+run:
+- $print(@validate#metric, @validate#every, @path)
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("network#out_feature", "unknown option 'network#out_feature': did you mean 'network#out_features'?"),
+        ("network#bia", "unknown option 'network#bia': did you mean 'network#bias'?"),
+        ("steps#0#start", "unknown option 'steps#0#start': did you mean 'steps#0#start_dim'?"),
+        ("validate#start_dim", "unknown option 'validate#start_dim': known are every, metric"),
+        ("validate#evry", "unknown option 'validate#evry': did you mean 'validate#every'?"),
+    ],
+)
+def test_a_misspelt_part_of_a_section_is_refused_as_well(config, option, message):
+    with pytest.raises(RuntimeError) as error:
+        config(GROUP, **{option: 9}).initialize()
+    assert str(error.value.__cause__) == message
+
+
+def test_a_part_that_stands_further_within_is_named_as_a_whole(config):
+    with pytest.raises(RuntimeError) as error:
+        config(GROUP + "validate#metric#start_dim: 1\n", **{"validate#start_dim": 9}).initialize()
+    assert str(error.value.__cause__).endswith("'validate#start_dim': did you mean 'validate#metric#start_dim'?")
+
+
+def test_any_argument_of_a_class_and_any_fact_of_a_group_taken_whole_may_be_given(config):
+    workflow = config(**{"network#bias": False, "facts#anything": 3})
+    workflow.initialize()
+    assert workflow.parser.get_parsed_content("network").bias is None
+
+
+def test_what_an_overlay_leaves_behind_may_be_idle(config):
+    config(GROUP, run=["$@validate#every", "$@path"]).initialize()
+
+
 def test_what_only_monai_label_reads_is_no_unknown_section(config):
     config("postprocessing: {_target_: torch.nn.Flatten}\n").initialize()
 

@@ -1,19 +1,15 @@
 """What was prepared once is read back; nothing stale, half-written or of another setting is ever served."""
 
+import contextlib
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 
 import numpy as np
 import pytest
 import torch
-from bundle import ROOT
 from bundle.datasets.prepared import PreparedDataset, _dense, _sparse
 from bundle.files import content_sha256
 from hypothesis import given, settings
@@ -194,36 +190,40 @@ def test_two_passes_at_once_prepare_each_item_once(tmp_path, data_set):
     assert sorted(prepared(tmp_path)) == sorted(one["id"] for one in items)
 
 
-SLOW_PASS = """
-import sys, time, pathlib
-sys.path.insert(0, {root!r})
-from tests_prepared import Halved, item
-from bundle.datasets.prepared import PreparedDataset
 class Slow(Halved):
     def __call__(self, data):
         time.sleep(0.05)
         return super().__call__(data)
-folder = pathlib.Path({folder!r})
-items = [item(folder, f"eye{{n}}") for n in range(40)]
-{limit}
-PreparedDataset(items, Slow(folder / "log"), folder / "cache").fill()
-"""
 
 
-def in_a_process(tmp_path, limit=""):
-    """Run a slow pass over 40 items elsewhere; this file lends its classes."""
-    shutil.copy(__file__, tmp_path / "tests_prepared.py")
-    code = textwrap.dedent(SLOW_PASS).format(root=str(tmp_path), folder=str(tmp_path), limit=limit)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+def in_a_process(tmp_path, file_size_max=resource.RLIM_INFINITY):
+    """Start a slow pass over 40 items; return the process, and where its error can be received."""
+    items = [item(tmp_path, f"eye{number}") for number in range(40)]
+    found = PreparedDataset(items, Slow(tmp_path / "log"), tmp_path / "cache")
+    received, sent = multiprocessing.Pipe(duplex=False)
+
+    def passes():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_max, resource.RLIM_INFINITY))
+        # What is shown on the screen would be written to a file here.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            try:
+                found.fill()
+            except OSError as error:
+                sent.send(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=passes)
+    process.start()
+    sent.close()
+    return process, received
 
 
 def test_a_pass_that_was_killed_goes_on(tmp_path, data_set):
-    process = in_a_process(tmp_path)
-    while len(prepared(tmp_path)) < 5 and process.poll() is None:
+    process, _ = in_a_process(tmp_path)
+    while len(prepared(tmp_path)) < 5 and process.is_alive():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = len(entries(tmp_path))
     assert 4 <= before < 40
     stamps = {path: path.stat().st_mtime_ns for path in entries(tmp_path)}
@@ -235,13 +235,11 @@ def test_a_pass_that_was_killed_goes_on(tmp_path, data_set):
 
 
 def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path, data_set):
-    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
-    limit += f"; resource.setrlimit(resource.RLIMIT_FSIZE, (300, {resource.RLIM_INFINITY}))"
-    process = in_a_process(tmp_path, limit)
-    _, err = process.communicate()
-    assert process.returncode == 1
-    assert "OSError: cannot keep a prepared photograph in " in err
-    assert "make room there, or name another --cache_dir" in err
+    process, received = in_a_process(tmp_path, file_size_max=300)
+    error = received.recv()
+    process.join()
+    assert error.startswith("cannot keep a prepared photograph in ")
+    assert "make room there, or name another --cache_dir" in error
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != ".lock"] == []
     found = data_set(item(tmp_path, "eye0"))
     found.fill()

@@ -18,10 +18,23 @@ from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.weights import load_weights, network_of, save_weights
 
 FACTS = {"image_size": 64, "fuse": False, "data": {"phantom": {"outlined": 40, "graded": 0}}}
-CONFIG = {
-    "imports": ["$import bundle"], "width": 1.0, "seed": None, "network": {"channels": "@width"},
-    "initialize": ["$check()", "$load(@network)"], "run": ["$go()"],
-}  # fmt: skip
+CONFIG = """# Of eyes.
+imports:
+- $import bundle
+
+# ---- options
+width: 1.0  # of every channel
+seed: null
+network: {channels: '@width'}
+
+initialize:
+- $check()
+- $load(@network)  # again
+run:
+- $go()
+finalize:
+- $stop()
+"""
 
 
 @pytest.fixture
@@ -54,28 +67,42 @@ def content(path):
         return {name.removeprefix("fundus_dr_multitask/"): archive.read(name) for name in archive.namelist()}
 
 
-def test_a_fitted_config_keeps_its_options_in_their_order():
+def test_a_fitted_config_keeps_its_options_in_their_order_and_their_comments():
     fitted = fitted_config(CONFIG)
-    assert list(fitted) == ["imports", "width", "seed", "network", "run"]
-    assert (fitted["width"], fitted["seed"], fitted["network"]) == (1.0, None, {"channels": "@width"})
+    config = yaml.safe_load(fitted)
+    assert list(config) == ["imports", "width", "seed", "network", "run", "finalize"]
+    assert (config["width"], config["seed"], config["network"]) == (1.0, None, {"channels": "@width"})
+    assert set(CONFIG.splitlines()) - set(fitted.splitlines()) == {"initialize:"}
 
 
 def test_what_was_initialised_runs_first_behind_the_check_of_the_package():
-    fitted = fitted_config(CONFIG)
-    assert fitted["run"] == ["$packaging.check_home()", "$check()", "$load(@network)", "$go()"]
-    assert fitted["imports"] == ["$import bundle.deploy.packaging as packaging", "$import bundle"]
-    assert "initialize" not in fitted
+    config = yaml.safe_load(fitted_config(CONFIG))
+    assert config["run"] == ["$packaging.check_home()", "$check()", "$load(@network)", "$go()"]
+    assert config["imports"] == ["$import bundle.deploy.packaging as packaging", "$import bundle"]
+    assert config["finalize"] == ["$stop()"]
 
 
-def test_another_config_is_refused():
-    for other in (fitted_config(CONFIG), {"run": ["$go()"]}, {}):
-        with pytest.raises(ValueError, match="expected a config with imports, initialize and run, got one with"):
-            fitted_config(other)
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (fitted_config(CONFIG), "imports, width, seed, network, run, finalize"),
+        (CONFIG.replace("run:", "later: 1\nrun:"), "imports, width, seed, network, initialize, later, run, finalize"),
+        ("run:\n- $go()\n", "run"),
+        ("", "nothing"),
+    ],
+)
+def test_another_config_is_refused(other, found):
+    with pytest.raises(
+        ValueError, match=f"expected a config with imports, and run right after .*, got one with {found}$"
+    ):
+        fitted_config(other)
 
 
 def test_the_real_config_can_be_fitted():
-    config = yaml.safe_load((ROOT / "configs" / "inference.yaml").read_text(encoding="utf-8"))
-    assert fitted_config(config)["run"][:2] == ["$packaging.check_home()", "$workflow.check_options()"]
+    source = (ROOT / "configs" / "inference.yaml").read_text(encoding="utf-8")
+    fitted = fitted_config(source)
+    assert yaml.safe_load(fitted)["run"][:2] == ["$packaging.check_home()", "$workflow.check_options()"]
+    assert set(source.splitlines()) - set(fitted.splitlines()) == {"initialize:"}
 
 
 def test_sources_are_what_is_listed_by_name(sources):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 
 import onnxruntime
 import openvino
@@ -42,13 +43,41 @@ def apart(found, expected):
     return max(float((found[name] - expected[name]).abs().max()) for name in OUTPUTS)
 
 
+@pytest.fixture(scope="module")
+def built():
+    """Build a backend for a network in training mode, once; return both."""
+
+    @cache
+    def build(backend, amp):
+        network = made()
+        run = load(backend, network, CPU, amp)
+        run(images(1))
+        return network, run
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def built_elsewhere():
+    """Build a backend for a network in evaluation mode, under autocast and inference mode, once; return both."""
+
+    @cache
+    def build(backend):
+        network = made().eval()
+        run = load(backend, network)
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            run(images(1))
+        return network, run
+
+    return build
+
+
 @pytest.mark.parametrize(
     ("backend", "amp"),
     [("torch", False), ("torch", True), ("openvino", False), ("openvino", True), ("onnxruntime", False)],
 )
-def test_every_backend_says_what_the_network_says_of_any_number_of_photographs_of_any_size(backend, amp):
-    network = made()
-    run = load(backend, network, CPU, amp)
+def test_every_backend_says_what_the_network_says_of_any_number_of_photographs_of_any_size(built, backend, amp):
+    network, run = built(backend, amp)
     for image in (images(1), images(3), images(2, 96, 64)):
         assert apart(run(image), eager(network, image)) < (ROUNDED if amp else EXACT)
 
@@ -64,26 +93,26 @@ def test_the_weights_are_those_at_the_first_photograph(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("training", [True, False])
-def test_the_photographs_and_the_mode_of_the_network_stay_as_they_were(backend, training):
-    network, image = made().train(training), images(2)
-    before, statistics = image.clone(), [value.clone() for value in network.buffers()]
-    load(backend, network)(image)
-    assert torch.equal(image, before)
+def test_the_photographs_and_the_mode_of_the_network_stay_as_they_were(built, built_elsewhere, backend, training):
+    network, run = built(backend, False) if training else built_elsewhere(backend)
+    image = images(2)
+    run(image)
+    assert torch.equal(image, images(2))
     assert {module.training for module in network.modules()} == {training}
-    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), statistics, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(network.buffers(), made().buffers(), strict=True))
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_what_is_built_under_autocast_and_inference_mode_is_the_same(backend):
-    network = made()
+def test_what_is_built_under_autocast_and_inference_mode_is_the_same(built_elsewhere, backend):
+    network, run = built_elsewhere(backend)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = load(backend, network)(images(2))
+        found = run(images(2))
     assert apart(found, eager(network, images(2))) < EXACT
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_answer_is_not_overwritten_by_the_next(backend):
-    run = load(backend, made())
+def test_an_answer_is_not_overwritten_by_the_next(built, backend):
+    _, run = built(backend, False)
     first = run(images(1))
     kept = {name: value.clone() for name, value in first.items()}
     run(images(1) * 0.5)
@@ -125,7 +154,7 @@ print("came", came)
     ("backend", "kind", "name"),
     [("openvino", openvino.CompiledModel, "__call__"), ("onnxruntime", onnxruntime.InferenceSession, "run")],
 )
-def test_an_answer_costs_one_run_of_the_network(monkeypatch, backend, kind, name):
+def test_an_answer_costs_one_run_of_the_network(built, monkeypatch, backend, kind, name):
     running = getattr(kind, name)
     count = []
 
@@ -134,7 +163,7 @@ def test_an_answer_costs_one_run_of_the_network(monkeypatch, backend, kind, name
         return running(*args, **named)
 
     monkeypatch.setattr(kind, name, counted)
-    run = load(backend, made())
+    _, run = built(backend, False)
     run(images(1))
     run(images(1))
     assert len(count) == 2

@@ -3,14 +3,13 @@
 import csv
 import dataclasses
 import json
-import subprocess
-import sys
+import multiprocessing
+import time
 import tracemalloc
 
 import nibabel
 import numpy as np
 import pytest
-from bundle import ROOT
 from bundle.files import release
 from bundle.handlers.predictions import Prediction, prediction_row, unread_row
 from bundle.labels import LESION_COLOURS
@@ -304,22 +303,24 @@ def test_files_of_unknown_origin_are_neither_removed_nor_mixed_with(tmp_path):
 
 
 def test_a_second_run_in_one_folder_is_refused_and_a_killed_one_does_not_block(tmp_path):
-    hold = (
-        "import sys; from bundle.reporting.predictions import PredictionFiles\n"
-        "files = PredictionFiles(sys.argv[1], {}); files.start(); print('held', flush=True); sys.stdin.read()"
-    )
-    first = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / "out")], cwd=ROOT, text=True, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+
+    def hold():
+        PredictionFiles(tmp_path / "out", {}).start()
+        held.set()
+        time.sleep(600)
+
+    first = context.Process(target=hold)
+    first.start()
     try:
-        assert first.stdout.readline() == "held\n"
+        assert held.wait(60)
         second = PredictionFiles(tmp_path / "out", {})
         with pytest.raises(ValueError, match=r"another run still works in .*out: wait for it, or name another"):
             second.start()
     finally:
         first.kill()
-        first.communicate()
+        first.join()
     second.start()
     second.finish()
 

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.conftest import eye
+
 LABELS = {"train": "label", "valid": "segmentation label", "test": "label"}
 GRADES = {
     "train": {"007-0004-000": 0, "20170413101213456": 2, "007-0010-100": 5, "007-0011-200": 1},
@@ -21,15 +23,6 @@ GRADES = {
 SEEDS = {name: seed for seed, name in enumerate(name for rows in GRADES.values() for name in rows)}
 OUTLINED = {"train": {"007-0004-000": SEEDS["007-0004-000"], "007-0040-000": 20}, "valid": {"007-0041-000": 21},
             "test": {"007-0042-000": 22}}  # fmt: skip
-
-
-def eye(seed, width_px, height_px):
-    """Draw a bright disc on black, patched at random so that no two seeds look alike."""
-    patches = np.random.default_rng(seed).integers(80, 255, (12, 12, 3), dtype=np.uint8)
-    smooth = Image.fromarray(patches).resize((width_px, height_px), Image.Resampling.BICUBIC)
-    y, x = np.mgrid[:height_px, :width_px]
-    disc = (x - width_px / 2 + 0.5) ** 2 + (y - height_px / 2 + 0.5) ** 2 < (0.45 * height_px) ** 2
-    return Image.fromarray(np.where(disc[..., None], np.asarray(smooth), 3).astype(np.uint8))
 
 
 def size_px(seed):
@@ -68,12 +61,12 @@ def ddr(tmp_path):
     tree = TinyDdr(tmp_path / "DDR-dataset")
     for split, grades in GRADES.items():
         for stem in grades:
-            save(eye(SEEDS[stem], *size_px(SEEDS[stem])), tree.graded(split, stem))
+            save(Image.fromarray(eye(SEEDS[stem], *size_px(SEEDS[stem]))), tree.graded(split, stem))
         tree.list(split).write_text("".join(f"{stem}.jpg {grade}\n" for stem, grade in grades.items()))
     for split, stems in OUTLINED.items():
         for stem, seed in stems.items():
             width_px, height_px = size_px(seed)
-            save(eye(seed, width_px, height_px), tree.outlined(split, stem))
+            save(Image.fromarray(eye(seed, width_px, height_px)), tree.outlined(split, stem))
             for lesion, side_px in {"MA": 3, "HE": 0, "EX": 5, "SE": 0}.items():
                 mask = np.zeros((height_px, width_px), np.uint8)
                 mask[15 : 15 + side_px, 25 : 25 + side_px] = 255
@@ -263,7 +256,7 @@ def test_refuses_a_folder_that_is_not_there(tmp_path):
 
 
 def test_refuses_a_copy_with_another_layout_and_says_what_it_looked_for(tmp_path):
-    save(eye(0, 60, 40), tmp_path / "images" / "train" / "007-0004-000.jpg")
+    save(Image.fromarray(eye(0, 60, 40)), tmp_path / "images" / "train" / "007-0004-000.jpg")
     save(Image.new("L", (60, 40), 255), tmp_path / "annotations" / "train" / "EX" / "007-0004-000.tif")
     with pytest.raises(ValueError, match=r"expected 'DR_grading' or 'lesion_segmentation' in .*found annotations, im"):
         read_ddr(tmp_path)

@@ -16,20 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-WIDTH_PX, HEIGHT_PX = 60, 40
+from tests.conftest import HEIGHT_PX, WIDTH_PX, eye
+
 EXPERTS = ("01", "02", "03", "04")
 LISTS = {"train": (1, 2, 3), "test": (4,)}
 DOCTYPE = '<!DOCTYPE imgannotooldata SYSTEM "http://{host}/imgannotooldata.dtd">'
 CONFIDENCES = {"High": 1.0, "Medium": 0.75, "Low": 0.25}
-
-
-def eye(seed):
-    """Draw a bright disc on black, patched at random so that no two seeds look alike."""
-    patches = np.random.default_rng(seed).integers(80, 255, (12, 12, 3), dtype=np.uint8)
-    smooth = Image.fromarray(patches).resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.BICUBIC)
-    y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX]
-    disc = (x - 29.5) ** 2 + (y - 19.5) ** 2 < 18**2
-    return Image.fromarray(np.where(disc[..., None], np.asarray(smooth), 3).astype(np.uint8))
 
 
 def circle(x, y, radius):
@@ -116,7 +108,7 @@ class TinyDiaretdb1:
         for folder in ("images", "groundtruth"):
             (self.root / folder).mkdir(parents=True)
         for number in itertools.chain(*LISTS.values()):
-            eye(number).save(self.image(number))
+            Image.fromarray(eye(number)).save(self.image(number))
         for split, plain in itertools.product(LISTS, ("", "_plain")):
             self.list(split, plain).write_text("".join(self.row(number, plain) for number in LISTS[split]))
 

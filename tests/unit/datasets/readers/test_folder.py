@@ -15,20 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-WIDTH_PX, HEIGHT_PX = 60, 40
+from tests.conftest import HEIGHT_PX, WIDTH_PX, eye
+
 FILES = ("007-0004-000.jpg", "b.JPEG", "c.png", "d.tif", "e.TIFF")
 STEMS = ("007-0004-000", "b", "c", "d", "e")
 MASKS = "MA=masks/ma,EX=masks/ex,OD=masks/disc"
 INDICES = "EX=1,HE=2,MA=3,SE=4"
-
-
-def eye(seed):
-    """Draw a bright disc on black, patched at random so that no two seeds look alike."""
-    patches = np.random.default_rng(seed).integers(80, 255, (12, 12, 3), dtype=np.uint8)
-    smooth = Image.fromarray(patches).resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.BICUBIC)
-    y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX]
-    disc = (x - 29.5) ** 2 + (y - 19.5) ** 2 < 18**2
-    return Image.fromarray(np.where(disc[..., None], np.asarray(smooth), 3).astype(np.uint8))
 
 
 def square(side_px, value=255, x=20, y=15):
@@ -47,7 +39,7 @@ def save(path, pixels, mode=None):
 def root(tmp_path):
     """Five photographs of five suffixes, masks of some, masks of indices, and two tables."""
     for seed, name in enumerate(FILES):
-        save(tmp_path / "images" / name, np.asarray(eye(seed)))
+        save(tmp_path / "images" / name, eye(seed))
     (tmp_path / "images" / "._b.jpeg").write_bytes(b"\0")
     (tmp_path / "images" / "Thumbs.db").write_bytes(b"\0")
     for stem in STEMS[:3]:
@@ -118,7 +110,7 @@ def test_masks_are_drawn_only_where_they_must_be(root):
 
 
 def test_the_name_of_an_image_goes_before_that_of_a_lesion(root):
-    save(root / "images" / "b_MA.png", np.asarray(eye(9)))
+    save(root / "images" / "b_MA.png", eye(9))
     rows = by_id(read_folder(root, masks="MA=masks/ma"))
     assert rows["photographs/train/b"].masks == {}
     assert rows["photographs/train/b_MA"].masks == {"MA": root / "masks" / "ma" / "b_MA.png"}
@@ -453,7 +445,7 @@ def test_refuses_a_photograph_that_stands_twice(root):
     (root / "grades.csv").write_text("image,grade\nb.jpeg,1\nb.jpeg,1\n")
     with pytest.raises(ValueError, match="got 'b' twice"):
         read_folder(root, grades="grades.csv")
-    save(root / "images" / "b.png", np.asarray(eye(7)))
+    save(root / "images" / "b.png", eye(7))
     with pytest.raises(ValueError, match=r"expected one file called b in .*images, got b\.png too"):
         read_folder(root, masks=MASKS)
 
@@ -474,7 +466,7 @@ def test_refuses_an_index_without_a_name(root):
 
 
 def test_refuses_a_mask_of_colours_where_indices_or_grey_are_expected(root):
-    save(root / "colours.png", np.asarray(eye(0)))
+    save(root / "colours.png", eye(0))
     with pytest.raises(ValueError, match=r"expected a mask of indices \(one channel.* in .*colours\.png, got colours"):
         DrawIndexed(root / "colours.png", {"MA": 1})(60, 40)
     with pytest.raises(
