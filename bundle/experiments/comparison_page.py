@@ -23,7 +23,8 @@ SETTINGS = (
 )  # fmt: skip
 """Always on the page; other settings only if rows differ in them. ``facts.*``: what a run logged of its network."""
 
-OF_THE_REPEAT = {"fold", "seed", "checkpoint", "tags"}
+OF_THE_REPEAT = {"fold", "seed", "checkpoint", "tags", "lesion_thresholds", "min_area_ppm"}
+"""Settings that differ from run to run because they are its place, or were fitted."""
 
 
 def write_comparison(out: str | os.PathLike, name: str, suite: Suite, found: Found, command: Sequence[str]) -> str:

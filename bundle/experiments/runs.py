@@ -177,8 +177,9 @@ def _evaluated(run: "MlflowRun", training: "MlflowRun | None", external: "Mlflow
         elsewhere, parts = _split_names(external.data.metrics)
         scores |= {f"{EXTERNAL}/{key}": value for key, value in elsewhere.items()}
         subsets[EXTERNAL] = f"{external.data.tags[EXTERNAL]}, {parts.get('lesions', 'none')}"
-    # An evaluation has `pretrained: false`, because it loads all weights; only the training records the initial ones.
-    own = {name: value for name, value in run.data.params.items() if name != "pretrained"}
+    # An evaluation has `pretrained: false`, because it loads all weights, and steps that teach nothing: only the
+    # training records the initial weights and its steps.
+    own = {name: value for name, value in run.data.params.items() if name not in ("pretrained", "facts.steps")}
     curves = training.data.metrics if training else {}
     row, repeat = _key(run)
     return Evaluated(
