@@ -15,7 +15,7 @@ from bundle.datasets.readers.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, Landma
 from bundle.files import content_sha256, written_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, Point, resized, resolve, same_shape
-from bundle.transforms.decode import decode, mask_levels
+from bundle.transforms.decode import decode, decode_photograph, mask_levels
 from bundle.transforms.field import field_of_view
 from bundle.transforms.pixels import brightest
 from numpy.typing import NDArray
@@ -115,7 +115,7 @@ class _Inspector:
         self.name, self.roots = name, roots
 
     def __call__(self, row: RawPhotograph) -> Photograph:
-        image, (width_px, height_px) = decode(row.image, draft=("L", HASHED_SIDE_PX))
+        image, (width_px, height_px) = decode_photograph(row.image, draft=("L", HASHED_SIDE_PX))
         grey = image.convert("L")
         try:
             box = field_of_view(np.asarray(grey))

@@ -9,7 +9,7 @@ from bundle.grade_rules import lesions_ruled_out
 from bundle.labels import GRADES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
-from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES
+from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES, is_photograph
 from torch.utils.data import DistributedSampler
 
 UNKNOWN_GRADE = -1
@@ -36,7 +36,8 @@ def file_items(
 ) -> list[dict[str, Any]]:
     """Make items from a file, from all photographs in a folder, sorted by name, or from a list of these.
 
-    Files in a folder are skipped if they are hidden (a name begins with a dot) or have another suffix.
+    Files in a folder are skipped if they are hidden (a name begins with a dot) or no photographs by their suffix; DICOM
+    may have none.
 
     Args:
         sources: files and folders.
@@ -69,7 +70,7 @@ def _file_items(source: Path) -> list[dict[str, Any]]:
 
 def _is_photograph(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.name.lower().endswith(PHOTOGRAPH_SUFFIXES) and not hidden and path.is_file()
+    return not hidden and path.is_file() and is_photograph(path)
 
 
 def _check_distinct(listed: Iterable[Mapping[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bundle.files import CLAIM, claim, release, written_at_once, written_whole
 from bundle.handlers.predictions import COLUMNS, Prediction, Row
+from bundle.reporting.dicom_seg import write_dicom_seg
 from bundle.reporting.overlay import heat_picture, lesion_overlay, write_mask_png
 from bundle.reporting.report import card_html, write_report
 from bundle.transforms import load_photograph
@@ -27,7 +28,7 @@ UNREAD_EXIT_CODE = 3
 UNREAD_SHOWN_MAX = 20
 """Maximum number listed on the screen; the tables and the report list all."""
 
-FOLDERS = ("masks", "nifti", "overlays", "heatmaps")
+FOLDERS = ("masks", "nifti", "dicom_seg", "overlays", "heatmaps")
 TABLES = ("predictions.csv", "predictions.jsonl")
 REPORT = "report.html"
 
@@ -46,13 +47,19 @@ class PredictionFiles:
         facts: facts about the run for the report's head, such as the weights.
         nifti: also write label maps ``(W, H, 1)`` to ``nifti/``, with the affine of the photograph.
         report: whether to write ``report.html``: about 0.1 MB per photograph.
+        dicom_seg: also write the lesions of each photograph, which must be DICOM, as a Segmentation to ``dicom_seg/``.
     """
 
     def __init__(
-        self, output_dir: str | os.PathLike, facts: Mapping[str, Any], nifti: bool = False, report: bool = True
+        self,
+        output_dir: str | os.PathLike,
+        facts: Mapping[str, Any],
+        nifti: bool = False,
+        report: bool = True,
+        dicom_seg: bool = False,
     ) -> None:
         self.output_dir, self.facts = Path(output_dir), {key: str(value) for key, value in facts.items()}
-        self.nifti, self.report = nifti, report
+        self.nifti, self.report, self.dicom_seg = nifti, report, dicom_seg
 
     def start(self) -> None:
         """Claim the folder, and remove the results of an earlier run.
@@ -80,6 +87,8 @@ class PredictionFiles:
         if self.nifti:
             path = self._path("nifti", prediction.name, ".nii.gz")
             write_label_nifti(path, prediction.lesions_HW, affine_of(prediction.path))
+        if self.dicom_seg:
+            write_dicom_seg(self._path("dicom_seg", prediction.name, ".dcm"), prediction.lesions_HW, prediction.path)
         image_HW3 = load_photograph(prediction.path).pixels
         card = card_html(prediction, image_HW3) if self.report else ""
         overlay_HW3 = lesion_overlay(image_HW3, prediction.lesions_HW)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from bundle.files import DECODER_ERRORS
+from bundle.transforms.dicom import SUFFIXES as DICOM_SUFFIXES
+from bundle.transforms.dicom import is_dicom, read_dicom
 from bundle.transforms.field import Crop
 from bundle.transforms.nifti import SUFFIXES as NIFTI_SUFFIXES
 from bundle.transforms.nifti import is_nifti, read_nifti
@@ -25,8 +27,8 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 """Suffixes of photographs that :func:`decode` opens, in lower case."""
 
-PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, *NIFTI_SUFFIXES)
-"""Suffixes of photographs that :func:`load_photograph` opens."""
+PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES)
+"""Suffixes of photographs that :func:`load_photograph` opens; a DICOM file may have none."""
 
 TRANSPARENT_MODES = ("LA", "PA", "RGBA")
 MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)
@@ -87,6 +89,28 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
         return Opened(image, native_px)
     stored = image.transpose(turned_back)
     return Opened(stored, stored.size)
+
+
+def decode_photograph(path: str | os.PathLike, draft: tuple[str, int] | None = None) -> Opened:
+    """Decode a photograph of a data set, as :func:`decode` does an image; DICOM becomes RGB at full size.
+
+    Raises:
+        ValueError: as in :func:`decode` and :func:`bundle.transforms.dicom.read_dicom`.
+    """
+    if not is_dicom(path):
+        return decode(path, draft=draft)
+    image = Image.fromarray(read_dicom(path))
+    return Opened(image, image.size)
+
+
+def is_photograph(path: str | os.PathLike) -> bool:
+    """Return whether :func:`load_photograph` reads a file, by its suffix, or by its content if it has none.
+
+    Example:
+        >>> is_photograph("eye.JPG"), is_photograph("eye.nii.gz"), is_photograph("eye.txt")
+        (True, True, False)
+    """
+    return str(path).lower().endswith(PHOTOGRAPH_SUFFIXES) or is_dicom(path)
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -205,7 +229,7 @@ class Decoded(NamedTuple):
 
 
 def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: int | None = None) -> Decoded:
-    """Decode a photograph to 8-bit RGB, from an image (:func:`to_rgb`) or NIfTI (:func:`read_nifti`).
+    """Decode a photograph to 8-bit RGB, from an image (:func:`to_rgb`), NIfTI (:func:`read_nifti`) or DICOM.
 
     The camera's orientation tag is ignored, because outlines are drawn on the pixels as stored.
 
@@ -228,7 +252,7 @@ def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: in
     if isinstance(source, np.ndarray) or is_nifti(source):
         pixels = source if isinstance(source, np.ndarray) else read_nifti(source)
         return Decoded(pixels, (pixels.shape[1], pixels.shape[0]), 1)
-    image, native_px = decode(source, draft=("RGB", target_px) if target_px else None)
+    image, native_px = decode_photograph(source, draft=("RGB", target_px) if target_px else None)
     try:
         return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width))
     except ValueError as error:

@@ -3,26 +3,37 @@
 import csv
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bundle.labels import GRADES
 from bundle.transforms.decode import IMAGE_SUFFIXES
+from bundle.transforms.dicom import SUFFIXES as DICOM_SUFFIXES
+
+PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
+"""Suffixes of the photographs of a data set; a DICOM file may have none."""
 
 
-def files(folder: Path, *suffixes: str) -> dict[str, Path]:
+def files(folder: Path, *suffixes: str, also: Callable[[Path], bool] | None = None) -> dict[str, Path]:
     """Map stems to paths, sorted by name, without companion files (``._name``) that some systems leave in archives.
+
+    Args:
+        folder: folder of the files; its sub-folders are not searched.
+        suffixes: suffixes of the files, in lower case.
+        also: whether another file belongs to them; its whole name is its stem.
 
     Raises:
         ValueError: if a name is not UTF-8, which no manifest can store, or two files differ only in their suffix.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+        listed = path.suffix.lower() in suffixes
+        if not path.name.startswith(".") and (listed or (also is not None and also(path))):
             _check_name(path)
-            if path.stem in found:
-                raise ValueError(f"expected one file called {path.stem} in {folder}, got {path.name} too; rename it")
-            found[path.stem] = path
+            stem = path.stem if listed else path.name
+            if stem in found:
+                raise ValueError(f"expected one file called {stem} in {folder}, got {path.name} too; rename it")
+            found[stem] = path
     return found
 
 
@@ -181,4 +192,4 @@ def _read_lines(table: Path) -> list[list[str]]:
 
 def _stem(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name
+    return stem if dot + suffix.lower() in PICTURE_SUFFIXES else name

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import numpy as np
-from bundle.datasets.readers.files import Gaps, files, names, read_grades, read_splits
+from bundle.datasets.readers.files import PICTURE_SUFFIXES, Gaps, files, names, read_grades, read_splits
 from bundle.datasets.readers.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
 from bundle.transforms.decode import IMAGE_SUFFIXES, decode, mask_levels
+from bundle.transforms.dicom import is_dicom
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -39,7 +40,7 @@ def read_folder(
 
     Args:
         root: base folder; all other folders are given relative to it.
-        images: folder of the photographs (jpg, png, tif).
+        images: folder of the photographs (jpg, png, tif, DICOM).
         masks: a folder for each outlined lesion, and ``OD`` for the optic disc, as ``MA=masks/ma,EX=masks/ex``. A mask
             has the name of its image, or ``<image>_MA``, and two values, 0 and another, unless ``mask_min`` is given.
         indexed_masks: instead of ``masks``, one folder of masks with an index for each lesion; each mask has the name
@@ -131,10 +132,10 @@ def _pairs(option: str, text: str) -> dict[str, str]:
 
 
 def _find_images(folder: Path) -> dict[str, Path]:
-    found = files(folder, *IMAGE_SUFFIXES)
+    found = files(folder, *PICTURE_SUFFIXES, also=is_dicom)
     if not found:
         raise ValueError(
-            f"expected photographs ({', '.join(IMAGE_SUFFIXES)}) in {folder}, found "
+            f"expected photographs ({', '.join(PICTURE_SUFFIXES)}) in {folder}, found "
             f"{names(path.name for path in folder.iterdir())}"
         )
     return found

@@ -398,3 +398,39 @@ def test_refuses_a_mask_of_another_size_or_that_is_cut_off(root):
     for draw in (DrawIndexed(path, {"EX": 1, "MA": 3}), DrawGrey({"MA": path}, 128)):
         with pytest.raises(ValueError, match=r"expected a whole mask in .*c\.png"):
             draw(60, 40)
+
+
+# DICOM
+
+
+def test_dicom_photographs_are_read_beside_others_whatever_their_names(root):
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    names = {"f.dcm": "f", "g.DCM": "g", "IM0001": "IM0001", "1.2.840.7": "1.2.840.7"}
+    for seed, name in enumerate(names, start=10):
+        made.save(root / "images" / name, made.photograph(np.asarray(eye(seed))))
+    made.save(root / "images" / "DICOMDIR", made.photograph(np.asarray(eye(0))))
+    save(root / "masks" / "ma" / "1.2.840.7.png", square(4))
+    table = root / "grades.csv"
+    table.write_text(table.read_text() + "f.dcm,2,train\ng,3,train\nIM0001,0,train\n1.2.840.7,1,train\n")
+    manifest = build(root, grades="grades.csv", masks=MASKS)
+    found = {row.id.split("/")[-1]: row for row in manifest.photographs}
+    assert set(found) == {*STEMS, *names.values()}
+    assert [found[stem].grade for stem in names.values()] == [2, 3, 0, 1]
+    assert found["1.2.840.7"].areas_px == {"MA": 16}
+    assert (found["f"].width_px, found["f"].height_px) == (WIDTH_PX, HEIGHT_PX)
+    assert found["f"].perceptual_hash != found["g"].perceptual_hash
+
+
+def test_a_dicom_and_a_picture_of_one_name_are_refused(root):
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    made.save(root / "images" / "c.dcm", made.photograph(np.asarray(eye(2))))
+    with pytest.raises(ValueError, match="expected one file called c in"):
+        read_folder(root, grades="grades.csv")
+
+
+def test_without_pydicom_a_dicom_photograph_says_what_to_install(root, monkeypatch):
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    made.save(root / "images" / "f.dcm", made.photograph(np.asarray(eye(9))))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r"pydicom for DICOM photographs, found none; say .*\[dicom\]"):
+        build(root, masks=MASKS)
