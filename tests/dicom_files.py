@@ -1,4 +1,4 @@
-"""DICOM files for tests, made by pydicom: one photograph in every transfer syntax, photometric interpretation and depth."""
+"""DICOM files for tests, made by pydicom: one photograph in every transfer syntax, colour and depth."""
 
 import io
 
@@ -16,7 +16,9 @@ def photograph(pixels, photometric=None, bits_stored=None, **header):
     """Return an uncompressed ophthalmic photograph of pixels ``(H, W)`` or ``(H, W, 3)``, of 8 or 16 bits."""
     deep, colour = pixels.dtype == np.uint16, pixels.ndim == 3
     dataset = Dataset()
-    dataset.SOPClassUID = uid.OphthalmicPhotography16BitImageStorage if deep else uid.OphthalmicPhotography8BitImageStorage
+    dataset.SOPClassUID = (
+        uid.OphthalmicPhotography16BitImageStorage if deep else uid.OphthalmicPhotography8BitImageStorage
+    )
     dataset.SOPInstanceUID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (uid.generate_uid() for _ in range(3))
     dataset.PatientName, dataset.PatientID, dataset.Modality = PATIENT_NAME, PATIENT_ID, "OP"
     dataset.Rows, dataset.Columns = pixels.shape[:2]

@@ -34,8 +34,8 @@ SCHEME = ("99HPO", "Human Phenotype Ontology")
 
 IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 MAY_BE_EMPTY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
-    "ReferringPhysicianName",
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
 """What the standard wants in every file, but lets be empty; programs that remove names often remove all of it."""
 

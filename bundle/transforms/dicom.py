@@ -35,7 +35,8 @@ NEEDED = (
 PIXEL_TAGS = (
     *NEEDED, "SOPClassUID", "NumberOfFrames", "PlanarConfiguration", "PixelData", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
-    *(f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
+    *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 )  # fmt: skip
 """All that is read of a photograph: never a name, so that no message can repeat one."""
 

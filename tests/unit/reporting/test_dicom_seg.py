@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-highdicom = pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
+pytest.importorskip("highdicom", reason="the extra `dicom` is not installed")
+import highdicom
 from bundle.labels import LESION_COLOURS, LESION_NAMES, LESIONS
 from bundle.reporting.dicom_seg import CATEGORY, FAMILY, LESION_CODES, REGION, check_sources, write_dicom_seg
 from PIL import Image
@@ -122,7 +123,13 @@ def test_what_the_standard_requires_is_there(tmp_path):
     assert [name for name in required if name not in dataset or dataset[name].is_empty] == []
     empty_allowed = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
     assert [name for name in empty_allowed if name not in dataset] == []
-    assert (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.Rows, dataset.Columns) == (1, 1, 0, 60, 90)
+    assert (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.Rows, dataset.Columns) == (
+        1,
+        1,
+        0,
+        60,
+        90,
+    )
     assert len(dataset.PerFrameFunctionalGroupsSequence) == dataset.NumberOfFrames == 3
     private = {item.CodingSchemeDesignator for item in dataset.CodingSchemeIdentificationSequence}
     assert {scheme for _, scheme, _ in LESION_CODES.values()} - private == {"SCT"}
@@ -136,7 +143,9 @@ def test_a_photograph_that_is_no_dicom_is_an_error_before_anything_runs(tmp_path
     dicom = made.save(tmp_path / "eye.dcm", made.photograph(PIXELS))
     check_sources([dicom, tmp_path / "eye.png"], wanted=False)
     check_sources([dicom], wanted=True)
-    with pytest.raises(ValueError, match=r"expected DICOM photographs for --dicom_seg, got .*eye\.png; leave --dicom_seg"):
+    with pytest.raises(
+        ValueError, match=r"expected DICOM photographs for --dicom_seg, got .*eye\.png; leave --dicom_seg"
+    ):
         check_sources([dicom, tmp_path / "eye.png"], wanted=True)
 
 
@@ -161,5 +170,7 @@ def test_a_kind_of_image_that_the_standard_does_not_know_is_refused_by_name(tmp_
 
 def test_without_highdicom_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(ValueError, match=r"expected the package highdicom for --dicom_seg, found none; say .*\[dicom\]"):
+    with pytest.raises(
+        ValueError, match=r"expected the package highdicom for --dicom_seg, found none; say .*\[dicom\]"
+    ):
         check_sources([], wanted=True)
