@@ -123,7 +123,7 @@ def read_identity(path: str | os.PathLike) -> Identity:
     Example:
         >>> import pydicom.data
         >>> read_identity(pydicom.data.get_testdata_file("examples_palette.dcm"))
-        Identity(patient_id='0', laterality=None)
+        Identity(patient_id='11-05-25-142825', laterality=None)
     """
     dataset = _read(path, specific_tags=list(IDENTITY_TAGS), stop_before_pixels=True)
     patient_id = str(dataset.get("PatientID") or "").strip()
