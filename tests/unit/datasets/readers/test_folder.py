@@ -368,7 +368,7 @@ def test_refuses_a_lesion_folder_that_holds_no_mask_but_something_else(root, nam
     (".bmp", "BMP"), (".jfif", "JPEG"), (".jpe", "JPEG"), (".webp", "WEBP"), (".gif", "GIF"), (".PPM", "PPM"),
 ])  # fmt: skip
 def test_a_photograph_of_any_suffix_that_can_be_decoded_is_read(root, suffix, kind):
-    eye(9).save(root / "images" / f"z{suffix}", format=kind)
+    Image.fromarray(eye(9)).save(root / "images" / f"z{suffix}", format=kind)
     (root / "grades.csv").write_text((root / "grades.csv").read_text() + f"z{suffix},3,train\n")
     row = next(row for row in build(root, grades="grades.csv").photographs if row.id.endswith("/z"))
     assert (row.grade, row.width_px, row.height_px) == (3, WIDTH_PX, HEIGHT_PX)
@@ -418,19 +418,23 @@ def test_refuses_drawn_masks_of_more_than_half_of_the_photograph(root, options):
         build(root, **options)
 
 
+def grey_eye(seed):
+    return np.asarray(Image.fromarray(eye(seed)).convert("L"))
+
+
 def deep(root, bits):
     """Store the photographs as grey of so many bits in 16."""
     for seed, stem in enumerate(STEMS):
         for path in (root / "images").glob(f"{stem}.*"):
             path.unlink()
-        save(root / "images" / f"{stem}.png", np.asarray(eye(seed).convert("L")).astype(np.uint16) << (bits - 8))
+        save(root / "images" / f"{stem}.png", grey_eye(seed).astype(np.uint16) << (bits - 8))
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_16_bit_photographs_are_audited_by_the_8_bits_that_the_network_sees(root, bits):
     expected = []
     for seed in range(5):
-        save(root / "eight.png", np.asarray(eye(seed).convert("L")))
+        save(root / "eight.png", grey_eye(seed))
         expected.append(perceptual_hash_of(root / "eight.png"))
     deep(root, bits)
     manifest = build(root, grades="grades.csv")
