@@ -163,7 +163,8 @@ def _read(path: str | os.PathLike, **options: Any) -> Any:  # noqa: ANN401  (of 
         list(dataset or [])  # pydicom converts an element when it is asked for: here, so that all its errors come now
     except (*BROKEN, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         # The words of other errors quote the header.
-        reason = error.strerror if isinstance(error, OSError) else f"pydicom raises {type(error).__name__}"
+        broken = f"it is cut off, or its header is broken ({type(error).__name__})"
+        reason = error.strerror if isinstance(error, OSError) else broken
     if reason:
         raise ValueError(f"expected a whole DICOM file in {path}, got one that cannot be read: {reason}")
     return dataset
@@ -195,7 +196,8 @@ class _BoundedFile(io.BufferedReader):
 def _check(dataset: Any) -> None:  # noqa: ANN401
     """Refuse what is no single photograph, before anything is decoded."""
     if "PixelData" not in dataset:
-        raise ValueError(f"no pixels ({getattr(dataset.get('SOPClassUID'), 'name', 'nor a kind')})")
+        kind = dataset.get("SOPClassUID")  # of a file that is cut off in its pixels, pydicom returns nothing
+        raise ValueError(f"no pixels ({kind.name})" if kind else "no pixels; it may be cut off")
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
         raise ValueError(f"no {', '.join(missing)} in its header")

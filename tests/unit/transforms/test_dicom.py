@@ -250,6 +250,14 @@ def test_what_is_no_single_photograph_is_refused_in_one_line(tmp_path, make, mes
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("make", "message"), [(made.jpeg, "it is cut off"), (made.photograph, "less than expected")])
+def test_a_file_that_is_cut_off_is_refused_by_name(tmp_path, make, message):
+    path = made.save(tmp_path / "eye.dcm", make(PIXELS))
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(ValueError, match=rf"eye\.dcm.*{message}"):
+        read_dicom(path)
+
+
 def deflated(folder):
     dataset = made.photograph(PIXELS)
     dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
@@ -281,7 +289,9 @@ def test_no_message_about_a_broken_header_repeats_it(tmp_path):
     content = path.read_bytes()
     at = content.index(b"\x28\x00\x10\x00US") + 6  # Rows
     path.write_bytes(content[:at] + b"\x05\x00" + content[at + 2 :])
-    with pytest.raises(ValueError, match=r"eye\.dcm, got one that cannot be read: pydicom raises \w+$"):
+    with pytest.raises(
+        ValueError, match=r"eye\.dcm, got one that cannot be read: it is cut off, or its header is broken \(\w+\)$"
+    ):
         read_dicom(path)
 
 
