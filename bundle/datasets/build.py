@@ -19,7 +19,7 @@ from bundle.datasets.readers.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, Landma
 from bundle.files import content_sha256, written_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, Point, resized, resolve, same_shape
-from bundle.transforms.decode import bits_scaled, decode, mask_levels, to_rgb
+from bundle.transforms.decode import bits_scaled, decode, decode_photograph, mask_levels, to_rgb
 from bundle.transforms.field import field_of_view
 from bundle.transforms.outlines import load_mask
 from bundle.transforms.pixels import brightest
@@ -143,7 +143,7 @@ class _Inspector:
         self.name, self.roots = name, roots
 
     def __call__(self, row: RawPhotograph) -> _Inspected:
-        image, (width_px, height_px) = decode(row.image, draft=("L", HASHED_SIDE_PX))
+        image, (width_px, height_px) = decode_photograph(row.image, draft=("L", HASHED_SIDE_PX))
         grey = _grey(image, row.image)
         try:
             box = field_of_view(np.asarray(grey))

@@ -6,13 +6,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from bundle.datasets.patients import patients_in_names
+from bundle.datasets.patients import patients_in_headers, patients_in_names, pseudonym
 from bundle.datasets.readers.files import OF_THE_SYSTEM, names
 from bundle.grade_rules import lesions_ruled_out
 from bundle.labels import GRADES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
-from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES
+from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES, is_photograph
+from bundle.transforms.dicom import has_suffix
 from torch.utils.data import DistributedSampler
 
 UNKNOWN_GRADE = -1
@@ -41,9 +42,11 @@ def file_items(
 ) -> list[dict[str, Any]]:
     """Make items from a file, from all photographs in a folder, sorted by name, or from a list of these.
 
-    Files in a folder are skipped if they are hidden (a name begins with a dot) or have another suffix;
-    :func:`passed_over` lists the latter. If patients are known, their photographs stand next to each other, in the
-    order in which the patients appear.
+    Files in a folder are skipped if they are hidden (a name begins with a dot), or have another suffix and are no
+    DICOM; :func:`passed_over` lists the latter. If patients are known, their photographs stand next to each other, in
+    the order in which the patients appear.
+
+    The patient of a DICOM file is the pseudonym of the id in its header, unless a pattern is given.
 
     Args:
         sources: files and folders.
@@ -66,35 +69,47 @@ def file_items(
         _check_apart(Path(source), Path(output_dir or ""))
     photographs = [item for source in listed for item in _file_items(Path(source))]
     _check_distinct(photographs)
-    return photographs if patient_pattern is None else _by_patient(photographs, patient_pattern)
+    return _by_patient(photographs, _patients(photographs, patient_pattern))
 
 
-def _by_patient(photographs: Sequence[dict[str, Any]], patient_pattern: str) -> list[dict[str, Any]]:
-    """Add the patient to the photographs whose name has one, and put those of a patient next to each other."""
-    names = [_without_suffix(item["id"]) for item in photographs]
-    known = patients_in_names(names, patient_pattern)
+def _patients(photographs: Sequence[Mapping[str, Any]], patient_pattern: str | None) -> dict[str, str]:
+    """Map the id of each photograph to its patient, where the pattern, or without one its DICOM header, states it."""
+    if patient_pattern is None:
+        found = patients_in_headers(paths(photographs))
+        return {name: pseudonym(patient) for name, patient in found.items()}
+    stems = {item["id"]: _without_suffix(item["id"]) for item in photographs}
+    known = patients_in_names(stems.values(), patient_pattern)
+    return {name: known[stem] for name, stem in stems.items() if stem in known}
+
+
+def _by_patient(photographs: Sequence[dict[str, Any]], patients: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Add the patient to the photographs that have one, and put those of a patient next to each other."""
     together: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for name, item in zip(names, photographs, strict=True):
-        if name in known:
-            together["patient", known[name]].append({**item, "patient": known[name]})
+    for item in photographs:
+        if patient := patients.get(item["id"]):
+            together["patient", patient].append({**item, "patient": patient})
         else:
             together["photograph", item["id"]].append(item)
     return [item for listed in together.values() for item in listed]
 
 
 def _without_suffix(path: str) -> str:
-    """Remove the suffix of a photograph, or any other.
+    """Remove the suffix of a photograph, or any other; a UID has none.
 
     Example:
-        >>> _without_suffix("2024/7_left.nii.gz"), _without_suffix("2024/7.left.JPG")
-        ('2024/7_left', '2024/7.left')
+        >>> _without_suffix("2024/7_left.nii.gz"), _without_suffix("2024/7.left.JPG"), _without_suffix("1.2.840.7")
+        ('2024/7_left', '2024/7.left', '1.2.840.7')
     """
     known = [suffix for suffix in PHOTOGRAPH_SUFFIXES if path.lower().endswith(suffix)]
-    return path[: -len(max(known, key=len))] if known else str(PurePosixPath(path).with_suffix(""))
+    if known:
+        return path[: -len(max(known, key=len))]
+    return str(PurePosixPath(path).with_suffix("")) if has_suffix(path) else path
 
 
 def passed_over(sources: str | Path | Sequence[str | Path]) -> list[str]:
-    """List the files in the folders of :func:`file_items` that are no photographs by their suffix, sorted by name.
+    """List the files in the folders of :func:`file_items` that are no photographs by their names, sorted.
+
+    A file without a suffix, or named after a UID, is no photograph unless it is DICOM.
 
     Example:
         >>> import tempfile
@@ -109,14 +124,14 @@ def passed_over(sources: str | Path | Sequence[str | Path]) -> list[str]:
         path.relative_to(folder).as_posix()
         for folder in folders
         for path in _listed(folder)
-        if not _is_photograph(path) and path.name.lower() not in OF_THE_SYSTEM
+        if not is_photograph(path) and path.name.lower() not in OF_THE_SYSTEM
     ]
 
 
 def _file_items(source: Path) -> list[dict[str, Any]]:
     if not source.exists():
         raise ValueError(f"expected a photograph or a folder of photographs, found nothing at {source}")
-    paths = list(filter(_is_photograph, _listed(source))) if source.is_dir() else [source]
+    paths = list(filter(is_photograph, _listed(source))) if source.is_dir() else [source]
     if not paths:
         raise ValueError(
             f"expected photographs ({', '.join(PHOTOGRAPH_SUFFIXES)}) in {source}, found {names(passed_over(source))}"
@@ -129,10 +144,6 @@ def _listed(folder: Path) -> list[Path]:
     """List the files of a folder and its sub-folders, sorted, without hidden ones."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
-def _is_photograph(path: Path) -> bool:
-    return path.name.lower().endswith(PHOTOGRAPH_SUFFIXES)
 
 
 def _check_distinct(listed: Iterable[Mapping[str, Any]]) -> None:

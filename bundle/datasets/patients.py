@@ -1,4 +1,4 @@
-"""The patient of a photograph: read from its name, replaced by a pseudonym, and missed where names look like two eyes.
+"""The patient of a photograph: read from name or DICOM header, made a pseudonym, missed where names look like two eyes.
 
 There are two places where a reader of photographs states the patient. For a manifest, it is
 :attr:`bundle.datasets.readers.raw.RawPhotograph.patient`, the id as the data set has it: the manifest stores only its
@@ -7,11 +7,14 @@ the report show it, so an id that is not part of the file name must be replaced 
 """
 
 import hashlib
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
+
+from bundle.transforms.dicom import is_dicom, read_identity
 
 SIDES = (("left", "right"), ("od", "os"), ("l", "r"), ("le", "re"))
 """Words for the two eyes in file names, in lower case; OD and OS are Latin for right and left eye."""
@@ -61,6 +64,30 @@ def patients_in_names(names: Iterable[str], pattern: str) -> dict[str, str]:
             f"which matches none of {len(listed)}: {', '.join(islice(listed, 3))}"
         )
     return found
+
+
+def patients_in_headers(photographs: Mapping[str, str | os.PathLike]) -> dict[str, str]:
+    """Map each DICOM photograph whose header states the id of its patient to that id; other files are not opened.
+
+    A file that cannot be read is not in the result: the reader of its pixels says why.
+
+    Args:
+        photographs: name of each photograph, and its file.
+
+    Example:
+        >>> import pydicom.data
+        >>> patients_in_headers({"a": pydicom.data.get_testdata_file("examples_palette.dcm"), "b": "eye.png"})
+        {'a': '11-05-25-142825'}
+    """
+    found = {name: _patient_in_header(path) for name, path in photographs.items() if is_dicom(path)}
+    return {name: patient for name, patient in found.items() if patient}
+
+
+def _patient_in_header(path: str | os.PathLike) -> str | None:
+    try:
+        return read_identity(path).patient_id
+    except ValueError:
+        return None
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -38,8 +38,7 @@ from bundle.reporting.overlay import LESION_HEX, lesion_overlay, shrink_lesions
 from bundle.reporting.panel import write_panel
 from bundle.reporting.style import DPI, INK, QUIET
 from bundle.reporting.tables import MISSING, markdown_table, number
-from bundle.transforms import PrepareFundusd, label_map, load_masks, to_native
-from bundle.transforms.decode import decode, to_rgb
+from bundle.transforms import PrepareFundusd, label_map, load_masks, load_photograph, to_native
 from bundle.transforms.lesion_decision import lesion_decision, most_probable_class
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -244,7 +243,8 @@ def _compare(manifest: Manifest, row: Photograph, trained: Sequence[Trained]) ->
     outlines = load_masks(paths, row.width_px, row.height_px)
     predicted = {one.row.title: predict_lesions(one, item) for one in trained}
     return Compared(
-        name=row.id, image=to_rgb(decode(item["image"]).image), truth=label_map(outlines, row.width_px, row.height_px),
+        name=row.id, image=load_photograph(item["image"]).pixels,
+        truth=label_map(outlines, row.width_px, row.height_px),
         predicted=predicted, scores={name: scores_below(lesions, outlines) for name, lesions in predicted.items()},
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from bundle.datasets.readers.files import names
 from bundle.files import CLAIM, claim, release, written_at_once, written_whole
 from bundle.handlers.predictions import COLUMNS, Prediction, Row
 from bundle.reporting.copies import counted, printable
+from bundle.reporting.dicom_seg import write_dicom_seg
 from bundle.reporting.overlay import heat_picture, lesion_overlay, write_mask_png
 from bundle.reporting.report import card_html, patient_html, write_report
 from bundle.transforms import load_photograph
@@ -30,7 +31,7 @@ UNREAD_EXIT_CODE = 3
 UNREAD_SHOWN_MAX = 20
 """Maximum number listed on the screen; the tables and the report list all."""
 
-FOLDERS = ("masks", "nifti", "overlays", "heatmaps")
+FOLDERS = ("masks", "nifti", "dicom_seg", "overlays", "heatmaps")
 TABLES = ("predictions.csv", "predictions.jsonl")
 REPORT = "report.html"
 
@@ -68,6 +69,7 @@ class PredictionFiles:
         facts: facts about the run for the report's head, such as the weights.
         nifti: also write label maps ``(W, H, 1)`` to ``nifti/``, with the affine of the photograph.
         report: whether to write ``report.html``: about 0.1 MB per photograph.
+        dicom_seg: also write the lesions of each photograph, which must be DICOM, as a Segmentation to ``dicom_seg/``.
         patients: patient of each photograph, where it is known. If any is, the tables have a column ``patient``, and
             the report shows consecutive photographs of a patient side by side.
         passed_over: names of files among the photographs that were not read, because of their suffix.
@@ -79,11 +81,12 @@ class PredictionFiles:
         facts: Mapping[str, Any],
         nifti: bool = False,
         report: bool = True,
+        dicom_seg: bool = False,
         patients: Mapping[str, str] | None = None,
         passed_over: Sequence[str] = (),
     ) -> None:
         self.output_dir, self.facts = Path(output_dir), {key: str(value) for key, value in facts.items()}
-        self.nifti, self.report = nifti, report
+        self.nifti, self.report, self.dicom_seg = nifti, report, dicom_seg
         self.patients, self.passed_over = dict(patients or {}), tuple(passed_over)
 
     def start(self) -> None:
@@ -114,6 +117,8 @@ class PredictionFiles:
         if self.nifti:
             path = self._path("nifti", prediction.name, ".nii.gz")
             write_label_nifti(path, prediction.lesions_HW, affine_of(prediction.path))
+        if self.dicom_seg:
+            write_dicom_seg(self._path("dicom_seg", prediction.name, ".dcm"), prediction.lesions_HW, prediction.path)
         image_HW3, _, _, bits = load_photograph(prediction.path)
         card = card_html(prediction, image_HW3) if self.report else ""
         overlay_HW3 = lesion_overlay(image_HW3, prediction.lesions_HW)

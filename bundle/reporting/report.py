@@ -67,7 +67,7 @@ def patient_html(patient: str, rows: Sequence[Row], cards: Iterable[str]) -> Ite
     """Yield the part of the report for one patient: the highest grade, then the cards side by side; none if all fail.
 
     Args:
-        patient: id of the patient, as it stands in the names of the photographs.
+        patient: id of the patient, as it stands in the names of the photographs, or its pseudonym.
         rows: of :func:`bundle.handlers.predictions.prediction_row`, of all photographs of the patient.
         cards: from :func:`card_html`, of the photographs that could be read, or in pieces; may be a generator.
 

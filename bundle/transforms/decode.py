@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from bundle.files import DECODER_ERRORS
+from bundle.transforms.dicom import SUFFIXES as DICOM_SUFFIXES
+from bundle.transforms.dicom import is_dicom, read_dicom
 from bundle.transforms.field import Crop
 from bundle.transforms.nifti import SUFFIXES as NIFTI_SUFFIXES
 from bundle.transforms.nifti import is_nifti, levels_to_rgb, read_levels
@@ -27,8 +29,8 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 """Suffixes of photographs and masks that :func:`decode` opens, in lower case."""
 
-PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, *NIFTI_SUFFIXES)
-"""Suffixes of photographs that :func:`load_photograph` opens."""
+PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES)
+"""Suffixes of photographs that :func:`load_photograph` opens; a DICOM file may have none."""
 
 TRANSPARENT_MODES = ("LA", "PA", "RGBA")
 MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "RGB", *TRANSPARENT_MODES)
@@ -126,6 +128,28 @@ def _check_depth(image: Image.Image, path: str | os.PathLike) -> None:
             f"expected colours that use their 16 bits in {path}, got colours that use 14 or fewer, as of a camera of "
             f"12 bits; scale them to the whole range, or save them with 8 bits each"
         )
+
+
+def decode_photograph(path: str | os.PathLike, draft: tuple[str, int] | None = None) -> Opened:
+    """Decode a photograph of a data set, as :func:`decode` does an image; DICOM becomes RGB at full size.
+
+    Raises:
+        ValueError: as in :func:`decode` and :func:`bundle.transforms.dicom.read_dicom`.
+    """
+    if not is_dicom(path):
+        return decode(path, draft=draft)
+    image = Image.fromarray(read_dicom(path))
+    return Opened(image, image.size)
+
+
+def is_photograph(path: str | os.PathLike) -> bool:
+    """Return whether :func:`load_photograph` reads a file, by its suffix, or by its content if it has none.
+
+    Example:
+        >>> is_photograph("eye.JPG"), is_photograph("eye.nii.gz"), is_photograph("eye.txt")
+        (True, True, False)
+    """
+    return str(path).lower().endswith(PHOTOGRAPH_SUFFIXES) or is_dicom(path)
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -260,7 +284,10 @@ class Decoded(NamedTuple):
 
 
 def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: int | None = None) -> Decoded:
-    """Decode a photograph to 8-bit RGB, as :func:`to_rgb` or :func:`bundle.transforms.nifti.read_nifti` does.
+    """Decode a photograph to 8-bit RGB, from an image (:func:`to_rgb`), NIfTI or DICOM.
+
+    NIfTI and DICOM are read as in :func:`bundle.transforms.nifti.read_nifti` and
+    :func:`bundle.transforms.dicom.read_dicom`.
 
     The camera's orientation tag is ignored, because outlines are drawn on the pixels as stored.
 
@@ -285,7 +312,7 @@ def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: in
     if is_nifti(source):
         levels = read_levels(source)  # (W, H, C)
         return Decoded(levels_to_rgb(levels), (levels.shape[0], levels.shape[1]), 1, scaled_from_bits(levels))
-    image, native_px = decode(source, draft=("RGB", target_px) if target_px else None)
+    image, native_px = decode_photograph(source, draft=("RGB", target_px) if target_px else None)
     try:
         return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width), bits_scaled(image))
     except ValueError as error:

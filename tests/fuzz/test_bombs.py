@@ -23,6 +23,7 @@ from bundle.method.initial_labels import load_pseudo_labels
 from bundle.networks.imagenet import read_weights
 from bundle.transforms import PrepareFundusd, load_mask, load_runs
 from bundle.transforms.decode import decode, read_packed
+from bundle.transforms.dicom import read_dicom
 from bundle.transforms.nifti import read_nifti
 from PIL import Image, PngImagePlugin
 
@@ -89,6 +90,29 @@ def nifti(width_px, height_px, remark_bytes=0):
     return gzip.compress(header.binaryblock[:348] + remark, 1)
 
 
+def dicom(kind):
+    """Write a DICOM photograph of 60 x 40 px that unpacks to more, or declares more."""
+    from pydicom import uid
+
+    from tests import dicom_files as made
+
+    small, large = np.zeros((40, 60, 3), np.uint8), np.zeros((1000, 30_000, 3), np.uint8)
+    if kind == "declared":
+        dataset = made.photograph(small, Rows=60_000, Columns=60_000)
+    elif kind == "deflated":
+        dataset = made.photograph(small, ImageComments="x" * 400_000_000)
+        dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    elif kind == "JPEG":
+        dataset = made.encapsulated(small, made.picture(large, "JPEG"), uid.JPEGBaseline8Bit, "YBR_FULL_422")
+    else:
+        frame = bytearray(made.picture(small, "JPEG2000", no_jp2=True))
+        frame[8:16] = (100_000).to_bytes(4, "big") * 2
+        dataset = made.encapsulated(small, bytes(frame), uid.JPEG2000Lossless, "YBR_RCT")
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
 def laughs():
     lines = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
     return f'<!DOCTYPE x [<!ENTITY a0 "lol">{lines}]><imgannotooldata>&a9;</imgannotooldata>'.encode()
@@ -118,6 +142,10 @@ BOMBS = {
     "a photograph of 200,000 x 8 px": (lambda: strip(200_000), prepared),
     "a NIfTI of 30,000 x 30,000 px": (lambda: nifti(30_000, 30_000), read_nifti),
     "a NIfTI with a remark of 300 MB": (lambda: nifti(60, 40, 300_000_000), read_nifti),
+    "a DICOM of 60,000 x 60,000 px": (lambda: dicom("declared"), read_dicom),
+    "a DICOM that unpacks to 400 MB": (lambda: dicom("deflated"), read_dicom),
+    "a DICOM with a JPEG of 30,000 x 1,000 px": (lambda: dicom("JPEG"), read_dicom),
+    "a DICOM with a JPEG 2000 of 100,000 px a side": (lambda: dicom("JPEG 2000"), read_dicom),
     "XML of a thousand million words": (laughs, drawn),
     "JSON of a million brackets": (lambda: b"[" * 1_000_000, load_json),
     "a manifest of a million brackets": (lambda: b"[" * 1_000_000, load_manifest),
@@ -169,6 +197,8 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_in_little_memory(tmp_path, name):
     write, read = BOMBS[name]
+    if "DICOM" in name:
+        pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
     bomb = tmp_path / ("bomb.nii.gz" if "NIfTI" in name else "bomb.tif")
     bomb.write_bytes(write())
     code, said, taken_mib = outcome(read, bomb)

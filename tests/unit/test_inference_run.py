@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import sys
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from bundle import ROOT
+from bundle.datasets.patients import pseudonym
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.weights import save_weights
@@ -318,3 +320,77 @@ def test_a_pattern_that_fits_no_photograph_is_refused_before_the_network_runs(in
         infer(tmp_path / "in", patient_pattern="(.+)_(left|right)")
     assert any("which matches none of 1: L1" in str(cause) for cause in causes(refused.value))
     assert not (tmp_path / "out").exists()
+
+
+# DICOM
+
+
+def fill_with_dicom(folder):
+    """Write one eye as a picture, and as DICOM in lossless forms under names of every kind."""
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    pixels = eye(3, 150, 100)
+    folder.mkdir(exist_ok=True)
+    made.save(folder / "plain.dcm", made.photograph(pixels, ImageLaterality="R"))
+    made.save(folder / "2000.DCM", made.jpeg2000(pixels))
+    made.save(folder / "1.2.840.113619.7", made.compressed(pixels, "1.2.840.10008.1.2.5"))
+    made.save(folder / "IM0001", made.photograph(pixels.astype(np.uint16) * 16, bits_stored=12))
+    made.save(folder / "DICOMDIR", made.photograph(pixels))
+    (folder / "notes").write_text("no photograph")
+    return made
+
+
+def test_one_eye_as_dicom_and_as_a_picture_is_one_eye(infer, tmp_path):
+    made = fill_with_dicom(tmp_path / "in")
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "in" / "plain.png")
+    out = infer(tmp_path / "in")
+    rows = rows_of(out)
+    assert set(rows) == {"plain.dcm", "2000.DCM", "1.2.840.113619.7", "IM0001", "plain.png"}
+    patients = {name: row.pop("patient") for name, row in rows.items()}
+    assert patients == dict.fromkeys(rows, pseudonym(made.PATIENT_ID)) | {"plain.png": ""}
+    assert len({tuple(value for name, value in row.items() if name != "file") for row in rows.values()}) == 1
+    masks = {(out / "masks" / f"{name}.png").read_bytes() for name in rows}
+    assert len(masks) == 1
+    assert 0 < (mask_of(out, "plain.dcm") > 0).mean() < 1
+
+
+def test_the_segmentation_has_every_pixel_of_the_mask_and_nothing_else_has_the_name(infer, tmp_path):
+    made = fill_with_dicom(tmp_path / "in")
+    highdicom = pytest.importorskip("highdicom")
+    pytest.importorskip("mlflow")
+    out = infer(tmp_path / "in", dicom_seg=True, report=True, nifti=True, track=True, tracking_uri=None)
+    for name in rows_of(out):
+        segmentation = highdicom.seg.segread(out / "dicom_seg" / f"{name}.dcm")
+        (source,) = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        uids = [source.ReferencedSOPInstanceUID]
+        found = segmentation.get_pixels_by_source_instance(uids, combine_segments=True)[0]
+        assert np.array_equal(found, mask_of(out, name))
+        assert segmentation.PatientName == made.PATIENT_NAME
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "in")]
+    assert {"report.html", "predictions.csv", "mlflow.db"} <= {path.name for path in written}
+    family, given = made.PATIENT_NAME.encode().split(b"^")
+    told = [path for path in written if family in path.read_bytes() or given in path.read_bytes()]
+    assert {path.parent for path in told} == {out / "dicom_seg"}
+    assert not any(made.PATIENT_ID.encode() in path.read_bytes() for path in written if path not in told)
+    assert f"<h2>Patient {pseudonym(made.PATIENT_ID)}: " in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_segmentation_of_a_picture_is_an_error_before_anything_is_written(infer, tmp_path):
+    fill_with_dicom(tmp_path / "in")
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "in" / "plain.png")
+    with pytest.raises(RuntimeError) as refused:
+        infer(tmp_path / "in", dicom_seg=True)
+    reasons = [str(cause) for cause in causes(refused.value)]
+    assert any("expected DICOM photographs for --dicom_seg, got" in one and "plain.png" in one for one in reasons)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_pydicom_the_others_are_read_and_one_sentence_says_what_to_install(infer, tmp_path, monkeypatch):
+    fill_with_dicom(tmp_path / "in")
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "in" / "plain.png")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(SystemExit):
+        infer(tmp_path / "in")
+    errors = {name: row["error"] for name, row in rows_of(tmp_path / "out").items()}
+    assert errors.pop("plain.png") == ""
+    assert all("pip install 'fundus-dr-multitask[dicom]'" in error for error in errors.values())
+    assert len(errors) == 4

@@ -19,6 +19,7 @@ def test_a_module_of_an_installed_package_is_imported():
         ("timm", "nasnetalarge", "timm for nasnetalarge", "`pip install 'timm>=1.0'`"),
         ("segmentation_models_pytorch", "unet", "segmentation-models-pytorch for unet", BASELINES),
         ("onnx", "", "onnx", DEPLOY),
+        ("pydicom", "DICOM photographs", "pydicom for DICOM photographs", DEPLOY.replace("deploy", "dicom")),
     ],
 )
 def test_a_missing_package_is_named_with_how_to_install_it(monkeypatch, package, needed_for, expected, install):

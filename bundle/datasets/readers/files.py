@@ -8,29 +8,39 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from bundle.datasets.notes import LEFT_OUT, PASSED_OVER
 from bundle.transforms.decode import IMAGE_SUFFIXES
+from bundle.transforms.dicom import SUFFIXES as DICOM_SUFFIXES
+
+PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
+"""Suffixes of the photographs of a data set; a DICOM file may have none."""
 
 OF_THE_SYSTEM = ("thumbs.db", "desktop.ini")
 """Files that Windows leaves in folders of pictures; those of other systems begin with a dot."""
 
 
-def files(folder: Path, *suffixes: str) -> dict[str, Path]:
+def files(folder: Path, *suffixes: str, also: Callable[[Path], bool] | None = None) -> dict[str, Path]:
     """Map stems to paths, sorted by name, without companion files (``._name``) that some systems leave in archives.
 
     Stems are in the composed form of Unicode (NFC), because macOS stores names in the other.
+
+    Args:
+        folder: folder of the files; its sub-folders are not searched.
+        suffixes: suffixes of the files, in lower case.
+        also: whether another file belongs to them; its whole name is its stem.
 
     Raises:
         ValueError: if a name is not UTF-8, which no manifest can store, or two files differ only in their suffix.
     """
     found: dict[str, Path] = {}
     for path in _listed(folder):
-        if path.suffix.lower() in suffixes:
+        listed = path.suffix.lower() in suffixes
+        if listed or (also is not None and also(path)):
             _check_name(path)
-            stem = _composed(path.stem)
+            stem = _composed(path.stem if listed else path.name)
             if stem in found:
                 raise ValueError(f"expected one file called {stem} in {folder}, got {path.name} too; rename it")
             found[stem] = path
@@ -92,13 +102,15 @@ class Gaps:
         self.dataset, self.root = dataset, root
         self.found, self.passed_over = list[str](), list[str]()
 
-    def files(self, folder: Path, *suffixes: str) -> dict[str, Path]:
+    def files(self, folder: Path, *suffixes: str, also: Callable[[Path], bool] | None = None) -> dict[str, Path]:
         """Map stems to paths as :func:`files`, and record everything else in the folder as passed over."""
-        others = [path.name for path in _listed(folder) if path.suffix.lower() not in suffixes]
+        found = files(folder, *suffixes, also=also)
+        taken = set(found.values())
+        others = [path.name for path in _listed(folder) if path not in taken]
         if others:
             place = folder.relative_to(self.root) if folder.is_relative_to(self.root) else folder
             self.passed_over.append(f"{len(others)} files or folders in '{place.as_posix()}' ({names(others)})")
-        return files(folder, *suffixes)
+        return found
 
     def add(self, what: str, missing: Iterable[str]) -> None:
         """Record the number of missing entries and their names, if there are any."""
@@ -361,7 +373,7 @@ def _read_text(table: Path) -> str:
 
 
 def _stem(name: str) -> str:
-    """Return a name without its folders and the suffix of an image file."""
+    """Return a name without its folders and the suffix of a photograph."""
     file = _composed(re.split(r"[/\\]", name)[-1])
     stem, dot, suffix = file.rpartition(".")
-    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else file
+    return stem if dot + suffix.lower() in PICTURE_SUFFIXES else file

@@ -6,11 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import numpy as np
-from bundle.datasets.patients import patients_in_names
-from bundle.datasets.readers.files import Gaps, masks_of, names, read_grades, read_patients, read_splits
+from bundle.datasets.patients import patients_in_headers, patients_in_names
+from bundle.datasets.readers.files import (
+    PICTURE_SUFFIXES,
+    Gaps,
+    masks_of,
+    names,
+    read_grades,
+    read_patients,
+    read_splits,
+)
 from bundle.datasets.readers.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
 from bundle.transforms.decode import IMAGE_SUFFIXES, decode, mask_levels
+from bundle.transforms.dicom import is_dicom
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,14 +43,15 @@ def read_folder(
     patient_pattern: str | None = None,
     allow_missing: bool = False,
 ) -> Reading:
-    """Read one folder of images. Images and masks are not opened.
+    """Read one folder of images. Images and masks are not opened, except that DICOM headers may state the patient.
 
     With masks, every image counts as outlined: each of the listed lesions was looked for on it, and a lesion without a
     file is absent. Photographs without outlines belong in another folder, as a data set of their own.
 
     Args:
         root: base folder; all other folders are given relative to it.
-        images: folder of the photographs, of any suffix in ``IMAGE_SUFFIXES``; everything else in it is noted.
+        images: folder of the photographs, of any suffix in ``PICTURE_SUFFIXES``, or DICOM without one; everything else
+            in it is noted.
         masks: a folder for each outlined lesion, and ``OD`` for the optic disc, as ``MA=masks/ma,EX=masks/ex``. A mask
             has the name of its image, or ``<image>_MA``, and two values, 0 and another, unless ``mask_min`` is given.
         indexed_masks: instead of ``masks``, one folder of masks with an index for each lesion; each mask has the name
@@ -55,7 +65,8 @@ def read_folder(
         split_column: column of that table with ``train`` or ``test``. Without it, all photographs are ``train``.
         patient_column: column of that table with the ids of the patients.
         patient_pattern: instead of ``patient_column``, regular expression whose first group is the patient in the name
-            of an image without its suffix, as ``(.+)_(left|right)``; it must match the whole name.
+            of an image without its suffix, as ``(.+)_(left|right)``; it must match the whole name. Without either, the
+            patient is the one in the header of a DICOM file, and unknown for other images.
         allow_missing: leave out images without a grade, a patient or an indexed mask, and the reverse, and list them in
             the notes. Misnamed masks, or a folder of masks none of which has a photograph, are refused even so.
 
@@ -79,6 +90,9 @@ def read_folder(
     elif grades is not None and patient_column is not None:
         patients = read_patients(_table(root, grades), name_column, patient_column)
         rows = _with_patients(rows, patients, f"a patient in column {patient_column!r}", gaps)
+    else:
+        stated = patients_in_headers(found)
+        rows = {stem: replace(row, patient=stated.get(stem)) for stem, row in rows.items()}
     if masks is not None:
         rows = _with_masks(rows, _find_masks(root, masks, found, gaps), mask_min)
     if indexed_masks is not None and indices is not None:
@@ -87,7 +101,7 @@ def read_folder(
     notes = gaps.notes(allow_missing)
     if not any(row.annotated or row.grade is not None for row in rows.values()):
         raise ValueError(f"expected photographs with a grade or with outlines of lesions in {root}, found none")
-    return Reading(list(rows.values()), notes)
+    return Reading(list(rows.values()), [*notes, *_unknown_notes(rows.values())])
 
 
 def _check_options(
@@ -152,10 +166,10 @@ def _pairs(option: str, text: str) -> dict[str, str]:
 
 
 def _find_images(folder: Path, gaps: Gaps) -> dict[str, Path]:
-    found = gaps.files(folder, *IMAGE_SUFFIXES)
+    found = gaps.files(folder, *PICTURE_SUFFIXES, also=is_dicom)
     if not found:
         raise ValueError(
-            f"expected photographs ({', '.join(IMAGE_SUFFIXES)}) in {folder}, found "
+            f"expected photographs ({', '.join(PICTURE_SUFFIXES)}) in {folder}, found "
             f"{names(path.name for path in folder.iterdir())}"
         )
     return found
@@ -185,6 +199,17 @@ def _with_patients(
 ) -> dict[str, RawPhotograph]:
     gaps.add(f"images without {wanted}", rows.keys() - patients.keys())
     return {stem: replace(row, patient=patients[stem]) for stem, row in rows.items() if stem in patients}
+
+
+def _unknown_notes(rows: Collection[RawPhotograph]) -> list[str]:
+    """Note the photographs of unknown patients, if others have one: they may be of the same patients."""
+    unknown = [row.image.name for row in rows if row.patient is None]
+    if not 0 < len(unknown) < len(rows):
+        return []
+    return [
+        f"patients are known by their DICOM headers, but not those of {len(unknown)} images ({names(unknown)}), which "
+        f"may lie in other folds than the rest of their patient; --patient_column or --patient_pattern can name all"
+    ]
 
 
 def _find_masks(root: Path, text: str, images: Collection[str], gaps: Gaps) -> dict[str, dict[str, Path]]:

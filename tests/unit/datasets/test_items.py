@@ -21,6 +21,8 @@ from bundle.datasets.items import (
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
 
+from tests.conftest import eye
+
 LABEL = InitialLabel(soft=(0.0, 0.0, 0.5, 0.3, 0.2), feasible=(False, False, True, True, True), weight=0.9)
 PHOTOGRAPHS = range(26)  # 6 outlined, 20 graded
 
@@ -259,6 +261,19 @@ def test_photographs_of_a_patient_stand_together_in_the_order_of_appearance(tmp_
     assert patients_shown(file_items(tmp_path)) == {}
     with pytest.raises(ValueError, match=r"which matches none of 5: chart, left/10, left/2"):
         file_items(tmp_path, patient_pattern="(.+)_left")
+
+
+def test_dicom_of_a_patient_stands_together_under_its_pseudonym_unless_a_pattern_is_given(tmp_path):
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    (tmp_path / "c.png").write_bytes(b"")
+    (tmp_path / "broken.dcm").write_bytes(b"")
+    for seed, (name, patient) in enumerate({"1.2.3": "anna", "a.dcm": "bo", "b.dcm": "anna", "d.dcm": ""}.items()):
+        made.save(tmp_path / name, made.photograph(eye(seed), PatientID=patient))
+    found = file_items(tmp_path)
+    assert [item["id"] for item in found] == ["1.2.3", "b.dcm", "a.dcm", "broken.dcm", "c.png", "d.dcm"]
+    anna, bo = "55579b557896d0ce", "3d099d0f13df9d0b"  # echo -n anna | sha256sum
+    assert patients_shown(found) == {"1.2.3": anna, "b.dcm": anna, "a.dcm": bo}
+    assert patients_shown(file_items(tmp_path, patient_pattern=r"1\.2\.(.)")) == {"1.2.3": "3"}
 
 
 def test_known_patients_are_listed_and_counted():

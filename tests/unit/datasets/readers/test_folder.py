@@ -368,14 +368,14 @@ def test_refuses_a_lesion_folder_that_holds_no_mask_but_something_else(root, nam
     (".bmp", "BMP"), (".jfif", "JPEG"), (".jpe", "JPEG"), (".webp", "WEBP"), (".gif", "GIF"), (".PPM", "PPM"),
 ])  # fmt: skip
 def test_a_photograph_of_any_suffix_that_can_be_decoded_is_read(root, suffix, kind):
-    eye(9).save(root / "images" / f"z{suffix}", format=kind)
+    Image.fromarray(eye(9)).save(root / "images" / f"z{suffix}", format=kind)
     (root / "grades.csv").write_text((root / "grades.csv").read_text() + f"z{suffix},3,train\n")
     row = next(row for row in build(root, grades="grades.csv").photographs if row.id.endswith("/z"))
     assert (row.grade, row.width_px, row.height_px) == (3, WIDTH_PX, HEIGHT_PX)
 
 
 def test_everything_else_in_the_folder_of_photographs_is_noted(root):
-    (root / "images" / "IM0001").write_bytes(b"\0" * 128 + b"DICM")
+    (root / "images" / "IM0001").write_bytes(b"\0" * 132)
     (root / "images" / "left").mkdir()
     reading = read_folder(root, grades="grades.csv")
     assert reading.notes == ["passed over: 2 files or folders in 'images' (IM0001, left)"]
@@ -418,19 +418,23 @@ def test_refuses_drawn_masks_of_more_than_half_of_the_photograph(root, options):
         build(root, **options)
 
 
+def grey_eye(seed):
+    return np.asarray(Image.fromarray(eye(seed)).convert("L"))
+
+
 def deep(root, bits):
     """Store the photographs as grey of so many bits in 16."""
     for seed, stem in enumerate(STEMS):
         for path in (root / "images").glob(f"{stem}.*"):
             path.unlink()
-        save(root / "images" / f"{stem}.png", np.asarray(eye(seed).convert("L")).astype(np.uint16) << (bits - 8))
+        save(root / "images" / f"{stem}.png", grey_eye(seed).astype(np.uint16) << (bits - 8))
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_16_bit_photographs_are_audited_by_the_8_bits_that_the_network_sees(root, bits):
     expected = []
     for seed in range(5):
-        save(root / "eight.png", np.asarray(eye(seed).convert("L")))
+        save(root / "eight.png", grey_eye(seed))
         expected.append(perceptual_hash_of(root / "eight.png"))
     deep(root, bits)
     manifest = build(root, grades="grades.csv")
@@ -575,3 +579,82 @@ def test_refuses_options_that_find_no_patient(root, options, message):
 def test_refuses_a_column_of_no_table(root):
     with pytest.raises(ValueError, match="expected --grades with --patient_column, got none"):
         read_folder(root, masks=MASKS, patient_column="person")
+
+
+# DICOM
+
+
+def test_dicom_photographs_are_read_beside_others_whatever_their_names(root):
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    names = {"f.dcm": "f", "g.DCM": "g", "IM0001": "IM0001", "1.2.840.7": "1.2.840.7"}
+    for seed, name in enumerate(names, start=10):
+        made.save(root / "images" / name, made.photograph(eye(seed)))
+    made.save(root / "images" / "DICOMDIR", made.photograph(eye(0)))
+    save(root / "masks" / "ma" / "1.2.840.7.png", square(4))
+    table = root / "grades.csv"
+    table.write_text(table.read_text() + "f.dcm,2,train\ng,3,train\nIM0001,0,train\n1.2.840.7,1,train\n")
+    manifest = build(root, grades="grades.csv", masks=MASKS)
+    found = {row.id.split("/")[-1]: row for row in manifest.photographs}
+    assert set(found) == {*STEMS, *names.values()}
+    assert [found[stem].grade for stem in names.values()] == [2, 3, 0, 1]
+    assert found["1.2.840.7"].areas_px == {"MA": 16}
+    assert (found["f"].width_px, found["f"].height_px) == (WIDTH_PX, HEIGHT_PX)
+    assert found["f"].perceptual_hash != found["g"].perceptual_hash
+    assert manifest.notes[0] == "passed over: 1 files or folders in 'images' (DICOMDIR)"
+
+
+def of_patients(root):
+    """Add photographs of two patients as DICOM, each eye under a name of its own, and one of no patient."""
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    table = root / "grades.csv"
+    ids = {"f.dcm": "anna", "1.2.3": "bo", "IM1": "anna", "IM2": "bo", "g.dcm": ""}
+    for seed, (name, patient) in enumerate(ids.items(), start=10):
+        made.save(root / "images" / name, made.photograph(eye(seed), PatientID=patient))
+    table.write_text(table.read_text() + "f,2,train\n1.2.3,2,train\nIM1,0,train\nIM2,0,train\ng,1,train\n")
+    return made
+
+
+def test_dicom_states_its_patient_and_the_manifest_has_the_pseudonym_alone(root):
+    made = of_patients(root)
+    manifest = build(root, grades="grades.csv")
+    rows = {row.id.rsplit("/", 1)[-1]: row for row in manifest.photographs}
+    anna, bo = "own/55579b557896d0ce", "own/3d099d0f13df9d0b"  # echo -n bo | sha256sum
+    found = {stem: row.patient for stem, row in rows.items() if row.patient}
+    assert found == {"f": anna, "IM1": anna, "1.2.3": bo, "IM2": bo}
+    assert (rows["f"].fold, rows["1.2.3"].fold) == (rows["IM1"].fold, rows["IM2"].fold)
+    assert "but not those of 6 images (007-0004-000.jpg, b.JPEG, c.png, ...)" in manifest.notes[0]
+    save_manifest(manifest, root / "own.json")
+    written = (root / "own.json").read_text()
+    assert not any(told in written for told in ("anna", made.PATIENT_NAME, *made.PATIENT_NAME.split("^")))
+
+
+def test_an_option_says_whose_a_dicom_photograph_is_in_place_of_its_header(root):
+    of_patients(root)
+    found = patients_of(read_folder(root, grades="grades.csv", patient_pattern="(.).*"))
+    assert found == {**dict(zip(STEMS, "0bcde", strict=True)), "f": "f", "1.2.3": "1", "IM1": "I", "IM2": "I", "g": "g"}
+
+
+def test_a_header_that_cannot_be_read_is_left_to_the_reader_of_pixels(root):
+    of_patients(root)
+    (root / "images" / "f.dcm").write_bytes(b"\0" * 200)
+    photographs, notes = read_folder(root, grades="grades.csv")
+    assert {row.image.name: row.patient for row in photographs}["f.dcm"] is None
+    with pytest.raises(ValueError, match=r"expected a whole DICOM file in .*f\.dcm"):
+        build_manifest("own", photographs, root, folds=2)
+    manifest = build_manifest("own", photographs, root, folds=2, notes=notes, allow_missing=True)
+    assert len(manifest.photographs) == 9
+
+
+def test_a_dicom_and_a_picture_of_one_name_are_refused(root):
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    made.save(root / "images" / "c.dcm", made.photograph(eye(2)))
+    with pytest.raises(ValueError, match="expected one file called c in"):
+        read_folder(root, grades="grades.csv")
+
+
+def test_without_pydicom_a_dicom_photograph_says_what_to_install(root, monkeypatch):
+    made = pytest.importorskip("tests.dicom_files", reason="the extra `dicom` is not installed")
+    made.save(root / "images" / "f.dcm", made.photograph(eye(9)))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r"pydicom for DICOM photographs, found none; say .*\[dicom\]"):
+        build(root, masks=MASKS)
