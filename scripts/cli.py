@@ -78,7 +78,7 @@ def check_options(command: Command, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: with what was expected.
     """
-    parameters = {name: p for name, p in command.signature.parameters.items() if name != command.words}
+    parameters = {name: p for name, p in command.parameters.items() if name != command.words}
     known = ", ".join(f"--{name}" for name in parameters)
     given = set()
     waiting = list(arguments)

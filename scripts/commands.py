@@ -10,9 +10,10 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fire import docstrings
 
@@ -25,7 +26,7 @@ WIDEST = 120
 class Command:
     """A function of a script: its parameters, its docstring, and the docstring of the script, which has examples."""
 
-    signature: inspect.Signature
+    parameters: Mapping[str, inspect.Parameter]
     doc: str
     introduction: str
 
@@ -33,7 +34,7 @@ class Command:
     def kinds(self) -> dict[str, tuple[type, bool]]:
         """Map each option of a simple type to that type and whether it may be None."""
         kinds = {}
-        for name, parameter in self.signature.parameters.items():
+        for name, parameter in self.parameters.items():
             hint = parameter.annotation
             union = typing.get_origin(hint) in (typing.Union, types.UnionType)
             choices = [choice for choice in (typing.get_args(hint) if union else [hint]) if choice is not type(None)]
@@ -44,13 +45,14 @@ class Command:
     @property
     def words(self) -> str | None:
         """Name of the ``*words`` parameter, which takes words that belong to no option; None without it."""
-        return next((p.name for p in self.signature.parameters.values() if p.kind is p.VAR_POSITIONAL), None)
+        return next((p.name for p in self.parameters.values() if p.kind is p.VAR_POSITIONAL), None)
 
 
 def command_of(function: Callable[..., None]) -> Command:
     """Describe a function that is imported."""
     introduction = inspect.getdoc(sys.modules[function.__module__]) or ""
-    return Command(inspect.signature(function, eval_str=True), inspect.getdoc(function) or "", introduction)
+    parameters = dict(inspect.signature(function, eval_str=True).parameters)
+    return Command(parameters, inspect.getdoc(function) or "", introduction)
 
 
 def read_command(module: str, name: str) -> Command | None:
@@ -67,7 +69,7 @@ def read_command(module: str, name: str) -> Command | None:
     tree = _parse(module)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return Command(_signature(node.args), ast.get_docstring(node) or "", ast.get_docstring(tree) or "")
+            return Command(_parameters(node.args), ast.get_docstring(node) or "", ast.get_docstring(tree) or "")
     return None
 
 
@@ -90,13 +92,13 @@ def help_page(command: Command) -> str:
         <BLANKLINE>
         fundus package --checkpoint outputs/train/model.pt --out dist
         <BLANKLINE>
-          --checkpoint str, needed  weights of a training, such as outputs/train/model.pt; ...
+          --checkpoint str, needed  weights of a training, such as...
           --out str = dist          folder for the zip.
           --weights_url str         address of the folder where ...
     """
     about = docstrings.parse(command.doc)
     described = {one.name: one.description or "" for one in about.args or ()}
-    heads = {parameter: _head(parameter, command) for parameter in command.signature.parameters.values()}
+    heads = {parameter: _head(parameter, command) for parameter in command.parameters.values()}
     indent = max(map(len, heads.values()), default=0) + 4
     rows = [_wrapped(f"  {head:<{indent - 2}}{described.get(p.name, '')}", indent) for p, head in heads.items()]
     examples = command.introduction.partition("\n\n")[2]
@@ -122,11 +124,12 @@ def _wrapped(row: str, indent: int) -> str:
 
 def _parse(module: str) -> ast.Module:
     spec = importlib.util.find_spec(module)
-    assert spec is not None and spec.origin is not None, f"there is no {module}"
+    assert spec is not None, f"there is no {module}"
+    assert spec.origin is not None, f"{module} is no file"
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 
-def _signature(arguments: ast.arguments) -> inspect.Signature:
+def _parameters(arguments: ast.arguments) -> dict[str, inspect.Parameter]:
     needed = [None] * (len(arguments.args) - len(arguments.defaults))
     rows = [
         *((one, inspect.Parameter.POSITIONAL_OR_KEYWORD, default)
@@ -135,12 +138,12 @@ def _signature(arguments: ast.arguments) -> inspect.Signature:
         *((one, inspect.Parameter.KEYWORD_ONLY, default)
           for one, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)),
     ]  # fmt: skip
-    return inspect.Signature([_parameter(*row) for row in rows])
+    return {argument.arg: _parameter(argument, kind, default) for argument, kind, default in rows}
 
 
-def _parameter(argument: ast.arg, kind: typing.Any, default: ast.expr | None) -> inspect.Parameter:  # noqa: ANN401
-    types_named = [TYPES[name] for name in ast.unparse(argument.annotation or ast.Name("str")).split(" | ")]
+def _parameter(argument: ast.arg, kind: Any, default: ast.expr | None) -> inspect.Parameter:  # noqa: ANN401
+    hint = ast.unparse(argument.annotation) if argument.annotation else ""
     return inspect.Parameter(
         argument.arg, kind, default=inspect.Parameter.empty if default is None else ast.literal_eval(default),
-        annotation=functools.reduce(operator.or_, types_named),
+        annotation=functools.reduce(operator.or_, (TYPES[name] for name in hint.split(" | "))),
     )  # fmt: skip
