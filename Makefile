@@ -13,6 +13,7 @@ help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 install: $(VENV)/.installed  ## make .venv with the tested versions
+	@echo "ready: type '. $(BIN)/activate' once in each shell, then 'fundus --help'; or '$(BIN)/fundus --help' without it"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'expected Python 3.11 or newer, got ' + sys.version.split()[0] + '; say make PYTHON=...')"
@@ -22,30 +23,30 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@
 
-demo: install  ## a report on six photographs; then both stages on a synthetic data set, or on IDRiD with DATA=/path/to/IDRiD
+demo: $(VENV)/.installed  ## a report on six photographs; then both stages on a synthetic data set, or on IDRiD with DATA=/path/to/IDRiD
 	@mkdir -p $(DEMO)
-	$(BIN)/python -m scripts.predict docs/examples --output_dir $(DEMO)/examples
+	$(BIN)/fundus predict docs/examples --output_dir $(DEMO)/examples
 ifeq ($(DATA),)
-	$(BIN)/python -m scripts.prepare --dataset phantom --seed 7 --root $(DEMO)/phantom --out $(DEMO)/manifest.json
+	$(BIN)/fundus prepare --dataset phantom --seed 7 --root $(DEMO)/phantom --out $(DEMO)/manifest.json
 else
-	$(BIN)/python -m scripts.prepare --dataset idrid --root "$(DATA)" --out $(DEMO)/manifest.json --allow_missing
+	$(BIN)/fundus prepare --dataset idrid --root "$(DATA)" --out $(DEMO)/manifest.json --allow_missing
 endif
-	$(BIN)/python -m scripts.pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo --architectures tf_efficientnet_lite0,tf_efficientnet_lite2 $(if $(RESULTS),--results $(RESULTS))
+	$(BIN)/fundus pipeline --manifest $(DEMO)/manifest.json --output_dir $(DEMO) --experiment demo --architectures tf_efficientnet_lite0,tf_efficientnet_lite2 $(if $(RESULTS),--results $(RESULTS))
 
 SEED ?= $(shell date +%s)
 SEED := $(SEED)
 PYTEST := $(BIN)/python -m pytest --randomly-seed=$(SEED)
 
-test: install  ## the tests, in another order each time, two processes at a time; on real photographs where IDRID_ROOT is set
+test: $(VENV)/.installed  ## the tests, in another order each time, two processes at a time; on real photographs where IDRID_ROOT is set
 	@echo "make test SEED=$(SEED) repeats this order"
 	{ $(PYTEST) tests/contracts tests/unit bundle && $(PYTEST) tests/fuzz tests/faults; } > .tests.log 2>&1 & others=$$!; \
 	$(PYTEST) tests/integration; ended=$$?; \
 	wait $$others || ended=1; cat .tests.log; rm .tests.log; exit $$ended
 
-check: install  ## ruff and mypy
+check: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-faults: install  ## the whole fault kit: kills, full disks, lost data and servers; about an hour
+faults: $(VENV)/.installed  ## the whole fault kit: kills, full disks, lost data and servers; about an hour
 	$(BIN)/python -m pytest tests/faults --faults 20 --account faults.json

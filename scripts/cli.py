@@ -1,13 +1,12 @@
 """Functions as commands: the signature defines the command line, and errors take one line."""
 
-import inspect
+import runpy
 import sys
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import fire
+from scripts.commands import Command, command_of, help_page, read_command, summary
 
 HELP = {"-h", "--help"}
 
@@ -17,27 +16,42 @@ def main(function: Callable[..., None]) -> None:
 
     Options are ``--name value``. Unknown and missing options are refused before anything runs, and so are words that
     belong to no option, unless the function takes them as ``*words: str``. A value must parse as the type of its
-    parameter, if that is ``str``, ``int``, ``float`` or ``bool``.
+    parameter, if that is ``str``, ``int``, ``float`` or ``bool``. ``--help`` prints the options instead.
     """
-    kinds = _kinds(function)
+    command = command_of(function)
+    if _is_answered(command):
+        return
     try:
-        _check_options(function, kinds, sys.argv[1:])
-        if _words_of(function):
+        if command.words:
             fire.decorators.SetParseFn(str)(function)  # fire would turn a file named 7 into a number
-        fire.Fire(fire.decorators.SetParseFns(**{name: _reader(name, *kind) for name, kind in kinds.items()})(function))
+        readers = {name: _reader(name, *kind) for name, kind in command.kinds.items()}
+        fire.Fire(fire.decorators.SetParseFns(**readers)(function))
     except (ValueError, OSError) as error:
         _refuse(str(error))
 
 
-def main_of(functions: Mapping[str, Callable[..., None]]) -> None:
-    """Call the function named by the first word of the command line, as :func:`main` does."""
-    name = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+def main_of(modules: Mapping[str, str]) -> None:
+    """Run the module named by the first word of the command line, as ``python -m`` does.
+
+    The module calls :func:`main` on its function of that name. The function's help, and mistakes in its options, are
+    read from its source: the imports of a module take seconds.
+    """
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in HELP:
-        print(f"one of: {', '.join(functions)}; --help after it says more")
-    elif name not in functions:
-        _refuse(f"expected one of {', '.join(functions)} first, got {name!r}")
+        print(_overview(modules))
+    elif name not in modules:
+        _refuse(f"expected one of {', '.join(modules)} first, got {name!r}; --help says what each does")
     else:
-        main(functions[name])
+        del sys.argv[1]
+        command = read_command(modules[name], name)
+        if command is None or not _is_answered(command):
+            runpy.run_module(modules[name], run_name="__main__", alter_sys=True)
+
+
+def _overview(modules: Mapping[str, str]) -> str:
+    width = max(map(len, modules)) + 2
+    rows = [f"  {name:<{width}}{summary(module)}" for name, module in modules.items()]
+    return "\n".join(["The first word is one of these; --help after it lists its options.\n", *rows])
 
 
 def _refuse(message: str) -> NoReturn:
@@ -45,38 +59,34 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _kinds(function: Callable[..., None]) -> dict[str, tuple[type, bool]]:
-    """Map each option of a simple type to that type and whether it may be None."""
-    kinds = {}
-    for name, hint in typing.get_type_hints(function).items():
-        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-        choices = [choice for choice in (typing.get_args(hint) if union else [hint]) if choice is not type(None)]
-        if len(choices) == 1 and choices[0] in (str, int, float, bool):
-            kinds[name] = (choices[0], union)
-    return kinds
+def _is_answered(command: Command) -> bool:
+    """Print the help page if it is asked for, and refuse mistaken options; return whether that was all."""
+    arguments = sys.argv[1:]
+    if wants_help := not HELP.isdisjoint(arguments):
+        print(help_page(command))
+    else:
+        try:
+            check_options(command, arguments)
+        except ValueError as error:
+            _refuse(str(error))
+    return wants_help
 
 
-def _words_of(function: Callable[..., None]) -> str | None:
-    """Return the name of the ``*words`` parameter, which takes words that belong to no option; None without it."""
-    parameters = inspect.signature(function).parameters.values()
-    return next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+def check_options(command: Command, arguments: Sequence[str]) -> None:
+    """Refuse words that are no option of a command, options without a value, and needed ones that are not there.
 
-
-def _check_options(
-    function: Callable[..., None], kinds: dict[str, tuple[type, bool]], arguments: Sequence[str]
-) -> None:
-    words = _words_of(function)
-    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name != words}
+    Raises:
+        ValueError: with what was expected.
+    """
+    parameters = {name: p for name, p in command.parameters.items() if name != command.words}
     known = ", ".join(f"--{name}" for name in parameters)
     given = set()
     waiting = list(arguments)
     while waiting:
         argument = waiting.pop(0)
-        if argument in HELP:
-            return
         name, equals, _ = argument.removeprefix("--").partition("=")
         name = name.replace("-", "_")
-        if not argument.startswith("--") and words:
+        if not argument.startswith("--") and command.words:
             continue
         if not argument.startswith("--"):
             raise ValueError(f"expected options ({known}), got {argument!r}")
@@ -84,7 +94,7 @@ def _check_options(
             raise ValueError(f"unknown option --{name}, expected one of {known}")
         if not equals and waiting and not waiting[0].startswith("--"):
             waiting.pop(0)
-        elif not equals and kinds.get(name, (None,))[0] is not bool:
+        elif not equals and command.kinds.get(name, (None,))[0] is not bool:
             raise ValueError(f"expected a value after --{name}")
         given.add(name)
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in given]

@@ -1,6 +1,6 @@
 """Write the table of a suite next to the paper's: from MLflow to a page, a CSV file and a picture.
 
-python -m scripts.compare --suite table1 --sweep outputs/table1 --out docs/results
+fundus compare --suite table1 --sweep outputs/table1 --out docs/results
 """
 
 import sys

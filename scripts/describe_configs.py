@@ -14,9 +14,9 @@ from scripts.cli import main
 
 INTRODUCTION = """# Every option of every config
 
-Made by `python -m scripts.describe_configs --out docs/configs.md`. Options go on the command line, `--max_epochs 3`, or
-in an overlay; `--thresholds#lift_min 0.5` sets an argument of a part. What begins with `$` is computed, `@` is another
-id, and a misspelt id is refused.
+Made by `python -m scripts.describe_configs --out docs/configs.md`. Type `. .venv/bin/activate` once in each shell,
+before its commands. Options go on the command line, `--max_epochs 3`, or in an overlay; `--thresholds#lift_min 0.5`
+sets an argument of a part. What begins with `$` is computed, `@` is another id, and a misspelt id is refused.
 
 Yes is `true`, `yes`, `on` or `1`, no is `false`, `no`, `off` or `0`, and null is `None` or `null`. A path is taken as
 it is typed, `2024` and `photos#1` too; put `./` before a name that begins with `$`, `@` or `%`, or is `None`. A list

@@ -1,6 +1,6 @@
 """Write a trained network for another runtime, and check it against the original on a photograph.
 
-python -m scripts.export --checkpoint model.pt --format torchscript|pt2|onnx|openvino
+fundus export --checkpoint model.pt --format torchscript|pt2|onnx|openvino
 """
 
 from bundle.deploy.export import export as export_network

@@ -1,7 +1,7 @@
 """Draw the paper's Figures 6 and 7 from the finished runs of a sweep, with a note of what was run.
 
-python -m scripts.figures --sweep outputs/table1 --manifest idrid.json --out outputs/figures
-python -m scripts.figures --sweep outputs/table1 --manifest idrid.json --rows pldmlt,unet --fold 1 --photographs 2
+fundus figures --sweep outputs/table1 --manifest idrid.json --out outputs/figures
+fundus figures --sweep outputs/table1 --manifest idrid.json --rows pldmlt,unet --fold 1 --photographs 2
 """
 
 import sys
@@ -25,7 +25,7 @@ def figures(
     """Show lesions next to those of other networks, and show which grades the heat maps support.
 
     Args:
-        sweep: folder written by `scripts.sweep`.
+        sweep: folder written by `fundus sweep`.
         manifest: manifest that the sweep ran on.
         out: folder of figure6.png, figure7.png and figures.md; they show photographs of the data set.
         suite: the table that was swept.

@@ -1,6 +1,6 @@
 """Pack code, configs and weights into the zip of a MONAI bundle, as the Model Zoo and the Hugging Face Hub accept it.
 
-python -m scripts.package --checkpoint outputs/train/model.pt --out dist
+fundus package --checkpoint outputs/train/model.pt --out dist
 """
 
 from bundle.deploy.packaging import ZOO_LIMIT_BYTES, write_package

@@ -1,6 +1,6 @@
 """Run every stage of the method, from a manifest to tables and a report.
 
-python -m scripts.pipeline --manifest idrid.json --output_dir outputs
+fundus pipeline --manifest idrid.json --output_dir outputs
 Run it again after an interruption: finished stages are skipped, the unfinished one is resumed.
 """
 
@@ -14,8 +14,6 @@ from bundle.manifest import load_manifest
 from bundle.networks.graders import ARCHITECTURES
 from scripts.cli import main
 
-ALL_ARCHITECTURES = ",".join(ARCHITECTURES)
-
 LOCK_WAIT_S = 10.0
 """A run that was just killed locks its folder until its loader processes exit."""
 
@@ -25,7 +23,7 @@ def pipeline(
     output_dir: str = "outputs",
     experiment: str | None = None,
     input: str | None = None,
-    architectures: str = ALL_ARCHITECTURES,
+    architectures: str | None = None,
     pretrained: str | None = None,
     fold: int | None = None,
     seed: int | None = None,
@@ -38,12 +36,13 @@ def pipeline(
     """Run pretrain, pseudo_label, train, evaluate and inference in order, then write the results page.
 
     Args:
-        manifest: file written by `scripts.prepare`.
+        manifest: file written by `fundus prepare`.
         output_dir: folder of all stages.
         experiment: folders of overlays below configs/experiments, such as demo; several are joined by commas, the last
             on top.
         input: photographs for inference; without it, those of the evaluation.
-        architectures: architectures of the graders, separated by commas.
+        architectures: architectures of the graders, separated by commas; without it, the paper's resnext50_32x4d and
+            resnext101_32x8d.
         pretrained: true, false or a path; for every network of the stages.
         fold: held-out fold.
         seed: seed of every stage.
@@ -68,7 +67,8 @@ def pipeline(
     }
     settings = Settings(
         manifest=Path(manifest).resolve(), output_dir=Path(output_dir).resolve(), inputs=shown, experiment=experiment,
-        architectures=architectures.split(","), options={k: v for k, v in options.items() if v is not None},
+        architectures=architectures.split(",") if architectures else list(ARCHITECTURES),
+        options={k: v for k, v in options.items() if v is not None},
     )  # fmt: skip
     todo = up_to(stages(settings), until)
     try:

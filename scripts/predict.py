@@ -1,7 +1,7 @@
 """Lesions, grade and heat map of photographs, and where the results are; the same as configs/inference.yaml.
 
-python -m scripts.predict photo.jpg
-python -m scripts.predict FOLDER --output_dir outputs/predict --checkpoint outputs/train/model.pt
+fundus predict photo.jpg
+fundus predict FOLDER --output_dir outputs/predict --checkpoint outputs/train/model.pt
 """
 
 import json
@@ -19,7 +19,7 @@ from scripts.cli import main
 def predict(
     *photographs: str,
     output_dir: str = "outputs/predict",
-    checkpoint: str = str(WEIGHTS),
+    checkpoint: str | None = None,
     backend: str = "torch",
     patient_pattern: str | None = None,
     track: bool = False,
@@ -29,18 +29,19 @@ def predict(
     Args:
         photographs: files and folders.
         output_dir: folder of masks, overlays, heat maps, tables and the report; those of an earlier run are replaced.
-        checkpoint: weights of a training, such as outputs/train/model.pt.
+        checkpoint: weights of a training, such as outputs/train/model.pt; without it, models/model.pt of the bundle.
         backend: torch, or openvino or onnxruntime on a CPU.
         patient_pattern: (.+)_(left|right): the first group is the patient; the report shows both eyes side by side.
         track: true records the run in MLflow.
     """
     if not photographs:
-        raise ValueError("expected a photograph or a folder, as in `python -m scripts.predict photo.jpg`, got none")
-    check_weights(checkpoint)
+        raise ValueError("expected a photograph or a folder, as in `fundus predict photo.jpg`, got none")
+    weights = checkpoint or str(WEIGHTS)
+    check_weights(weights)
     with in_one_sentence():
         workflow = ConfigWorkflow(
             str(CONFIG), workflow_type="infer", logging_file=False, input=[Path(path) for path in photographs],
-            output_dir=Path(output_dir), checkpoint=Path(checkpoint), backend=backend, track=track,
+            output_dir=Path(output_dir), checkpoint=Path(weights), backend=backend, track=track,
             patient_pattern=patient_pattern, num_workers=int(len(photographs) > 1 or Path(photographs[0]).is_dir()),
         )  # fmt: skip
         workflow.initialize()

@@ -1,8 +1,8 @@
 """Make the manifest of a data set.
 
-python -m scripts.prepare --dataset idrid --root DIR --out idrid.json
-python -m scripts.prepare --dataset folder --root DIR --masks "MA=masks/ma,EX=masks/ex" --out my.json
-python -m scripts.prepare --dataset joined --root idrid.json,diaretdb1.json --out both.json
+fundus prepare --dataset idrid --root DIR --out idrid.json
+fundus prepare --dataset folder --root DIR --masks "MA=masks/ma,EX=masks/ex" --out my.json
+fundus prepare --dataset joined --root idrid.json,diaretdb1.json --out both.json
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Run a table: every row on every fold with every seed, on this machine or on a Ray cluster.
 
-python -m scripts.sweep --suite table1 --manifest idrid.json --output_dir outputs/table1 --folds 5 --seeds 1
-python -m scripts.sweep --suite table1 --manifest idrid.json --executor ray --gpus_per_task 0.5
+fundus sweep --suite table1 --manifest idrid.json --output_dir outputs/table1 --folds 5 --seeds 1
+fundus sweep --suite table1 --manifest idrid.json --executor ray --gpus_per_task 0.5
 Run it again after an interruption: finished runs are skipped, unfinished runs are resumed.
 """
 
@@ -37,11 +37,11 @@ def sweep(
     external: str | None = None,
     only_list: bool = False,
 ) -> None:
-    """Train and score the rows of a table; `scripts.compare` makes the table.
+    """Train and score the rows of a table; `fundus compare` makes the table.
 
     Args:
         suite: the table: table1, table2, table3, graders, beta, gamma, generality, precision or labels.
-        manifest: file written by `scripts.prepare`.
+        manifest: file written by `fundus prepare`.
         output_dir: folder of all runs; without it, outputs/ and the suite's name.
         folds: number of folds to hold out in turn, from the manifest's first.
         seeds: number of seeds for each row and fold; the seeds are 0, 1, ...

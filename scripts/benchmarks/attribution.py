@@ -16,6 +16,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scripts.benchmarks.page import publish
 from scripts.benchmarks.timing import in_turn
+from scripts.cli import main
 from torch import Tensor, nn
 
 Maps = Callable[[Tensor], NDArray[np.float32]]
@@ -113,3 +114,7 @@ def _notes(batches: Tensor) -> str:
         "alone for each grade. Its way: `GradCAM` on the whole grader, called once per grade. The second row is the "
         "kindest way to call it that we found. The difference is over two batches."
     )
+
+
+if __name__ == "__main__":
+    main(attribution)

@@ -35,6 +35,7 @@ from scipy import ndimage
 from scripts.benchmarks.page import publish
 from scripts.benchmarks.rows import largest_mib
 from scripts.benchmarks.timing import in_turn
+from scripts.cli import main
 from torch.nn import functional as F
 
 Items = Sequence[dict[str, Any]]
@@ -249,3 +250,7 @@ def growth(manifest: str) -> str:
 def _rows(count: int, manifest: str) -> dict[str, float]:
     command = [sys.executable, "-m", "scripts.benchmarks.rows", str(count), manifest]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+if __name__ == "__main__":
+    main(data)

@@ -22,6 +22,7 @@ from bundle.transforms import PrepareFundusd
 from scripts.benchmarks.inference_folder import folder_table
 from scripts.benchmarks.page import publish
 from scripts.benchmarks.timing import timed
+from scripts.cli import main
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -214,3 +215,7 @@ def _notes() -> str:
         "operations; OpenVINO's float32 may need fewer (Winograd), so its share may be above that of "
         f"the others for the same speed. {', '.join(f'{name} {version(name)}' for name in PACKAGES)}."
     )
+
+
+if __name__ == "__main__":
+    main(inference)

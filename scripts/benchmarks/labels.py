@@ -18,6 +18,7 @@ from bundle.method.initial_labels import save_pseudo_labels
 from bundle.metrics.intervals import resampled_interval
 from bundle.reporting.tables import MISSING, interval, markdown_table, number, signed
 from scripts.benchmarks.page import publish
+from scripts.cli import main
 
 SMALLEST = 1e-9
 CONFIGS = ("train.yaml", "experiments/two_cores_phantom/train.yaml", "experiments/known_errors/train.yaml")
@@ -146,3 +147,7 @@ def _notes(seeds: int) -> str:
         f"{seeds} seeds. A training whose labels collapse ends as a failure and counts there alone. Configs: "
         f"{', '.join(CONFIGS)}."
     )
+
+
+if __name__ == "__main__":
+    main(labels)

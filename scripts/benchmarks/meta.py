@@ -12,6 +12,7 @@ from bundle import ROOT
 from bundle.reporting.tables import markdown_table
 from scripts.benchmarks.page import publish
 from scripts.benchmarks.precision import precision_table
+from scripts.cli import main
 
 BARS = (("time", "s_an_image", 0.7), ("peak memory", "memory_mib", 0.4))
 """Largest shares of the time and memory of double backward that ours may take."""
@@ -121,3 +122,7 @@ def _notes(image_size: int, images: int) -> str:
         "networks and both optimisers' states in place. Double backward differentiates by the label update network "
         "alone (MAXL's code also by the other, and is slower); the ways see the same batches."
     )
+
+
+if __name__ == "__main__":
+    main(meta)

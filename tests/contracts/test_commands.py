@@ -24,6 +24,9 @@ from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
 from bundle.phantom.tree import write_phantom
 from monai.bundle import scripts as monai_scripts
+from scripts.benchmark import SUITES as SUITES_OF_BENCHMARK
+from scripts.commands import read_command
+from scripts.fundus import NAMES
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "models/README.md", "docs/results/README.md")),
@@ -31,7 +34,7 @@ PAGES = [
 ]  # fmt: skip
 """All but docs/extending.md, whose commands need its files: tests/integration/test_worked_examples.py runs each."""
 
-BEGINNING = re.compile(r"(python -m|make|torchrun|mlflow|pip|hf|cp|\.venv/bin/[\w-]+) +\S")
+BEGINNING = re.compile(r"(python -m|fundus|make|torchrun|mlflow|pip|hf|cp|\.|\.venv/bin/[\w-]+) +\S")
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BROUGHT = re.compile(r"[A-Z_]+|<.*>|masks|.*/masks/.*|models/model\.pt|grades\.csv|/path/.*|\.\.\.")
 """What a user brings: names in capitals, a folder's own masks and grades, weights from elsewhere."""
@@ -42,6 +45,7 @@ OUTPUTS = {"out", "output_dir", "results"}
 ELSEWHERE = {
     r"torchrun .*multi_gpu_train": "integration/test_whole_way.py::test_two_processes_with_half_the_batch_each_follow",
     r"python -m monai\.bundle ckpt_export": "unit/deploy/test_packaging.py::",
+    r"fundus --help": "unit/scripts/test_fundus.py::test_help_needs_nothing_heavy",
 }
 """Commands that another test runs, with small settings."""
 
@@ -55,6 +59,7 @@ ONLY_CHECKED = {
     r"python -m zipfile ": "Python's own; integration/test_package.py unpacks the same zip",
     r"cp ": "copies a file",
     r"\.venv/bin/": "changes the checkout's hooks",
+    r"\. \.venv/bin/activate": "puts the commands of `make install` on the path",
 }
 """Commands that no test runs, and why."""
 
@@ -107,29 +112,25 @@ def listed(value):
     return [str(one) for one in ast.literal_eval(value)] if value.startswith("[") else value.split(",")
 
 
-def functions_of(module, monkeypatch):
-    """Return the functions that a script offers, by the first word of its command line."""
-    found = {}
-    with monkeypatch.context() as patch:
-        patch.setattr(scripts.cli, "main", lambda function: found.update({"": function}))
-        patch.setattr(scripts.cli, "main_of", found.update)
-        runpy.run_path(str(ROOT / f"{module.replace('.', '/')}.py"), run_name="__main__")
-    return found
+def command_line(module, words):
+    """Return what a script takes; of a script with suites, what that suite takes which the first word names."""
+    name = module.rpartition(".")[2]
+    if found := read_command(module, name):
+        return found
+    suite = words.pop(0) if words else SUITES_OF_BENCHMARK[0]
+    return read_command(f"scripts.benchmarks.{suite}", suite)
 
 
-def check_script(module, words, is_whole, monkeypatch):
+def check_script(module, words, is_whole):
     assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"there is no {module}"
-    found = functions_of(module, monkeypatch)
-    name = "" if "" in found else words.pop(0) if words else next(iter(found))
-    function, parameters = found[name], inspect.signature(found[name]).parameters
-    needed = [p for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    command = command_line(module, words)
+    needed = [p for p in command.parameters.values() if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
     missing = [p for p in needed if f"--{p.name}" not in words]
     filled = [] if is_whole else [word for p in missing for word in (f"--{p.name}", "X")]
-    kinds = scripts.cli._kinds(function)
-    scripts.cli._check_options(function, kinds, [*words, *filled])
+    scripts.cli.check_options(command, [*words, *filled])
     for option, value in options_of(words).items():
-        if option in kinds and not BROUGHT.fullmatch(value):
-            scripts.cli._reader(option, *kinds[option])(value)
+        if option in command.kinds and not BROUGHT.fullmatch(value):
+            scripts.cli._reader(option, *command.kinds[option])(value)
 
 
 def check_bundle(words, is_whole):
@@ -169,9 +170,12 @@ def check_values(options):
         assert options["suite"] in SUITES
 
 
-def check(command, monkeypatch):
+def check(command):
     """Check a command as far as that goes without running it."""
     program, *words = command.words
+    if program == "fundus" and words != ["--help"]:
+        assert words[0] in NAMES, f"fundus has no {words[0]}"
+        program, words = "python", ["-m", f"scripts.{words[0]}", *words[1:]]
     if program == "torchrun":
         at = words.index("-m")
         assert all(re.fullmatch(r"--(nproc_per_node|nnodes|standalone|rdzv\S*)(=\S+)?", word) for word in words[:at])
@@ -182,16 +186,18 @@ def check(command, monkeypatch):
         if module == "monai.bundle" and words:
             check_bundle(words, command.is_whole)
         elif module.startswith("scripts"):
-            check_script(module, words, command.is_whole, monkeypatch)
+            check_script(module, words, command.is_whole)
         else:
             importlib.import_module(module)
+    elif program == ".":
+        assert words == [".venv/bin/activate"]
     elif program in ("make", "mlflow", "pip"):
         {"make": check_make, "mlflow": check_mlflow, "pip": check_pip}[program](words)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
-def test_a_documented_command_can_be_typed(command, monkeypatch):
-    check(command, monkeypatch)
+def test_a_documented_command_can_be_typed(command):
+    check(command)
 
 
 def made():
@@ -215,15 +221,44 @@ def test_files_that_a_command_reads_are_there_or_come_out_of_another(command):
         ("python -m scripts.prepare --dataset idrid --root DIR", "expected --out"),
         ("python -m scripts.prepare --dataset idrid --root DIR --out a --folds many", "expected --folds as int"),
         ("python -m monai.bundle run --config_file configs/train.yaml --max_epoch 3", "--max_epoch"),
+        ("fundus prepair --out a", "fundus has no prepair"),
+        ("fundus benchmark data --out a.md", "expected --manifest"),
+        (". .venv/bin/actvate", "actvate"),
         ("make dmeo", "the Makefile has no dmeo"),
         ("make demo RESULT=a", "the Makefile has no RESULT"),
         ("pip install -e '.[baseline]'", "no extra baseline"),
     ],
 )
-def test_a_command_that_cannot_be_typed_is_found(text, message, monkeypatch):
+def test_a_command_that_cannot_be_typed_is_found(text, message):
     (command,) = commands_of("page", f"```\n{text}\n```\n")
     with pytest.raises((AssertionError, ValueError), match=re.escape(message)):
-        check(command, monkeypatch)
+        check(command)
+
+
+NEEDS_VENV = re.compile(r"^(?:    )?\(?(?:cd \w+ && )?(?:fundus|python -m|torchrun|mlflow|pip) ", re.MULTILINE)
+ACTIVATION = ". .venv/bin/activate"
+
+
+def without_activation(text):
+    """Return the first command of a page that needs `.venv` before the page says how to activate it."""
+    first = NEEDS_VENV.search(text)
+    return first and ACTIVATION not in text[: first.start()] and text[first.start() :].partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PAGES, ROOT / "docs/extending.md", ROOT / "docs/examples/README.md", ROOT / "docs/results/idrid.md"],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_a_page_says_how_to_activate_before_its_first_command(path):
+    assert not without_activation(path.read_text(encoding="utf-8"))
+
+
+def test_a_page_that_does_not_say_so_is_found():
+    assert without_activation("Say\n\n    fundus predict a.jpg\n") == "    fundus predict a.jpg"
+    assert without_activation("```\n(cd BUNDLE && fundus package)\n```") == "(cd BUNDLE && fundus package)"
+    assert not without_activation(f"```\nmake install\n{ACTIVATION}\nfundus predict a.jpg\n```")
+    assert not without_activation("No command, but `fundus predict` in a sentence.")
 
 
 def test_commands_are_found_in_blocks_and_in_sentences():
@@ -252,12 +287,12 @@ def users_of(module):
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.is_whole], ids=str)
 def test_a_documented_command_is_run_by_a_test_or_it_is_said_why_not(command):
     elsewhere = [place for pattern, place in ELSEWHERE.items() if re.match(pattern, command.text)]
-    script = re.match(r"python -m (scripts\.\w+)", command.text)
+    script = re.match(r"(?:python -m scripts\.|fundus )(\w+)", command.text)
     if elsewhere:
         path, _, name = elsewhere[0].partition("::")
         assert f"def {name}" in (ROOT / "tests" / path).read_text(encoding="utf-8") or not name
     elif script:
-        assert users_of(script[1]), f"no test runs {script[1]}"
+        assert users_of(f"scripts.{script[1]}"), f"no test runs {script[1]}"
     else:
         assert runs_here(command) or any(re.match(pattern, command.text) for pattern in ONLY_CHECKED)
 
@@ -309,8 +344,8 @@ def stages_to_run():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_documented_stages_run_one_after_the_other(typed, desk):
-    prepare = next(one for one in COMMANDS if one.text.startswith("python -m scripts.prepare --dataset idrid"))
-    todo = [prepare.words, *map(made_small, stages_to_run())]
+    prepare = next(one for one in COMMANDS if one.text.startswith("fundus prepare --dataset idrid"))
+    todo = [["python", "-m", "scripts.fundus", *prepare.words[1:]], *map(made_small, stages_to_run())]
     assert len(todo) >= 1 + len(STAGES)
     for words in todo:
         done = typed(*words[2:], cwd=desk)

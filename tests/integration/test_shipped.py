@@ -1,6 +1,8 @@
 """The weights in models/ are those that were scored, and they find the lesions of the example photographs."""
 
 import csv
+import re
+import shlex
 
 import pytest
 from bundle import ROOT
@@ -15,13 +17,16 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def rows(typed, tmp_path_factory):
-    """Return the predictions of the first command of `make demo`."""
+    """Return the predictions of the first command of README, typed in a folder that looks like a clone."""
     folder = tmp_path_factory.mktemp("examples")
-    done = typed("scripts.predict", EXAMPLES, "--output_dir", folder / "out", cwd=folder)
+    (folder / "docs").symlink_to(ROOT / "docs")
+    (command,) = re.findall(r"^fundus predict .*", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    done = typed("scripts.fundus", *shlex.split(command, comments=True)[1:], cwd=folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "6 of 6 photographs read" in done.stdout
-    assert (folder / "out" / "report.html").is_file()
-    with open(folder / "out" / "predictions.csv", encoding="utf-8", newline="") as file:
+    out = folder / "outputs" / "predict"
+    assert (out / "report.html").is_file()
+    with open(out / "predictions.csv", encoding="utf-8", newline="") as file:
         return {row["file"]: row for row in csv.DictReader(file)}
 
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 FILES = re.compile(r"^`(\S+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COMMANDS = re.compile(r"^python -m .*", re.MULTILINE)
+COMMANDS = re.compile(r"^(?:python -m|fundus) .*", re.MULTILINE)
 
 
 def test_there_is_an_example_of_each_with_one_file_and_one_overlay():
@@ -77,7 +77,7 @@ def small(words):
 def done(typed, checkout):
     """Type all commands of the page in order; return where."""
     for command in COMMANDS.findall(PAGE):
-        words = small(shlex.split(command)[2:])
+        words = small(shlex.split(re.sub("^fundus", "python -m scripts.fundus", command))[2:])
         ended = typed(*words, cwd=checkout)
         assert ended.returncode == 0, f"{shlex.join(words)}\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}"
     return checkout

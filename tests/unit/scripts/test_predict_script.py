@@ -88,7 +88,7 @@ def test_where_nothing_was_read_there_is_a_table_that_says_why(command, tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "expected a photograph or a folder, as in `python -m scripts.predict photo.jpg`, got none"),
+        ((), "expected a photograph or a folder, as in `fundus predict photo.jpg`, got none"),
         (("nowhere.jpg",), "expected a photograph or a folder of photographs, found nothing at "),
         (("empty",), "expected photographs (.jpg, "),
         (("empty", "--input", "a.jpg"), "unknown option --input"),
