@@ -302,9 +302,8 @@ def tracked(
     a manifest, passed over or changed are counted among the facts. For the other arguments, see
     :class:`bundle.handlers.tracking.RunTracker`.
 
-    Args:
-        weights: files of the networks that the run uses; it is named after their training. An evaluation has the
-            parameters and the facts of that training, because these are what its scores are compared by.
+    A run that uses trained networks gives their files as ``weights`` and is named after their training. An evaluation
+    has the parameters and facts of that training, because its scores are compared by them (docs/decisions/0029).
     """
     option = running_workflow().parser.get_parsed_content
     if not option("track"):
@@ -374,11 +373,14 @@ def run_name(stage: str, trained: Mapping[str, Any], manifest: Manifest | None =
 
 
 def differences(stage: str, options: Mapping[str, Any]) -> list[str]:
-    """Return how options differ from the defaults of a stage, or from the experiment that leaves the fewest differences.
+    """Return how options differ from the defaults of a stage, or from the experiment that leaves fewer differences.
 
     Args:
         stage: ``pretrain`` or ``train``; without a config of this name, nothing differs.
-        options: of a training. The encoder is left out, because it is named already.
+        options: of a training. The encoder is in the name of a run already.
+
+    Returns:
+        The experiment, if there is one, then ``name=value`` for each option that differs from it.
 
     Example:
         >>> smoke = {"pretrained": False, "image_size": 64, "batch_size": 4, "max_epochs": 1}
@@ -389,17 +391,18 @@ def differences(stage: str, options: Mapping[str, Any]) -> list[str]:
     if not config.is_file():
         return []
     defaults = yaml.safe_load(config.read_text(encoding="utf-8"))
-    overlays = sorted(config.parent.glob(f"experiments/*/{stage}.yaml"))
-    known = [{}, *(yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in overlays)]
-    found = [
-        [f"{name}={value}" for name, value in options.items() if _differs(value, {**defaults, **one}.get(name))]
-        for one in known
-    ]
-    return min(([*name, *left] for name, left in zip([[], *([p.parent.name] for p in overlays)], found)), key=len)
+    overlays = {path.parent.name: path for path in sorted(config.parent.glob(f"experiments/*/{stage}.yaml"))}
+    known = {"": {}} | {name: yaml.safe_load(path.read_text(encoding="utf-8")) for name, path in overlays.items()}
+    found = []
+    for experiment, overlay in known.items():
+        values = {**defaults, **(overlay or {})}
+        left = [f"{name}={value}" for name, value in options.items() if _differs(value, values.get(name))]
+        found.append([*filter(None, [experiment]), *left])
+    return min(found, key=len)
 
 
 def _differs(value: object, default: object) -> bool:
-    """Return whether an option has another value than its config gives; a default that refers to others is no value."""
+    """Return whether an option has another value than its config gives; an expression gives none to compare with."""
     return not (isinstance(default, str) and default[:1] in {"$", "@"}) and value != default
 
 

@@ -43,8 +43,8 @@ class RunTracker:
 
     The run starts and ends with the engine, is marked failed when the engine raises, and never continues an older run.
     A run of the same output folder that is still open when this one starts was killed, and is marked as killed.
-    Metrics are named ``<split>/<task>/<metric>``. The scores of trivial predictors are no metrics but tags, one for each
-    split, task and predictor: ``trivial/<split>/<task>/<predictor>``, with a JSON object of numbers by metric.
+    Metrics are named ``<split>/<task>/<metric>``. The scores of trivial predictors are no metrics but tags, one for
+    each split, task and predictor: ``trivial/<split>/<task>/<predictor>``, with a JSON object of numbers by metric.
     MLflow is imported when the engine starts, not before.
 
     Attach it after the handlers that write files, so that the files they write at the end can be logged.
