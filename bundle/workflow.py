@@ -30,7 +30,9 @@ Example:
 """
 
 import difflib
+import hashlib
 import inspect
+import json
 import logging
 import pydoc
 import re
@@ -40,11 +42,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from bundle import ROOT
 from bundle.datasets.notes import counts
-from bundle.handlers.tracking import RunTracker, default_uri
+from bundle.handlers.tracking import RunTracker, default_uri, project_folder
 from bundle.manifest import Manifest
 from bundle.networks.imagenet import fetch
+from bundle.networks.trained_on import trained_with
 from bundle.options import settle
+from bundle.provenance import portable_word
 from bundle.refusals import say_refusals_alone
 from ignite.engine import Engine
 
@@ -70,6 +76,11 @@ PASSING_IDS = MONAI_IDS | {
     "resume", "track", "tracking_uri", "tags", "multiprocessing_context",
 }  # fmt: skip
 """Options that may change when a run is resumed: paths, speed and length. Files are compared by their hashes."""
+
+SCORING_IDS = (PASSING_IDS - {"max_epochs", "val_interval"}) | {
+    "checkpoint", "split", "lesion_thresholds", "min_area_ppm",
+}  # fmt: skip
+"""Options of an evaluation. All others are of the training, and an evaluation takes them from the weights."""
 
 RECORD_IDS = {"track", "tracking_uri", "tags"}
 """Options that :func:`tracked` reads by name."""
@@ -200,7 +211,7 @@ def _clean_run(parser: ConfigParser, is_main: bool) -> dict[str, Any]:
     saved = parser.get("save_execute_config")
     name = re.search(r"config_\d+_\d+\.json", str(saved))
     return {
-        "tracking_uri": parser.get_parsed_content("tracking_uri") or default_uri(output_dir.parent),
+        "tracking_uri": parser.get_parsed_content("tracking_uri") or default_uri(project_folder(output_dir)),
         "close_on_complete": is_main,
         "output_transform": "$lambda output: output['loss']",  # MONAI's takes a list; our steps return a dict
         "experiment_param": "$workflow.lasting_settings()" if is_main else None,
@@ -283,21 +294,116 @@ def tracked(
     validators: Mapping[str, Engine] | None = None,
     artifacts: Sequence[str] = (),
     manifest: Manifest | None = None,
+    weights: Sequence[str] | str = (),
 ) -> RunTracker | None:
     """Return the handler that records the running config in MLflow; None, which MONAI leaves out, if ``track`` is off.
 
     The config's options give the rest: ``output_dir``, ``tracking_uri`` and ``tags``. The files that were left out of
     a manifest, passed over or changed are counted among the facts. For the other arguments, see
     :class:`bundle.handlers.tracking.RunTracker`.
+
+    A run that uses trained networks gives their files as ``weights`` and is named after their training. An evaluation
+    has the parameters and facts of that training, because its scores are compared by them (docs/decisions/0029).
     """
     option = running_workflow().parser.get_parsed_content
     if not option("track"):
         return None
     counted = {f"files {kind}": count for kind, count in counts(manifest.notes if manifest else ()).items()}
+    settings, trained = run_settings(), trained_with(weights) if weights else dict(facts or {})
+    is_scoring = stage == "evaluate"
     return RunTracker(
-        stage, option("output_dir"), run_settings(), split, validators, artifacts, option("tracking_uri"),
-        {**(facts or {}), **(counted if manifest else {})}, option("tags"),
+        stage, option("output_dir"), settings, split, validators, artifacts, option("tracking_uri"),
+        {**(trained if is_scoring else {}), **(facts or {}), **(counted if manifest else {})}, option("tags"),
+        run_name(stage, trained, manifest), scored_parameters(settings, trained) if is_scoring else None, manifest,
     )  # fmt: skip
+
+
+def scored_parameters(settings: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of an evaluation: the options of the training, and where and how it scores.
+
+    Args:
+        settings: of the evaluation. A training's options among them are defaults of its config, and left out.
+        trained: facts of the weights. Weights from before ``options`` stood there tell only some.
+
+    Example:
+        >>> settings = {"learning_rate": 5e-5, "image_size": 64, "split": "test"}
+        >>> scored_parameters(settings, {"image_size": 64, "steps": 9, "options": {"learning_rate": 0.002}})
+        {'split': 'test', 'image_size': 64, 'learning_rate': 0.002}
+    """
+    own = {name: value for name, value in settings.items() if name in SCORING_IDS}
+    told = {name: value for name, value in trained.items() if name in settings}
+    return {**own, **told, **trained.get("options", {})}
+
+
+def training_options() -> dict[str, Any]:
+    """Return the options of the running training as its weights file keeps them; paths without their folders."""
+    passing = PASSING_IDS - {"max_epochs"}
+    return {
+        name: portable_word(value) if isinstance(value, str) else value
+        for name, value in run_settings().items()
+        if name not in passing and not _is_section(value)
+    }
+
+
+def run_name(stage: str, trained: Mapping[str, Any], manifest: Manifest | None = None) -> str:
+    """Name a run in MLflow: stage, network, how its training differs from the defaults, and a short hash.
+
+    Args:
+        stage: of the run.
+        trained: facts of the network's weights, or of the training that makes them.
+        manifest: data set of the run; named if the network was trained on another.
+
+    Returns:
+        The name. Its hash is of all options of the training, its manifest and its pseudo-labels, so a training and its
+        evaluation have the same.
+
+    Example:
+        >>> trained = {"encoder": "vgg16", "stage": "train", "options": {"learning_rate": 0.002, "beta": 0.8}}
+        >>> run_name("evaluate", trained)
+        'evaluate vgg16 learning_rate=0.002 16de5c'
+    """
+    options = trained.get("options", {})
+    network = " ".join(str(trained[name]) for name in ("architecture", "encoder_name", "encoder") if name in trained)
+    elsewhere = manifest is not None and trained.get("manifest_sha256", manifest.sha256) != manifest.sha256
+    data = [f"on {manifest.name}"] if manifest and elsewhere else []
+    told = {name: trained.get(name) for name in ("manifest_sha256", "pseudo_labels_sha256")}
+    text = json.dumps([options or {**trained}, told], sort_keys=True, default=str)
+    differs = differences(str(trained.get("stage")), options)
+    return " ".join(filter(None, [stage, network, *differs, *data, hashlib.sha256(text.encode()).hexdigest()[:6]]))
+
+
+def differences(stage: str, options: Mapping[str, Any]) -> list[str]:
+    """Return how options differ from the defaults of a stage, or from the experiment that leaves fewer differences.
+
+    Args:
+        stage: ``pretrain`` or ``train``; without a config of this name, nothing differs.
+        options: of a training. The encoder is in the name of a run already.
+
+    Returns:
+        The experiment, if there is one, then ``name=value`` for each option that differs from it.
+
+    Example:
+        >>> smoke = {"pretrained": False, "image_size": 64, "batch_size": 4, "max_epochs": 1}
+        >>> differences("pretrain", smoke), differences("pretrain", smoke | {"seed": 3, "batch_size": 9})
+        (['smoke'], ['smoke', 'batch_size=9', 'seed=3'])
+    """
+    config = ROOT / "configs" / f"{stage}.yaml"
+    if not config.is_file():
+        return []
+    defaults = yaml.safe_load(config.read_text(encoding="utf-8"))
+    overlays = {path.parent.name: path for path in sorted(config.parent.glob(f"experiments/*/{stage}.yaml"))}
+    known = {"": {}} | {name: yaml.safe_load(path.read_text(encoding="utf-8")) for name, path in overlays.items()}
+    found = []
+    for experiment, overlay in known.items():
+        values = {**defaults, **(overlay or {})}
+        left = [f"{name}={value}" for name, value in options.items() if _differs(value, values.get(name))]
+        found.append([*filter(None, [experiment]), *left])
+    return min(found, key=len)
+
+
+def _differs(value: object, default: object) -> bool:
+    """Return whether an option has another value than its config gives; an expression gives none to compare with."""
+    return not (isinstance(default, str) and default[:1] in {"$", "@"}) and value != default
 
 
 def run_settings() -> dict[str, Any]:

@@ -12,7 +12,8 @@ from bundle.experiments.runs import Evaluated, Repeat
 from bundle.experiments.suites import Row, Suite
 from bundle.labels import LESION_NAMES
 from bundle.metrics.intervals import resampled_interval
-from bundle.reporting.tables import BASELINES, MISSING, Table, interval, markdown_table, number, percent, signed
+from bundle.metrics.trivial import BASELINES
+from bundle.reporting.tables import MISSING, Table, interval, markdown_table, number, percent, signed
 
 LESION_SCORES = {
     **{f"lesions/dice_{lesion}": f"Dice {lesion}" for lesion in LESION_NAMES},

@@ -7,8 +7,8 @@ from typing import Any
 from bundle.experiments.comparison import Comparison
 from bundle.experiments.suites import Row
 from bundle.files import written_whole
+from bundle.metrics.trivial import BASELINES
 from bundle.reporting.style import BLUE, DPI, GRID, INK, QUIET
-from bundle.reporting.tables import BASELINES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D

@@ -16,6 +16,7 @@ from typing import IO, Any
 import yaml
 from bundle import ROOT
 from bundle.files import file_sha256, load_json, locked, write_json_whole
+from bundle.handlers.tracking import project_folder
 from bundle.refusals import TRACEBACK
 
 CONFIGS = ROOT / "configs"
@@ -165,9 +166,11 @@ def _stage(
     outputs: Sequence[str],
     **options: object,
 ) -> Stage:
+    project = project_folder(settings.output_dir / "train")
+    shared = {**shared_options(settings.output_dir), "tracking_uri": store(project)}
     return stage_of(
         name, stacked(bases, settings.experiment), output_dir, inputs, outputs, options,
-        where_known={**shared_options(settings.output_dir), **settings.options},
+        where_known={**shared, **settings.options},
     )  # fmt: skip
 
 
@@ -211,13 +214,13 @@ def _content(config: Path) -> Mapping[str, Any]:
 
 
 def shared_options(output_dir: Path) -> dict[str, Any]:
-    """Return options that make all stages below a folder share prepared images and the store of their runs."""
+    """Return options that make all stages of a sweep share prepared images and the store of their runs."""
     return {"cache_dir": output_dir / "cache", "tracking_uri": store(output_dir)}
 
 
-def store(output_dir: Path) -> str | None:
-    """Return one MLflow store for all stages; None if MLFLOW_TRACKING_URI is set."""
-    return None if os.environ.get("MLFLOW_TRACKING_URI") else f"sqlite:///{output_dir / 'mlflow.db'}"
+def store(folder: Path) -> str | None:
+    """Return the MLflow store in a folder for all stages; None if MLFLOW_TRACKING_URI is set."""
+    return None if os.environ.get("MLFLOW_TRACKING_URI") else f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def _overlay(experiment: str, base: str) -> list[str]:

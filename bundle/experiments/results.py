@@ -7,6 +7,7 @@ from typing import Any
 
 from bundle.experiments.pipeline import Stage
 from bundle.files import load_json, write_text_whole
+from bundle.handlers.tracking import project_folder
 from bundle.manifest import Manifest
 from bundle.provenance import origin
 from bundle.reporting.tables import evaluation_table, grader_table, markdown_table, pseudo_label_table
@@ -35,7 +36,8 @@ def write_results(output_dir: Path, manifest: Manifest, stages: Sequence[Stage],
     tables = "\n\n".join(text for shown, text in sections if shown)
     places = {
         "results": output_dir / "results.md", "decisions": output_dir / "pseudo" / "decisions.html",
-        "report": output_dir / "inference" / "report.html", "MLflow": output_dir / "mlflow.db",
+        "report": output_dir / "inference" / "report.html",
+        "MLflow": project_folder(output_dir / "train") / "mlflow.db",
     }  # fmt: skip
     return f"\n{tables}\n\n" + "\n".join(f"{name + ':':10} {path}" for name, path in places.items() if path.is_file())
 

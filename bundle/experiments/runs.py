@@ -1,5 +1,6 @@
 """Runs of a suite, read from MLflow into plain records."""
 
+import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -8,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bundle.handlers.tracking import EXPERIMENT, default_uri
+from bundle.handlers.tracking import EXPERIMENT, TRIVIAL, default_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -172,9 +173,9 @@ def _newest(runs: Iterable["MlflowRun"]) -> dict[tuple[str, Repeat], "MlflowRun"
 
 
 def _evaluated(run: "MlflowRun", training: "MlflowRun | None", external: "MlflowRun | None") -> Evaluated:
-    scores, subsets = _split_names(run.data.metrics)
+    scores, subsets = _scores(run)
     if external is not None:
-        elsewhere, parts = _split_names(external.data.metrics)
+        elsewhere, parts = _scores(external)
         scores |= {f"{EXTERNAL}/{key}": value for key, value in elsewhere.items()}
         subsets[EXTERNAL] = f"{external.data.tags[EXTERNAL]}, {parts.get('lesions', 'none')}"
     # An evaluation has `pretrained: false`, because it loads all weights, and steps that teach nothing: only the
@@ -190,6 +191,18 @@ def _evaluated(run: "MlflowRun", training: "MlflowRun | None", external: "Mlflow
         started_ms=run.info.start_time,
         duration_s=_duration_s(run) + (_duration_s(training) if training else 0.0),
     )  # fmt: skip
+
+
+def _scores(run: "MlflowRun") -> tuple[dict[str, float], dict[str, str]]:
+    """Return scores and subsets of a run; trivial scores are tags, and in older stores metrics."""
+    trivial = {
+        f"{where}/{score}_{predictor}": float(value)
+        for tag, text in run.data.tags.items()
+        if tag.startswith(f"{TRIVIAL}/")
+        for where, _, predictor in [tag.removeprefix(f"{TRIVIAL}/").rpartition("/")]
+        for score, value in json.loads(text).items()
+    }
+    return _split_names({**run.data.metrics, **trivial})
 
 
 def _split_names(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:

@@ -2,15 +2,21 @@
 
 import json
 import math
+import os
+import shlex
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from bundle.distributed import is_main
 from bundle.files import locked, write_json_whole, written_whole
+from bundle.manifest import Manifest
+from bundle.metrics.trivial import split_ending
 from bundle.provenance import commit
 from ignite.engine import Engine, Events
 
@@ -22,13 +28,24 @@ EXPERIMENT = "fundus_dr_multitask"
 METRICS_MAX = 1000
 """Largest number of metrics in one message to MLflow."""
 
+PROJECT = "outputs"
+"""Name of the folder whose store holds all runs below it."""
+
+TRIVIAL = "trivial"
+"""Beginning of the tags that hold the scores of trivial predictors."""
+
+DIGEST_LENGTH = 16
+"""Digits of a manifest's hash in the column of data sets; MLflow takes 36 at most."""
+
 
 class RunTracker:
     """Handler that records one engine's run as its own MLflow run.
 
     The run starts and ends with the engine, is marked failed when the engine raises, and never continues an older run.
     A run of the same output folder that is still open when this one starts was killed, and is marked as killed.
-    Metrics are named ``<split>/<task>/<metric>``. MLflow is imported when the engine starts, not before.
+    Metrics are named ``<split>/<task>/<metric>``. The scores of trivial predictors are no metrics but tags, one for
+    each split, task and predictor: ``trivial/<split>/<task>/<predictor>``, with a JSON object of numbers by metric.
+    MLflow is imported when the engine starts, not before.
 
     Attach it after the handlers that write files, so that the files they write at the end can be logged.
 
@@ -38,7 +55,7 @@ class RunTracker:
 
     Args:
         stage: ``pretrain``, ``pseudo_label``, ``train``, ``evaluate`` or ``inference``.
-        output_dir: folder of the run; its parent holds the default store, ``mlflow.db``.
+        output_dir: folder of the run; for the default store, see :func:`project_folder`.
         settings: the resolved config; nested values are logged only in the file ``config.json``.
         split: split of the engine's own metrics, or the split of each task.
         validators: engines that run inside this one, by the split under which their metrics are logged.
@@ -46,6 +63,9 @@ class RunTracker:
         tracking_uri: URI of the store; None uses ``MLFLOW_TRACKING_URI`` or the default.
         facts: origin of the run's input, such as the manifest's hash; logged as ``facts.<name>``.
         tags: further tags of the run, in addition to stage, folder, commit and command, such as the row of a sweep.
+        name: name of the run; None for stage and folder.
+        parameters: what is logged as the run's parameters; None for the flat settings.
+        manifest: data set of the run, logged as its input: name, digest and numbers of photographs.
 
     Raises:
         ValueError: when the engine starts, if the store cannot be reached or written.
@@ -63,12 +83,18 @@ class RunTracker:
         tracking_uri: str | None = None,
         facts: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        name: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        manifest: Manifest | None = None,
     ) -> None:
         self.stage, self.output_dir, self.settings = stage, Path(output_dir).resolve(), dict(settings)
         self.split, self.validators = split, dict(validators or {})
         self.artifacts, self.tracking_uri = tuple(artifacts), tracking_uri
         self.facts = {f"facts.{name}": value for name, value in (facts or {}).items()}
         self.tags = {name: str(value) for name, value in (tags or {}).items()}
+        self.name = name or f"{stage}-{self.output_dir.name}"
+        self.parameters, self.manifest = dict(settings if parameters is None else parameters), manifest
+        self.trivial: dict[str, dict[str, float]] = defaultdict(dict)
         self.run_id = ""
         self.held: list[Metric] = []
         self.seen: dict[str, object] = {}
@@ -96,15 +122,17 @@ class RunTracker:
             ) from None
 
     def _open(self, engine: Engine) -> None:
-        self.client = open_store(self.tracking_uri, self.output_dir.parent)
+        self.client = open_store(self.tracking_uri, project_folder(self.output_dir))
         experiment_id = find_experiment(self.client)
         self._close_killed(experiment_id)
-        run = self.client.create_run(experiment_id, run_name=f"{self.stage}-{self.output_dir.name}", tags=self._tags())
+        run = self.client.create_run(experiment_id, run_name=self.name, tags=self._tags())
         self.run_id, self.engine = run.info.run_id, engine
-        for name, value in {**self.settings, **self.facts}.items():
+        for name, value in {**self.parameters, **self.facts}.items():
             if not isinstance(value, (dict, list)):
                 self.client.log_param(self.run_id, name, str(value)[:500])
         self._log_config()
+        if self.manifest is not None:
+            self._log_data(self.manifest)
 
     def log_metrics(self, engine: Engine, split: str | Mapping[str, str]) -> None:
         """Log the finite numbers that are new in an engine's metrics, at the epoch of the run's own engine.
@@ -117,6 +145,8 @@ class RunTracker:
         named = {f"{_split_of(name, split)}/{name}": value for name, value in engine.state.metrics.items()}
         found = self._new(named) if engine is self.engine else named
         numbers = {name: float(v) for name, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+        for name in [*filter(split_ending, numbers)]:
+            self._keep_trivial(name, numbers.pop(name))
         self.held += [Metric(name, value, now_ms, step) for name, value in numbers.items()]
         if self.is_lost:  # MLflow would retry for minutes at every epoch
             return
@@ -127,6 +157,12 @@ class RunTracker:
             engine.logger.warning(
                 f"lost the MLflow store, {_first_line(error)}; the run goes on, and its curves are sent at the end"
             )
+
+    def _keep_trivial(self, name: str, value: float) -> None:
+        """Keep the latest score of a trivial predictor for its tag."""
+        measured, predictor = split_ending(name) or (name, "")
+        where, _, score = measured.rpartition("/")
+        self.trivial[f"{TRIVIAL}/{where}/{predictor}"][score] = value
 
     def _new(self, metrics: Mapping[str, object]) -> dict[str, object]:
         """Return the metrics without those left from an earlier epoch; a metric computed again is a new object."""
@@ -153,7 +189,10 @@ class RunTracker:
 
     def _close(self) -> None:
         self._send()
-        self.client.log_param(self.run_id, "facts.steps", self.engine.state.iteration)
+        for tag, scores in self.trivial.items():
+            self.client.set_tag(self.run_id, tag, json.dumps(scores))
+        if "facts.steps" not in self.facts:  # an evaluation has those of the training
+            self.client.log_param(self.run_id, "facts.steps", self.engine.state.iteration)
         for name in self.artifacts:
             path = self.output_dir / name
             if path.is_dir():
@@ -161,6 +200,7 @@ class RunTracker:
             elif path.exists():
                 self.client.log_artifact(self.run_id, str(path))
         self.client.set_terminated(self.run_id, status="FINISHED")
+        sys.stdout.write(f"MLflow: recorded as {self.name!r}; {where_to_look(self.client.tracking_uri)}\n")
 
     def fail(self, engine: Engine, error: BaseException) -> None:
         """Mark the run as failed, record the error, and raise it again."""
@@ -188,6 +228,26 @@ class RunTracker:
             if (run.data.tags.get("stage"), run.data.tags.get("output_dir")) == mine:
                 self.client.set_terminated(run.info.run_id, status="KILLED")
 
+    def _log_data(self, manifest: Manifest) -> None:
+        """Log the data set with its numbers of photographs; which photographs and where they are stays out."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        rows = manifest.photographs
+        numbers = {
+            "photographs": len(rows),
+            "outlined": sum(bool(row.annotated) for row in rows),
+            "graded": sum(row.grade is not None for row in rows),
+            "test": sum(row.split == "test" for row in rows),
+            "folds": manifest.folds,
+        }
+        data = Dataset(
+            name=manifest.name, digest=manifest.sha256[:DIGEST_LENGTH], source_type="manifest",
+            source=json.dumps({"manifest_sha256": manifest.sha256}), profile=json.dumps(numbers),
+        )  # fmt: skip
+        parts = [self.split] if isinstance(self.split, str) else dict.fromkeys(self.split.values())
+        context = InputTag("mlflow.data.context", ", ".join(parts))
+        self.client.log_inputs(self.run_id, datasets=[DatasetInput(data, [context])])
+
     def _log_config(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.json"
@@ -209,6 +269,34 @@ def _failures() -> tuple[type[Exception], ...]:
 def _first_line(error: BaseException) -> str:
     first, _, _ = str(error).strip().partition("\n")
     return f"got {type(error).__name__}: {first}"
+
+
+def project_folder(output_dir: Path) -> Path:
+    """Return the folder of the default store of a run: the nearest ``outputs`` above it, else the run's parent.
+
+    Example:
+        >>> project_folder(Path("/work/outputs/demo/train")).as_posix(), project_folder(Path("/work/runs/a")).as_posix()
+        ('/work/outputs', '/work/runs')
+    """
+    above = output_dir.resolve().parents
+    return next((folder for folder in above if folder.name == PROJECT), above[0])
+
+
+def where_to_look(tracking_uri: str) -> str:
+    """Return how to see the runs of a store, without credentials in its address.
+
+    Example:
+        >>> where_to_look("sqlite:////data/my eyes/mlflow.db")
+        "see it with: mlflow ui --backend-store-uri 'sqlite:////data/my eyes/mlflow.db'"
+        >>> where_to_look("http://me:secret@host:5000")
+        'see it at http://host:5000'
+    """
+    _, local, path = tracking_uri.partition("sqlite:///")
+    if local:
+        here = os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+        return f"see it with: mlflow ui --backend-store-uri {shlex.quote(local + here)}"
+    address = urlsplit(tracking_uri)
+    return f"see it at {address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
 
 
 def default_uri(folder: Path) -> str:

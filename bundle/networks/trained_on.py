@@ -1,9 +1,10 @@
 """The training data of weights: described in words, and used to keep training photographs out of scores."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from bundle.networks.weights import check_facts, fact, facts_of
+from bundle.networks.weights import check_facts, fact, facts_of, provenances
 
 SYNTHETIC = {"phantom": "synthetic drawings"}
 """Data sets without patients: a score on them does not hold for photographs."""
@@ -65,6 +66,39 @@ def named(dataset: str) -> str:
         ('idrid', 'phantom (synthetic drawings)')
     """
     return f"{dataset} ({SYNTHETIC[dataset]})" if dataset in SYNTHETIC else dataset
+
+
+def trained_with(paths: Sequence[str | os.PathLike] | str) -> dict[str, Any]:
+    """Return the facts of weights; of several files, each fact with all its values, joined by plus signs.
+
+    Raises:
+        ValueError: if a file is missing or is not a weights file, or no file is given.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.networks.weights import save_weights
+        >>> from torch import nn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for rate, name in ((0.1, "a.pt"), (0.2, "b.pt")):
+        ...         save_weights(f"{folder}/{name}", nn.Linear(2, 3), {"fold": 0, "options": {"learning_rate": rate}})
+        ...     trained_with([f"{folder}/a.pt", f"{folder}/b.pt"])
+        {'network': 'Linear', 'fold': 0, 'options': {'learning_rate': '0.1+0.2'}}
+    """
+    return _together(
+        [{name: value for name, value in one.items() if name not in ("path", "sha256")} for one in provenances(paths)]
+    )
+
+
+def _together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: _joined([one.get(name) for one in found]) for one in found for name in one}
+
+
+def _joined(values: Sequence[Any]) -> Any:  # noqa: ANN401  (whatever stands in the weights)
+    if all(value == values[0] for value in values):
+        return values[0]
+    if all(isinstance(value, Mapping) for value in values):
+        return _together(values)
+    return "+".join(map(str, values))
 
 
 def is_own(path: str | os.PathLike, manifest_sha256: str) -> bool:

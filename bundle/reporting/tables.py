@@ -7,20 +7,11 @@ from typing import Any, NamedTuple
 from bundle.labels import GRADE_NAMES, GRADES, LESION_NAMES
 from bundle.metrics.froc import RATES
 from bundle.metrics.grading import SPECIFICITIES
+from bundle.metrics.trivial import BASELINES
 from bundle.transforms import class_names
 from bundle.transforms.lesion_decision import MOST_PROBABLE, decision_in_words
 
 MISSING = "\N{EN DASH}"
-
-BASELINES = {
-    "_predicting_nothing": "predicting no lesion",
-    "_predicting_everywhere": "this lesion everywhere",
-    "_random": "random scores",
-    "_majority": "always the most frequent grade",
-    "_training_majority": "always the most frequent grade in training",
-    "_dealt": "the same grades, dealt out at random",
-}
-"""Trivial predictors by the ending of their score's key."""
 
 TASKS = {
     "lesions": "Lesions", "grade": "Grades", "grade_with_copies": "Grades, also of photographs graded through a copy",

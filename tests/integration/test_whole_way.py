@@ -14,6 +14,7 @@ from bundle import ROOT
 from bundle.datasets.splits import lesion_training
 from bundle.files import load_json
 from bundle.manifest import load_manifest
+from bundle.networks.weights import facts_of
 
 STAGES = ("pretrain/resnext50_32x4d", "pseudo_label", "train", "evaluate", "inference")
 EXPERIMENTS = sorted(path.name for path in (ROOT / "configs" / "experiments").iterdir() if path.is_dir())
@@ -104,6 +105,12 @@ def test_every_run_is_one_finished_mlflow_run_in_one_store(folder, finished):
     assert {run.data.params["facts.manifest_sha256"] for run in graded} == {manifest_sha256}
     assert train.data.params["width"] == "0.0625"
     assert "test/lesions/dice_EX" in runs["evaluate"].data.metrics
+    assert "dice_EX" in runs["evaluate"].data.tags["trivial/test/lesions/predicting_nothing"]
+    options = facts_of(output / "train" / "model.pt")["options"]
+    told = {name: str(value) for name, value in options.items() if not isinstance(value, (dict, list))}
+    assert told["max_epochs"] == "3"
+    for stage in ("train", "evaluate"):
+        assert {name: runs[stage].data.params[name] for name in told} == told
     assert "stage1/labels/truth_feasible" in runs["pseudo_label"].data.metrics
     logged = {file.path for file in client.list_artifacts(train.info.run_id)}
     assert {"config.json", "model.pt"} <= logged

@@ -109,7 +109,10 @@ def test_the_experiment_changes_what_it_says(done):
 
     client = mlflow.MlflowClient(f"sqlite:///{done / 'outputs' / 'mlflow.db'}")
     (experiment,) = [one for one in client.search_experiments() if one.name == "fundus_dr_multitask"]
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    runs = {
+        (run.data.tags["stage"], Path(run.data.tags["output_dir"]).name): run
+        for run in client.search_runs([experiment.experiment_id])
+    }
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert runs["train-no_focus"].data.params["gamma"] == "0.0"
-    assert "test/grade/sensitivity_referable" in runs["evaluate-unet_plus_plus"].data.metrics
+    assert runs["train", "no_focus"].data.params["gamma"] == "0.0"
+    assert "test/grade/sensitivity_referable" in runs["evaluate", "unet_plus_plus"].data.metrics

@@ -2,8 +2,19 @@
 
 import pytest
 import torch
-from bundle.handlers.tracking import RunTracker
-from bundle.workflow import check_options, lasting_settings, run_settings, running_workflow, tracked
+from bundle.handlers.tracking import RunTracker, default_uri
+from bundle.manifest import Manifest
+from bundle.networks.weights import facts_of, save_weights
+from bundle.workflow import (
+    check_options,
+    lasting_settings,
+    run_name,
+    run_settings,
+    running_workflow,
+    scored_parameters,
+    tracked,
+)
+from ignite.engine import Engine
 from monai.bundle.workflows import ConfigWorkflow
 
 CONFIG = """
@@ -172,6 +183,10 @@ def test_what_only_monai_label_reads_is_no_unknown_section(config):
     config("postprocessing: {_target_: torch.nn.Flatten}\n").initialize()
 
 
+SMOKE = {
+    "pretrained": False, "width": 0.0625, "image_size": 64, "max_epochs": 3, "label_mask": "all", "average_decay": 0.5,
+}  # fmt: skip
+
 RECORDED = """
 track: true
 tracking_uri: null
@@ -192,6 +207,48 @@ def test_a_run_is_recorded_by_the_options_of_its_config(config, tmp_path):
     assert (tracker.output_dir, tracker.tracking_uri) == (tmp_path.resolve(), "http://here")
     assert (tracker.tags, tracker.facts) == ({"row": "unet"}, {"facts.fold": 1})
     assert (tracker.settings["max_epochs"], tracker.settings["learning_rate"]) == (3, 5e-4)
+
+
+def test_the_parameters_of_an_evaluation_are_those_in_the_weights(config, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    path = str(tmp_path / "model.pt")
+    options = {"learning_rate": 0.002, "max_epochs": 60, "encoder": "vgg16"}
+    save_weights(path, torch.nn.Linear(2, 3), {"stage": "train", "steps": 120, "options": options})
+    recorded = RECORDED.replace("stage: train", f"stage: evaluate, weights: {path}")
+    workflow = config(recorded, run=["$@handlers", "$@path"], output_dir=str(tmp_path / "out"))
+    workflow.initialize()
+    tracker = workflow.run()[0][0]
+    assert workflow.parser["max_epochs"] == 3  # a default, which is not shown
+    engine = Engine(lambda engine, batch: None)
+    tracker.attach(engine)
+    engine.run([0])
+    params = mlflow.MlflowClient(default_uri(tmp_path)).get_run(tracker.run_id).data.params
+    in_weights = facts_of(path)["options"]
+    assert {name: params[name] for name in in_weights} == {name: str(value) for name, value in in_weights.items()}
+    assert (params["facts.steps"], params["facts.fold"], params["output_dir"]) == ("120", "1", str(tmp_path / "out"))
+
+
+def test_of_weights_that_do_not_say_their_options_no_default_is_shown():
+    settings = {"learning_rate": 5e-5, "image_size": 64, "output_dir": "out"}
+    assert scored_parameters(settings, {"image_size": 64, "steps": 9}) == {"output_dir": "out", "image_size": 64}
+
+
+def test_a_training_and_its_evaluation_are_named_alike_and_other_settings_otherwise():
+    def named(stage, **options):
+        facts = {"stage": "train", "encoder": "resnet18", "manifest_sha256": "a1", "options": SMOKE | options}
+        return run_name(stage, facts).split(" ", 1)
+
+    (_, training), (_, evaluation), (_, other) = named("train"), named("evaluate"), named("train", learning_rate=0.1)
+    assert training == evaluation
+    assert training.startswith("resnet18 smoke ")
+    assert other.startswith("resnet18 smoke learning_rate=0.1 ")
+    assert training[-6:] != other[-6:]
+
+
+def test_a_score_on_another_data_set_is_named_by_it():
+    other = Manifest(name="clinic", roots={}, folds=5, seed=0, photographs=(), sha256="b2")
+    assert " on clinic " in run_name("evaluate", {"encoder": "vgg16", "manifest_sha256": "a1"}, other)
+    assert " on clinic " not in run_name("evaluate", {"encoder": "vgg16", "manifest_sha256": "b2"}, other)
 
 
 def test_the_files_that_a_manifest_lacks_are_counted_among_the_facts(config):

@@ -56,6 +56,10 @@ def store(tmp_path_factory):
     store.write("evaluate", "other", metrics={"test/lesions/dice_mean": 0.8}, params={"facts.manifest_sha256": "cc"})
     store.write("evaluate", "both", metrics={"test/lesions/dice_mean": 0.4}, **parent)
     store.write("train", "both", fold=1, status="FAILED", **parent)
+    trivial = {"trivial/test/lesions/predicting_nothing": '{"dice_mean": 0.125}'}
+    store.write("evaluate", "new", suite="trivial", metrics={"test/lesions/dice_mean": 0.5}, **trivial)
+    old = {"test/lesions/dice_mean": 0.5, "test/lesions/dice_mean_predicting_nothing": 0.125}
+    store.write("evaluate", "old", suite="trivial", metrics=old)
     return store
 
 
@@ -67,6 +71,14 @@ def found(store):
 def test_the_newest_finished_evaluation_of_each_row_fold_and_seed_counts(found):
     assert [(run.row, run.repeat) for run in found.runs] == [("plain", Repeat(0, 7)), ("both", Repeat(0, 7))]
     assert [run.scores["lesions/dice_mean"] for run in found.runs] == [0.2, 0.4]
+
+
+def test_trivial_scores_are_read_from_tags_and_from_the_metrics_of_older_stores(store):
+    both = read_runs(store.uri, "trivial", {row: {"trivial"} for row in ("new", "old")}).runs
+    assert [run.row for run in both] == ["new", "old"]
+    assert [run.scores for run in both] == [
+        {"lesions/dice_mean": 0.5, "lesions/dice_mean_predicting_nothing": 0.125}
+    ] * 2
 
 
 def test_each_task_has_the_subset_that_it_was_scored_on(found):

@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
-from bundle.handlers.tracking import EXPERIMENT, RunTracker
+from bundle.handlers.tracking import EXPERIMENT, RunTracker, project_folder
+from bundle.manifest import Manifest, Photograph
 from ignite.engine import Engine, Events
 
 mlflow = pytest.importorskip("mlflow")
@@ -143,6 +144,59 @@ def test_files_and_folders_are_kept_where_they_exist(runs):
     assert sorted(kept) == ["config.json", "model.pt", "panels"]
     assert [file.path for file in client(runs).list_artifacts(tracker.run_id, "panels")] == ["panels/a.jpg"]
     assert (runs / "mlartifacts" / tracker.run_id).is_dir()
+
+
+TRIVIAL = {
+    "lesions/dice_EX": 0.5, "lesions/dice_EX_predicting_nothing": 0.0, "lesions/iou_EX_predicting_nothing": 0.25,
+    "grade/accuracy_training_majority": 0.75,
+}  # fmt: skip
+
+
+def test_scores_of_trivial_predictors_are_tags_and_no_metrics(runs):
+    run(runs / "trivial", validators={"test": validator(**TRIVIAL)})
+    (found,) = of(runs, runs / "trivial")
+    assert set(found.data.metrics) == {"train/both/loss", "test/lesions/dice_EX"}
+    assert {name: json.loads(text) for name, text in found.data.tags.items() if name.startswith("trivial/")} == {
+        "trivial/test/lesions/predicting_nothing": {"dice_EX": 0.0, "iou_EX": 0.25},
+        "trivial/test/grade/training_majority": {"accuracy": 0.75},
+    }
+
+
+def test_the_data_set_is_the_input_of_a_run_by_name_digest_and_numbers_alone(runs):
+    known = {"sha256": "0" * 64, "perceptual_hash": "0" * 64, "width_px": 6, "height_px": 4}
+    rows = [
+        Photograph(id=f"clinic/{name}", image=f"clinic/{name}.jpg", group=name, split=split, grade=grade, **known)
+        for name, split, grade in (("anna", "train", 2), ("berta", "train", None), ("carla", "test", 0))
+    ]
+    manifest = Manifest(
+        name="clinic", roots={"clinic": runs}, folds=5, seed=0, photographs=tuple(rows), sha256="ab" * 32
+    )
+    tracker = run(runs / "data", epochs=1, split={"both": "test", "grade": "test"}, manifest=manifest)
+    (found,) = client(runs).get_run(tracker.run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == ("clinic", "ab" * 8)
+    assert json.loads(found.dataset.profile) == {"photographs": 3, "outlined": 0, "graded": 2, "test": 1, "folds": 5}
+    assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "test")]
+    assert not any(name in str(found.to_dictionary()) for name in ("anna", "carla", str(runs)))
+
+
+def test_a_run_may_be_named_and_have_other_parameters_than_its_settings(runs):
+    tracker = run(runs / "named", name="evaluate vgg16", settings={"lr": 1}, parameters={"lr": 2})
+    found = client(runs).get_run(tracker.run_id)
+    assert (found.info.run_name, found.data.params["lr"]) == ("evaluate vgg16", "2")
+    path = client(runs).download_artifacts(tracker.run_id, "config.json", str(runs / "named"))
+    assert json.loads(Path(path).read_text()) == {"lr": 1}
+
+
+def test_the_store_is_named_when_a_run_has_ended(runs, capsys):
+    run(runs / "said")
+    assert capsys.readouterr().out == (
+        f"MLflow: recorded as 'train-said'; see it with: mlflow ui --backend-store-uri {store(runs)}\n"
+    )
+
+
+def test_all_runs_below_a_folder_outputs_share_its_store(runs):
+    assert project_folder(runs / "outputs" / "demo" / "pretrain" / "lite0") == (runs / "outputs").resolve()
+    assert project_folder(runs / "elsewhere" / "train") == (runs / "elsewhere").resolve()
 
 
 def test_a_run_that_raised_is_failed_says_why_and_the_error_goes_on(runs):
