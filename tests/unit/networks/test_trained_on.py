@@ -58,4 +58,4 @@ def test_the_facts_of_several_weights_are_joined_where_they_differ(tmp_path):
 
 def test_options_that_are_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected options by name in .*model\.pt, got \['seed'\]; train it again"):
-        trained_with(saved(tmp_path / "model.pt", options=["seed"]))
+        trained_with(str(saved(tmp_path / "model.pt", options=["seed"])))
