@@ -393,10 +393,11 @@ def differences(stage: str, options: Mapping[str, Any]) -> list[str]:
     defaults = yaml.safe_load(config.read_text(encoding="utf-8"))
     overlays = {path.parent.name: path for path in sorted(config.parent.glob(f"experiments/*/{stage}.yaml"))}
     known = {"": {}} | {name: yaml.safe_load(path.read_text(encoding="utf-8")) for name, path in overlays.items()}
+    told = {name: value for name, value in options.items() if name not in ENCODER_IDS}
     found = []
     for experiment, overlay in known.items():
         values = {**defaults, **(overlay or {})}
-        left = [f"{name}={value}" for name, value in options.items() if _differs(value, values.get(name))]
+        left = [f"{name}={value}" for name, value in told.items() if _differs(value, values.get(name))]
         found.append([*filter(None, [experiment]), *left])
     return min(found, key=len)
 

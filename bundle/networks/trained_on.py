@@ -72,7 +72,7 @@ def trained_with(paths: Sequence[str | os.PathLike] | str) -> dict[str, Any]:
     """Return the facts of weights; of several files, each fact with all its values, joined by plus signs.
 
     Raises:
-        ValueError: if a file is missing or is not a weights file, or no file is given.
+        ValueError: if a file is missing, is not a weights file or has options of another form, or no file is given.
 
     Example:
         >>> import tempfile
@@ -84,9 +84,11 @@ def trained_with(paths: Sequence[str | os.PathLike] | str) -> dict[str, Any]:
         ...     trained_with([f"{folder}/a.pt", f"{folder}/b.pt"])
         {'network': 'Linear', 'fold': 0, 'options': {'learning_rate': '0.1+0.2'}}
     """
-    return _together(
-        [{name: value for name, value in one.items() if name not in ("path", "sha256")} for one in provenances(paths)]
-    )
+    found = provenances(paths)
+    for one in found:
+        if not isinstance(one.get("options", {}), Mapping):
+            raise ValueError(f"expected options by name in {one['path']}, got {one['options']!r}; train it again")
+    return _together([{name: one[name] for name in one if name not in ("path", "sha256")} for one in found])
 
 
 def _together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -236,6 +236,7 @@ def test_of_weights_that_do_not_say_their_options_no_default_is_shown():
 def test_a_training_and_its_evaluation_are_named_alike_and_other_settings_otherwise():
     def named(stage, **options):
         facts = {"stage": "train", "encoder": "resnet18", "manifest_sha256": "a1", "options": SMOKE | options}
+        facts["options"]["encoder"] = "resnet18"  # named once
         return run_name(stage, facts).split(" ", 1)
 
     (_, training), (_, evaluation), (_, other) = named("train"), named("evaluate"), named("train", learning_rate=0.1)

@@ -1,7 +1,7 @@
 """Weights say what they were trained on, and are not scored on what they have seen."""
 
 import pytest
-from bundle.networks.trained_on import held_out, refuse_seen, trained_on
+from bundle.networks.trained_on import held_out, refuse_seen, trained_on, trained_with
 from bundle.networks.weights import save_weights
 from torch import nn
 
@@ -49,3 +49,13 @@ def test_what_training_saw_is_refused(tmp_path):
     for split in ("all", "train"):
         with pytest.raises(ValueError, match=rf"expected --split test or fold .* got '{split}': .* has seen these"):
             refuse_seen(path, OWN, 2, ["test", split])
+
+
+def test_the_facts_of_several_weights_are_joined_where_they_differ(tmp_path):
+    paths = [saved(tmp_path / f"{seed}.pt", fold=1, options={"seed": seed, "beta": 0.5}) for seed in (3, 4)]
+    assert trained_with(paths) == {"network": "Linear", "fold": 1, "options": {"seed": "3+4", "beta": 0.5}}
+
+
+def test_options_that_are_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected options by name in .*model\.pt, got \['seed'\]; train it again"):
+        trained_with(str(saved(tmp_path / "model.pt", options=["seed"])))
