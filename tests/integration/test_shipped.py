@@ -21,7 +21,7 @@ def rows(typed, tmp_path_factory):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "6 of 6 photographs read" in done.stdout
     assert (folder / "out" / "report.html").is_file()
-    with open(folder / "out" / "predictions.csv", encoding="utf-8", newline="") as file:
+    with open(folder / "out" / "predictions.csv", encoding="utf-8-sig", newline="") as file:
         return {row["file"]: row for row in csv.DictReader(file)}
 
 
