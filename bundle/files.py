@@ -189,7 +189,7 @@ def write_json_whole(path: str | os.PathLike, content: object) -> None:
 
 
 def write_csv_whole(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as :func:`write_text_whole` does, with every column that any row has; read them with ``TABLE_ENCODING``.
+    """Write rows as :func:`write_text_whole` does, with every column that any row has, in ``TABLE_ENCODING``.
 
     Example:
         >>> import tempfile

@@ -68,7 +68,7 @@ def prepare(
         indexed_masks: folder: sub-folder of masks that hold all lesions as indices.
         indices: folder: meaning of these indices, EX=1,HE=2.
         mask_min: folder: grey level from which a pixel of a mask belongs to the lesion.
-        outlined: folder: with masks and grades, the photographs searched for lesions, all or masked (those with a mask).
+        outlined: folder: with masks and grades, those searched for lesions, all or masked (those with a mask).
         grades: folder: CSV file of the grades.
         table: folder: CSV file of splits and patients, if it is not that of the grades.
         name_column: folder: the column of names in these files.
@@ -83,11 +83,12 @@ def prepare(
         raise ValueError(f"expected --out to name a file, got the folder {out}")
     options: dict[str, Any] = dict(
         consensus=consensus, images=images, masks=masks, indexed_masks=indexed_masks, indices=indices,
-        mask_min=mask_min, outlined=outlined, grades=grades, table=table, name_column=name_column, grade_column=grade_column,
-        split_column=split_column, patient_column=patient_column, patient_pattern=patient_pattern,
+        mask_min=mask_min, outlined=outlined, grades=grades, table=table, name_column=name_column,
+        grade_column=grade_column, split_column=split_column, patient_column=patient_column,
+        patient_pattern=patient_pattern,
     )  # fmt: skip
     if dataset == "joined":
-        _refuse_options_of_readers(options)
+        _refuse_options_of_readers({**options, "follow_links": follow_links or None})
         manifests = [load_manifest(manifest.strip()) for manifest in root.split(",")]
         manifest = join(name or path.stem, manifests, folds, seed, keep_leaks, bool(same_patients))
     else:

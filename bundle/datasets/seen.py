@@ -94,8 +94,8 @@ def refuse_scoring_seen(path: str | os.PathLike, manifest_sha256: str, rows: Seq
     """
     if not is_own(path, manifest_sha256) and (seen := seen_photographs(path, rows)):
         raise ValueError(
-            f"expected photographs that training never saw, got {_some(seen, rows)}, on which {path} was trained; score "
-            f"another --split, or prepare a manifest without them"
+            f"expected photographs that training never saw, got {_some(seen, rows)}, on which {path} was trained; "
+            f"score another --split, or prepare a manifest without them"
         )
 
 

@@ -75,8 +75,8 @@ def hashes_for(rows: Iterable[Photograph], architecture: str, pretrained: bool |
     Args:
         rows: photographs of this training.
         architecture: of the network, or of its encoder.
-        pretrained: where its training starts. A grader's file adds the photographs of that grader; any other file counts
-            as one of ImageNet.
+        pretrained: where its training starts. A grader's file adds the photographs of that grader; any other file
+            counts as one of ImageNet.
 
     Returns:
         The hashes, sorted, each once. None if the training starts from a grader whose file does not list its own.

@@ -209,8 +209,8 @@ def _photograph_table(frame: pd.DataFrame, folds: int) -> Table:
     lesions = ", ".join(f"{lesion} ({name})" for lesion, name in LESION_NAMES.items())
     return Table(
         title="Photographs",
-        caption=f"Files by data set, part and split. {lesions} count the photographs on which the lesion is outlined; a "
-        f"dash means that nobody looked for it. "
+        caption=f"Files by data set, part and split. {lesions} count the photographs on which the lesion is outlined; "
+        "a dash means that nobody looked for it. "
         "Left-out photographs are in every column, but in no fold.",
         header=("data set/part/split", *map(_breakable, COUNTED), "in a\nfold"),
         align="l" + "r" * (len(COUNTED) + 1),

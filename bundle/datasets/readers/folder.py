@@ -42,8 +42,8 @@ def read_folder(
     """Read one folder of images. Images and masks are not opened.
 
     On an outlined photograph each of the listed lesions was looked for, and a lesion without a file is absent. With
-    masks alone, every photograph counts as outlined. With masks and grades, a photograph without any mask may be free of
-    lesions or not outlined at all; ``outlined`` says which. Outlined photographs need no grade, and others no mask.
+    masks alone, every photograph counts as outlined. With masks and grades, a photograph without any mask may be free
+    of lesions or not outlined at all; ``outlined`` says which. Outlined photographs need no grade, others no mask.
 
     Args:
         root: base folder; all other folders are given relative to it.
@@ -65,8 +65,8 @@ def read_folder(
         patient_pattern: instead of ``patient_column``, regular expression whose first group is the patient in the name
             of an image without its suffix, as ``(.+)_(left|right)``; it must match the whole name.
         allow_missing: leave out images with neither a grade nor outlines, without a split or without a patient, and
-            masks and rows without an image, and list them in the notes. Outlined photographs are never left out for lack
-            of a grade. Misnamed masks, or a folder of masks none of which has a photograph, are refused even so.
+            masks and rows without an image, and list them in the notes. The lack of a grade leaves no outlined
+            photograph out. Misnamed masks, or a folder of masks none of which has a photograph, are refused even so.
 
     Raises:
         ValueError: if options contradict each other or lead out of ``root``, a folder or table is missing or not as
@@ -205,9 +205,9 @@ def _searched(
     bare = set(images) - masked
     if lesions and is_graded and bare and outlined is None:
         raise ValueError(
-            f"expected --outlined with --masks and --grades, because {len(bare)} photographs have no mask of any lesion "
-            f"({names(bare)}): --outlined masked if they were graded but not outlined, --outlined all if they were "
-            f"searched and are free of lesions"
+            f"expected --outlined with --masks and --grades, because {len(bare)} photographs have no mask of any "
+            f"lesion ({names(bare)}): --outlined masked if they were graded but not outlined, --outlined all if "
+            f"they were searched and are free of lesions"
         )
     return masked if outlined == "masked" or not lesions else images
 

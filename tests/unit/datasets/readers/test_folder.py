@@ -230,8 +230,8 @@ def test_photographs_without_a_mask_are_not_taken_for_free_of_lesions_unless_tha
     for allow_missing in (False, True):
         with pytest.raises(
             ValueError,
-            match=r"expected --outlined with --masks and --grades, because 2 photographs have no mask of any lesion \(d, "
-            r"e\): --outlined masked if .* not outlined, --outlined all if they were searched",
+            match=r"expected --outlined with --masks and --grades, because 2 photographs have no mask of any lesion \(d"
+            r", e\): --outlined masked if .* not outlined, --outlined all if they were searched",
         ):
             read_folder(root, grades="grades.csv", masks=MASKS, allow_missing=allow_missing)
     rows = read_folder(root, grades="grades.csv", masks=MASKS, outlined="all").photographs
