@@ -23,6 +23,9 @@ DECODER_ERRORS = (
 )  # fmt: skip
 """Errors that decoders raise on missing, truncated or malformed files; each reader adds those of its library."""
 
+TABLE_ENCODING = "utf-8-sig"
+"""Of CSV tables: Excel takes UTF-8 without a byte-order mark for the encoding of the system, and garbles umlauts."""
+
 CLAIM = ".run.lock"
 LOCK_POLL_S = 0.2
 BESIDE = re.compile(r"\..+\.(?P<process>\d+)\.\d+(\.\w+)?")
@@ -166,10 +169,10 @@ def _runs(process: int) -> bool:
     return process != os.getpid()
 
 
-def write_text_whole(path: str | os.PathLike, text: str) -> None:
+def write_text_whole(path: str | os.PathLike, text: str, encoding: str = "utf-8") -> None:
     """Write to a temporary path, then rename: the final name never refers to an incomplete file."""
     with written_whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding=encoding)
 
 
 def write_json_whole(path: str | os.PathLike, content: object) -> None:
@@ -186,21 +189,21 @@ def write_json_whole(path: str | os.PathLike, content: object) -> None:
 
 
 def write_csv_whole(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as :func:`write_text_whole` does, with every column that any row has.
+    """Write rows as :func:`write_text_whole` does, with every column that any row has, in ``TABLE_ENCODING``.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "rows.csv"
         ...     write_csv_whole(path, [{"file": "a.jpg", "grade": 2}, {"file": "b.jpg", "error": "empty"}])
-        ...     path.read_text().split()
+        ...     path.read_text(TABLE_ENCODING).split()
         ['file,grade,error', 'a.jpg,2,', 'b.jpg,,empty']
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()
     writer.writerows(rows)
-    write_text_whole(path, text.getvalue())
+    write_text_whole(path, text.getvalue(), TABLE_ENCODING)
 
 
 def _without_nan(value: object) -> object:

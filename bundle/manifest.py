@@ -316,7 +316,7 @@ def resolve(roots: Mapping[str, Path], relative: str) -> Path:
     if not real.is_relative_to(_real(roots[root])):
         raise ValueError(
             f"expected {relative} below {roots[root]}, found a symbolic link to {real}; put the file there, or prepare "
-            f"the data set from a folder that holds both"
+            f"the data set with --follow_links, and the manifest names the files that its links lead to"
         )
     return path
 

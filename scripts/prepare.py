@@ -30,6 +30,7 @@ def prepare(
     seed: int = 0,
     allow_missing: bool = False,
     keep_leaks: bool = False,
+    follow_links: bool = False,
     check: bool = False,
     consensus: float | None = None,
     images: str | None = None,
@@ -37,7 +38,9 @@ def prepare(
     indexed_masks: str | None = None,
     indices: str | None = None,
     mask_min: int | None = None,
+    outlined: str | None = None,
     grades: str | None = None,
+    table: str | None = None,
     name_column: str | None = None,
     grade_column: str | None = None,
     split_column: str | None = None,
@@ -57,6 +60,7 @@ def prepare(
         seed: seed of the folds, and of a phantom.
         allow_missing: leave out missing or broken files with a note, instead of refusing.
         keep_leaks: keep copies of test photographs, and of patients in the test, in training instead of removing them.
+        follow_links: read symbolic links that lead out of `root`; the manifest names the files that they lead to.
         check: also write and print the check of the data: counts, sizes, lesion shares, copies, masks to look at.
         consensus: diaretdb1: mean confidence of the experts from which a pixel belongs to a lesion.
         images: folder: sub-folder of the photographs.
@@ -64,11 +68,13 @@ def prepare(
         indexed_masks: folder: sub-folder of masks that hold all lesions as indices.
         indices: folder: meaning of these indices, EX=1,HE=2.
         mask_min: folder: grey level from which a pixel of a mask belongs to the lesion.
+        outlined: folder: with masks and grades, those searched for lesions, all or masked (those with a mask).
         grades: folder: CSV file of the grades.
-        name_column: folder: its column of names.
-        grade_column: folder: its column of grades.
-        split_column: folder: its column of train and test.
-        patient_column: folder: its column of patients, whose photographs stay in one fold and one split.
+        table: folder: CSV file of splits and patients, if it is not that of the grades.
+        name_column: folder: the column of names in these files.
+        grade_column: folder: the column of grades.
+        split_column: folder: the column of train and test.
+        patient_column: folder: the column of patients, whose photographs stay in one fold and one split.
         patient_pattern: folder: instead, a pattern whose first group is the patient in a file name, (.+)_(left|right).
         same_patients: joined: the same id of a patient in two data sets is the same patient.
     """
@@ -77,11 +83,12 @@ def prepare(
         raise ValueError(f"expected --out to name a file, got the folder {out}")
     options: dict[str, Any] = dict(
         consensus=consensus, images=images, masks=masks, indexed_masks=indexed_masks, indices=indices,
-        mask_min=mask_min, grades=grades, name_column=name_column, grade_column=grade_column,
-        split_column=split_column, patient_column=patient_column, patient_pattern=patient_pattern,
+        mask_min=mask_min, outlined=outlined, grades=grades, table=table, name_column=name_column,
+        grade_column=grade_column, split_column=split_column, patient_column=patient_column,
+        patient_pattern=patient_pattern,
     )  # fmt: skip
     if dataset == "joined":
-        _refuse_options_of_readers(options)
+        _refuse_options_of_readers({**options, "follow_links": follow_links or None})
         manifests = [load_manifest(manifest.strip()) for manifest in root.split(",")]
         manifest = join(name or path.stem, manifests, folds, seed, keep_leaks, bool(same_patients))
     else:
@@ -90,7 +97,7 @@ def prepare(
         photographs, notes = read(dataset, root, allow_missing=allow_missing, same_patients=same_patients, **options)
         manifest = build_manifest(
             name or dataset, photographs, root, drawn_root=path.with_suffix(".masks"), folds=folds, seed=seed,
-            notes=notes, allow_missing=allow_missing, keep_leaks=keep_leaks,
+            notes=notes, allow_missing=allow_missing, keep_leaks=keep_leaks, follow_links=follow_links,
         )  # fmt: skip
     _write(manifest, path, check)
 

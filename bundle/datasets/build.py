@@ -44,6 +44,7 @@ def build_manifest(
     notes: Iterable[str] = (),
     allow_missing: bool = False,
     keep_leaks: bool = False,
+    follow_links: bool = False,
 ) -> Manifest:
     """Open, check and hash every photograph and its masks, then group the copies and deal the folds.
 
@@ -61,6 +62,8 @@ def build_manifest(
         notes: notes of the reader; the notes of this function are appended.
         allow_missing: leave out unusable photographs and note each of them, instead of raising an error.
         keep_leaks: see :func:`bundle.datasets.folds.deal`.
+        follow_links: read symbolic links that lead out of ``root``, and put the files that they lead to into the
+            manifest, below a root of their own, instead of raising an error.
 
     Raises:
         ValueError: if there are no rows, an image or mask cannot be decoded completely, an image has no field of view,
@@ -73,18 +76,45 @@ def build_manifest(
         raise ValueError(f"data set {name!r}: expected a drawn_root, because its masks must be drawn")
     if drawn_root is not None:
         roots[f"{name}.masks"] = Path(drawn_root).resolve()
+    if follow_links:
+        rows, roots = _followed(rows, name, roots)
     inspected, broken = _inspect_all(
         sorted(rows, key=lambda row: row.id), _Inspector(name, roots), roots[name] if allow_missing else None
     )
     if not inspected:
         raise ValueError(f"data set {name!r}: expected at least one photograph that can be used, got none: {broken[0]}")
     photographs = [one.photograph for one in inspected]
-    if not any(path.startswith(f"{name}.masks/") for row in photographs for path in row.files().values()):
-        roots = {name: roots[name]}
+    used = {path.split("/")[0] for row in photographs for path in row.files().values()}
+    roots = {root: folder for root, folder in roots.items() if root in {name, *used}}
     dealt_notes = (
         *notes, *_dispute_notes(photographs), *_landmark_notes(rows, photographs), *_change_notes(inspected), *broken
     )  # fmt: skip
     return deal(name, roots, photographs, folds, seed, dealt_notes, keep_leaks)
+
+
+def _followed(
+    rows: Sequence[RawPhotograph], name: str, roots: Mapping[str, Path]
+) -> tuple[list[RawPhotograph], dict[str, Path]]:
+    """Replace links out of the root by the files that they lead to, and add a root that holds all of these."""
+    followed = [
+        replace(
+            row,
+            image=_target(row.image, roots[name]),
+            masks={lesion: _target(path, roots[name]) for lesion, path in row.masks.items()},
+            optic_disc=_target(row.optic_disc, roots[name]) if row.optic_disc else None,
+            drawn_from=tuple(_target(path, roots[name]) for path in row.drawn_from),
+        )
+        for row in rows
+    ]
+    files = [path for row in followed for path in (row.image, *row.masks.values(), row.optic_disc, *row.drawn_from)]
+    outside = [path.parent for path in files if path and not path.is_relative_to(roots[name])]
+    return followed, {**roots, **({f"{name}.links": Path(os.path.commonpath(outside))} if outside else {})}
+
+
+def _target(path: Path, root: Path) -> Path:
+    """Return the file that a path leads to if it is not below the root; else the path as it is."""
+    target = path.resolve()
+    return path if target.is_relative_to(root) else target
 
 
 def _dispute_notes(photographs: Sequence[Photograph]) -> list[str]:

@@ -70,7 +70,7 @@ def imagenet_weights(architecture: str, pretrained: bool | str) -> Mapping[str, 
     """
     if pretrained is False:
         return None
-    path = _path(architecture, pretrained)
+    path = weights_file(architecture, pretrained)
     state = _download(architecture) if path is None else read_weights(path)
     if state.get("network") == GRADER:
         return _of_grader(state, architecture, path)
@@ -107,8 +107,8 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], architecture: str) -> 
         raise ValueError(f"expected weights of {home}'s {architecture}: {str(error)[:200]}") from error
 
 
-def _path(architecture: str, pretrained: bool | str) -> Path | None:
-    """Return the file to read; None if the weights are to be downloaded."""
+def weights_file(architecture: str, pretrained: bool | str) -> Path | None:
+    """Return the file that :func:`imagenet_weights` reads; None if the weights are to be downloaded."""
     if isinstance(pretrained, bool):
         return lite_file(architecture) if architecture in PACKAGES else None
     return Path(pretrained, f"{architecture}.pth") if Path(pretrained).is_dir() else Path(pretrained)
@@ -131,7 +131,7 @@ def fetch(architecture: str, pretrained: bool | str) -> None:
     """
     if pretrained is False or architecture not in {*TIMM_ARCHITECTURES, *list_models()}:
         return
-    path = _path(architecture, pretrained)
+    path = weights_file(architecture, pretrained)
     if path is not None:
         _check_there(path)
         return

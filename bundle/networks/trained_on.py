@@ -1,10 +1,12 @@
 """The training data of weights: described in words, and used to keep training photographs out of scores."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from bundle.networks.weights import check_facts, fact, facts_of, provenances
+from bundle.manifest import HEXADECIMAL, Photograph
+from bundle.networks.imagenet import GRADER, read_weights, weights_file
+from bundle.networks.weights import PERCEPTUAL_HASHES, check_facts, fact, facts_of, provenances
 
 SYNTHETIC = {"phantom": "synthetic drawings"}
 """Data sets without patients: a score on them does not hold for photographs."""
@@ -101,6 +103,57 @@ def _joined(values: Sequence[Any]) -> Any:  # noqa: ANN401  (whatever stands in 
     if all(isinstance(value, Mapping) for value in values):
         return _together(values)
     return "+".join(map(str, values))
+
+
+def hashes_for(rows: Iterable[Photograph], architecture: str, pretrained: bool | str = False) -> list[str] | None:
+    """List the perceptual hashes of all photographs that a network was trained on, for its weights file.
+
+    Args:
+        rows: photographs of this training.
+        architecture: of the network, or of its encoder.
+        pretrained: where its training starts. A grader's file adds the photographs of that grader; any other file
+            counts as one of ImageNet.
+
+    Returns:
+        The hashes, sorted, each once. None if the training starts from a grader whose file does not list its own.
+
+    Raises:
+        ValueError: if the grader's file is missing, or is not a file of tensors.
+
+    Example:
+        >>> known = {"split": "train", "sha256": "0" * 64, "width_px": 6, "height_px": 4, "group": "7"}
+        >>> row = Photograph(id="clinic/train/7", image="clinic/7.jpg", perceptual_hash="f" * 64, **known)
+        >>> hashes_for([row, row], "vgg16") == ["f" * 64]
+        True
+    """
+    start = weights_file(architecture, pretrained) if isinstance(pretrained, (str, os.PathLike)) else None
+    earlier: list[str] | None = []
+    if start is not None and read_weights(start).get("network") == GRADER:
+        earlier = trained_hashes(start)
+    return None if earlier is None else sorted({*earlier, *(row.perceptual_hash for row in rows)})
+
+
+def trained_hashes(path: str | os.PathLike) -> list[str] | None:
+    """Return the perceptual hashes of the photographs that weights were trained on; None if the file lists none.
+
+    Raises:
+        ValueError: if the file is missing, is not a weights file, or the fact has another form.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.networks.weights import save_weights
+        >>> from torch import nn
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"perceptual_hashes": ["f" * 64]})
+        ...     trained_hashes(f"{folder}/model.pt") == ["f" * 64]
+        True
+    """
+    found = fact(path, PERCEPTUAL_HASHES)
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(isinstance(one, str) and HEXADECIMAL.fullmatch(one) for one in found):
+        raise ValueError(f"expected {PERCEPTUAL_HASHES} as a list of 64 hexadecimal digits each in {path}, got others")
+    return found
 
 
 def is_own(path: str | os.PathLike, manifest_sha256: str) -> bool:

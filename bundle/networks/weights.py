@@ -106,6 +106,9 @@ def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: Path(fact).name if isinstance(fact, str) and os.sep in fact else fact for name, fact in facts.items()}
 
 
+PERCEPTUAL_HASHES = "perceptual_hashes"
+"""The fact that lists the photographs trained on, one hash each: too long for messages and records of runs."""
+
 NEEDED = {
     MultiTaskUNet.__name__: ("width", "batch_norm", "decoder_norm"),
     GradedSegmenter.__name__: ("architecture", "encoder_name"),
@@ -318,7 +321,7 @@ def _fill(
         first = str(error).splitlines()[-1].strip()
         raise ValueError(
             f"expected weights of this {name} in {path}, got those of another size ({first}); "
-            f"give the settings that they were trained with: {content['facts']}"
+            f"give the settings that they were trained with: {_short(content['facts'])}"
         ) from error
     return content["facts"]
 
@@ -494,9 +497,14 @@ def load_graders(
 
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:
-    """Return the data that identify a weights file: path, hash, network and facts."""
+    """Return the data that identify a weights file: path, hash, network, and facts other than lists of photographs."""
     network, facts = _network_and_facts(path)
-    return {"path": str(path), "sha256": file_sha256(path), "network": network, **facts}
+    return {"path": str(path), "sha256": file_sha256(path), "network": network, **_short(facts)}
+
+
+def _short(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the list of the photographs trained on."""
+    return {name: value for name, value in facts.items() if name != PERCEPTUAL_HASHES}
 
 
 def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]]:

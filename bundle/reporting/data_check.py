@@ -168,9 +168,14 @@ def _frame(photographs: Sequence[Photograph]) -> pd.DataFrame:
             **{f"grade {grade}": [row.grade == grade for row in photographs] for grade in GRADES},
             "no grade": [row.grade is None for row in photographs],
             "outlined": [row.outlined for row in photographs],
-            **{lesion: [lesion in row.masks for row in photographs] for lesion in LESIONS},
+            **{lesion: _found(photographs, lesion) for lesion in LESIONS},
         }
     )
+
+
+def _found(photographs: Sequence[Photograph], lesion: str) -> pd.api.extensions.ExtensionArray:
+    """Return for each photograph whether the lesion was found; NA if nobody looked for it."""
+    return pd.array([lesion in row.masks if lesion in row.annotated else pd.NA for row in photographs], dtype="boolean")
 
 
 def _facts(manifest: Manifest, frame: pd.DataFrame, pairs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -194,17 +199,18 @@ def _facts(manifest: Manifest, frame: pd.DataFrame, pairs: Sequence[Mapping[str,
 
 
 def _photograph_table(frame: pd.DataFrame, folds: int) -> Table:
-    counts = frame.groupby("place")[list(COUNTED)].sum()
+    counts = frame.groupby("place")[list(COUNTED)].sum(min_count=1)
     in_folds = pd.crosstab(frame["place"], frame["fold"])
     every_fold = sorted({*range(folds), *in_folds.columns})
     in_folds = in_folds.reindex(index=counts.index, columns=every_fold, fill_value=0)
     if len(counts) > 1:
-        counts.loc["all"], in_folds.loc["all"] = counts.sum(), in_folds.sum()
+        counts.loc["all"], in_folds.loc["all"] = counts.sum(min_count=1), in_folds.sum()
     counts["in a fold"] = [_range(sizes) for sizes in in_folds.to_numpy().tolist()]
     lesions = ", ".join(f"{lesion} ({name})" for lesion, name in LESION_NAMES.items())
     return Table(
         title="Photographs",
-        caption=f"Files by data set, part and split. {lesions} count the photographs on which the lesion is outlined. "
+        caption=f"Files by data set, part and split. {lesions} count the photographs on which the lesion is outlined; "
+        "a dash means that nobody looked for it. "
         "Left-out photographs are in every column, but in no fold.",
         header=("data set/part/split", *map(_breakable, COUNTED), "in a\nfold"),
         align="l" + "r" * (len(COUNTED) + 1),
@@ -228,8 +234,14 @@ def _range(sizes: Sequence[int]) -> str:
 
 def _cells(frame: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
     """Write the index and the columns of a table as text, whole numbers with thousands separators."""
-    written = frame.reset_index().map(lambda cell: cell if isinstance(cell, str) else f"{cell:,}")
+    written = frame.reset_index().map(_cell)
     return tuple(written.itertuples(index=False, name=None))
+
+
+def _cell(value: object) -> str:
+    if value is pd.NA:
+        return MISSING
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def _breakable(column: str) -> str:
@@ -238,7 +250,7 @@ def _breakable(column: str) -> str:
 
 def _fold_table(frame: pd.DataFrame, folds: int) -> Table:
     columns = [column for column in COUNTED if column != "left out"]
-    counts = frame.groupby("fold")[columns].sum()
+    counts = frame.groupby("fold")[columns].sum(min_count=1)
     if len(counts):
         counts = counts.reindex(sorted({*range(folds), *counts.index}), fill_value=0)
     return Table(

@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from bundle.datasets.readers.files import names
-from bundle.files import CLAIM, claim, release, written_at_once, written_whole
+from bundle.files import CLAIM, TABLE_ENCODING, claim, release, written_at_once, written_whole
 from bundle.handlers.predictions import COLUMNS, Prediction, Row
 from bundle.reporting.copies import counted, printable
 from bundle.reporting.dicom_seg import write_dicom_seg
@@ -210,7 +210,7 @@ class PredictionFiles:
         with (
             written_whole(table) as table_beside,
             written_whole(lines) as lines_beside,
-            table_beside.open("w", encoding="utf-8", newline="") as table_file,
+            table_beside.open("w", encoding=TABLE_ENCODING, newline="") as table_file,
             lines_beside.open("w", encoding="utf-8") as lines_file,
         ):
             columns = (COLUMNS[0], *["patient"] * bool(self.patients), *COLUMNS[1:])

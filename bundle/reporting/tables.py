@@ -170,7 +170,9 @@ def _trained_on(metrics: Mapping[str, Any]) -> str:
     """
     if "trained_on" not in metrics:
         return ""
-    other = f"another manifest, {metrics['scored_on']}: what training saw of it is not known"
+    is_known = metrics.get("seen_in_training") is not None
+    saw = "training saw none of its photographs" if is_known else "what training saw of it is not known"
+    other = f"another manifest, {metrics['scored_on']}: {saw}"
     scored = f"the same manifest, {metrics['scored_on']}" if metrics["is_own_manifest"] else other
     return f"Trained on {metrics['trained_on']}. Scored on {scored}."
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from bundle import ROOT
 from bundle.datasets.splits import lesion_labelling
+from bundle.files import TABLE_ENCODING
 from bundle.grade_rules import feasible_grades
 from bundle.labels import GRADES
 from bundle.manifest import Manifest, load_manifest
@@ -90,7 +91,7 @@ def _train(manifest: str, home: Path, seed: int, way: str) -> dict[str, float] |
 
 def read_labels(path: Path) -> dict[str, float]:
     """Return the share of right labels at first and at the end and their movement, of labels that can move."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding=TABLE_ENCODING) as file:
         free = [row for row in csv.DictReader(file) if sum(float(row[f"initial_{c}"]) > 0 for c in GRADES) > 1]
     return {
         "before": sum(_top(row, "initial") == int(row["true_grade"]) for row in free) / len(free),

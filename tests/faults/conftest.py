@@ -198,7 +198,7 @@ def load(path):
         with Image.open(path) as picture:
             return np.asarray(picture)
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
     return path.read_text(encoding="utf-8")
 

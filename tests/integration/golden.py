@@ -58,7 +58,7 @@ def content(path: Path) -> bytes:
         rows = [bare(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
         return json.dumps(rows, sort_keys=True).encode()
     if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return json.dumps(bare(list(csv.DictReader(file))), sort_keys=True).encode()
     return path.read_bytes()
 

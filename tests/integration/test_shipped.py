@@ -26,7 +26,7 @@ def rows(typed, tmp_path_factory):
     assert "6 of 6 photographs read" in done.stdout
     out = folder / "outputs" / "predict"
     assert (out / "report.html").is_file()
-    with open(out / "predictions.csv", encoding="utf-8", newline="") as file:
+    with open(out / "predictions.csv", encoding="utf-8-sig", newline="") as file:
         return {row["file"]: row for row in csv.DictReader(file)}
 
 

@@ -1,5 +1,6 @@
 """A file appears when it is whole, and a hash tells files apart."""
 
+import csv
 import io
 import multiprocessing
 import os
@@ -8,8 +9,19 @@ import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
-from bundle.files import claim, content_sha256, file_sha256, release, write_text_whole, written_at_once, written_whole
+from bundle.files import (
+    TABLE_ENCODING,
+    claim,
+    content_sha256,
+    file_sha256,
+    release,
+    write_csv_whole,
+    write_text_whole,
+    written_at_once,
+    written_whole,
+)
 from PIL import Image
 
 
@@ -148,3 +160,11 @@ def test_a_claim_removes_what_a_killed_run_left_half_written_and_nothing_else(tm
     release(tmp_path / "out")
     left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert left == {*kept, ".run.lock"}
+
+
+def test_a_table_begins_with_the_mark_that_excel_needs_and_is_read_back(tmp_path):
+    write_csv_whole(tmp_path / "table.csv", [{"file": "Müller ö.jpg", "grade": 2}])
+    assert (tmp_path / "table.csv").read_bytes().startswith(b"\xef\xbb\xbffile,grade\r\n")
+    assert pd.read_csv(tmp_path / "table.csv").to_dict("records") == [{"file": "Müller ö.jpg", "grade": 2}]
+    with (tmp_path / "table.csv").open(newline="", encoding=TABLE_ENCODING) as file:
+        assert list(csv.DictReader(file)) == [{"file": "Müller ö.jpg", "grade": "2"}]

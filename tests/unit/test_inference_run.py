@@ -65,7 +65,7 @@ def infer(checkpoint, tmp_path):
 
 
 def rows_of(out):
-    with (out / "predictions.csv").open(newline="") as file:
+    with (out / "predictions.csv").open(newline="", encoding="utf-8-sig") as file:
         return {row["file"]: row for row in csv.DictReader(file)}
 
 

@@ -219,7 +219,9 @@ WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of the files of spreadsheet programs, new and old."""
 
 
-def read_grades(table: Path, name_column: str, grade_column: str, gaps: Gaps) -> dict[str, int | None]:
+def read_grades(
+    table: Path, name_column: str, grade_column: str, gaps: Gaps, may_be_empty: Collection[str] = ()
+) -> dict[str, int | None]:
     """Map photographs to ICDRS grades. Spaces around cells, empty lines and other columns are ignored.
 
     Args:
@@ -228,6 +230,7 @@ def read_grades(table: Path, name_column: str, grade_column: str, gaps: Gaps) ->
             and lower case are alike in the header.
         grade_column: column of the grades; 2.0 is 2.
         gaps: receives the rows whose cell is not a grade in 0-4, by what it holds.
+        may_be_empty: photographs that need no grade: an empty cell is no gap.
 
     Returns:
         The grade of each listed photograph; None if its cell is not a grade.
@@ -239,7 +242,7 @@ def read_grades(table: Path, name_column: str, grade_column: str, gaps: Gaps) ->
     grades = {name: GRADE.fullmatch(text) for name, (_, text) in cells.items()}
     others = defaultdict(list)
     for name, (number, text) in cells.items():
-        if grades[name] is None:
+        if grades[name] is None and (text or name not in may_be_empty):
             others[text].append(f"{name} in line {number}")
     for text, found in sorted(others.items()):
         held = f"{text!r} as the grade, which is not in 0-4" if text else "an empty grade"

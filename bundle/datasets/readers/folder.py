@@ -26,6 +26,9 @@ from PIL import Image
 ROLES = {lesion: lesion for lesion in LESIONS} | {"OD": OPTIC_DISC}
 """Role of each code in ``masks`` and ``indices``."""
 
+OUTLINED = ("all", "masked")
+"""Photographs that were searched for lesions: all, or those that have a mask of one."""
+
 
 def read_folder(
     root: str | os.PathLike,
@@ -35,7 +38,9 @@ def read_folder(
     indexed_masks: str | None = None,
     indices: str | None = None,
     mask_min: int | None = None,
+    outlined: str | None = None,
     grades: str | None = None,
+    table: str | None = None,
     name_column: str = "image",
     grade_column: str = "grade",
     split_column: str | None = None,
@@ -45,8 +50,9 @@ def read_folder(
 ) -> Reading:
     """Read one folder of images. Images and masks are not opened, except that DICOM headers may state the patient.
 
-    With masks, every image counts as outlined: each of the listed lesions was looked for on it, and a lesion without a
-    file is absent. Photographs without outlines belong in another folder, as a data set of their own.
+    On an outlined photograph each of the listed lesions was looked for, and a lesion without a file is absent. With
+    masks alone, every photograph counts as outlined. With masks and grades, a photograph without any mask may be free
+    of lesions or not outlined at all; ``outlined`` says which. Outlined photographs need no grade, others no mask.
 
     Args:
         root: base folder; all other folders are given relative to it.
@@ -58,50 +64,67 @@ def read_folder(
             of its image.
         indices: index of each lesion, as ``EX=1,HE=2,MA=3,SE=4``; 0 is background.
         mask_min: smallest grey value, 1-255, at which a pixel of ``masks`` belongs to the lesion.
+        outlined: which photographs were searched for lesions: ``all``, or ``masked``, those with a mask of a lesion.
         grades: table of ICDRS grades (:func:`bundle.datasets.readers.files.read_grades`), below ``root`` or as an
             absolute path.
-        name_column: column of that table with the names of the photographs.
-        grade_column: column of that table with the grades.
-        split_column: column of that table with ``train`` or ``test``. Without it, all photographs are ``train``.
-        patient_column: column of that table with the ids of the patients.
+        table: table of the splits and patients, if it is not that of the grades.
+        name_column: column of these tables with the names of the photographs.
+        grade_column: column of ``grades`` with the grades.
+        split_column: column with ``train`` or ``test``. Without it, all photographs are ``train``.
+        patient_column: column with the ids of the patients.
         patient_pattern: instead of ``patient_column``, regular expression whose first group is the patient in the name
             of an image without its suffix, as ``(.+)_(left|right)``; it must match the whole name. Without either, the
             patient is the one in the header of a DICOM file, and unknown for other images.
-        allow_missing: leave out images without a grade, a patient or an indexed mask, and the reverse, and list them in
-            the notes. Misnamed masks, or a folder of masks none of which has a photograph, are refused even so.
+        allow_missing: leave out images with neither a grade nor outlines, without a split or without a patient, and
+            masks and rows without an image, and list them in the notes. The lack of a grade leaves no outlined
+            photograph out. Misnamed masks, or a folder of masks none of which has a photograph, are refused even so.
 
     Raises:
         ValueError: if options contradict each other or lead out of ``root``, a folder or table is missing or not as
             described, or something else is missing.
     """
     root = Path(root).resolve()
-    _check_options(masks, indexed_masks, indices, mask_min, grades, split_column)
-    _check_patient_options(grades, patient_column, patient_pattern)
+    _check_options(masks, indexed_masks, indices, mask_min, outlined, grades)
+    _check_table_options(grades, table, split_column, patient_column, patient_pattern)
     if not root.is_dir():
         raise ValueError(f"expected the folder of the photographs, found none at {root}")
     gaps = Gaps("photographs", root)
-    found = _find_images(_below(root, "images", images), gaps)
-    rows = {stem: _photograph(stem, image) for stem, image in found.items()}
+    images_found = _find_images(_below(root, "images", images), gaps)
+    is_graded = grades is not None
+    masks_found = _find_masks(root, masks, images_found, gaps) if masks is not None else {}
+    searched, indexed = _searched(images_found, masks_found, outlined, is_graded), dict[str, Path]()
+    if indexed_masks is not None:
+        folder = _below(root, "indexed_masks", indexed_masks)
+        searched = indexed = _find_indexed_masks(folder, images_found, is_graded, gaps)
+    grade_of: Mapping[str, int | None] = {}
     if grades is not None:
-        rows = _read_graded(found, _table(root, grades), name_column, grade_column, split_column, gaps)
+        grade_of = _read_listed(_table(root, grades), name_column, grade_column, images_found, searched, gaps)
+    rows = {
+        stem: RawPhotograph(id=_id(stem, "train"), image=image, split="train", grade=grade_of.get(stem))
+        for stem, image in images_found.items()
+        if stem in searched or grade_of.get(stem) is not None
+    }
+    columns = str(grades if table is None else table)
+    if split_column is not None:
+        rows = _with_splits(rows, _table(root, columns), name_column, split_column, gaps)
     if patient_pattern is not None:
         named = f"a name that --patient_pattern '{patient_pattern}' matches"
         rows = _with_patients(rows, patients_in_names(rows, patient_pattern), named, gaps)
-    elif grades is not None and patient_column is not None:
-        patients = read_patients(_table(root, grades), name_column, patient_column)
+    elif patient_column is not None:
+        patients = read_patients(_table(root, columns), name_column, patient_column)
         rows = _with_patients(rows, patients, f"a patient in column {patient_column!r}", gaps)
     else:
-        stated = patients_in_headers(found)
+        stated = patients_in_headers(images_found)
         rows = {stem: replace(row, patient=stated.get(stem)) for stem, row in rows.items()}
     if masks is not None:
-        rows = _with_masks(rows, _find_masks(root, masks, found, gaps), mask_min)
-    if indexed_masks is not None and indices is not None:
-        indexed = _find_indexed_masks(_below(root, "indexed_masks", indexed_masks), found, gaps)
+        rows = _with_masks(rows, masks_found, searched, mask_min)
+    if indices is not None:
         rows = _with_indices(rows, indexed, _read_indices(indices))
     notes = gaps.notes(allow_missing)
     if not any(row.annotated or row.grade is not None for row in rows.values()):
         raise ValueError(f"expected photographs with a grade or with outlines of lesions in {root}, found none")
-    return Reading(list(rows.values()), [*notes, *_unknown_notes(rows.values())])
+    ungraded = _ungraded_notes(rows) if is_graded else []
+    return Reading(list(rows.values()), [*notes, *_unknown_notes(rows.values()), *ungraded])
 
 
 def _check_options(
@@ -109,8 +132,8 @@ def _check_options(
     indexed_masks: str | None,
     indices: str | None,
     mask_min: int | None,
+    outlined: str | None,
     grades: str | None,
-    split_column: str | None,
 ) -> None:
     wrong = {
         "expected --masks, --indexed_masks or --grades, got none: nothing would be known of the photographs": (
@@ -120,7 +143,10 @@ def _check_options(
         "expected --indexed_masks and --indices together, got one of them": (indexed_masks is None)
         != (indices is None),
         "expected --masks with --mask_min, got none": mask_min is not None and masks is None,
-        "expected --grades with --split_column, got none": split_column is not None and grades is None,
+        "expected --masks and --grades with --outlined, got one of them or none": (
+            outlined is not None and (masks is None or grades is None)
+        ),
+        f"expected --outlined out of {', '.join(OUTLINED)}, got {outlined!r}": outlined not in (None, *OUTLINED),
         f"expected --mask_min as a whole number in 1-255, got {mask_min!r}": (
             mask_min is not None and (isinstance(mask_min, bool) or mask_min not in range(1, 256))
         ),
@@ -130,11 +156,21 @@ def _check_options(
             raise ValueError(message)
 
 
-def _check_patient_options(grades: str | None, patient_column: str | None, patient_pattern: str | None) -> None:
+def _check_table_options(
+    grades: str | None,
+    table: str | None,
+    split_column: str | None,
+    patient_column: str | None,
+    patient_pattern: str | None,
+) -> None:
+    columns = {"--split_column": split_column, "--patient_column": patient_column}
+    given = [option for option, column in columns.items() if column is not None]
     if patient_column is not None and patient_pattern is not None:
         raise ValueError("expected --patient_column or --patient_pattern, got both")
-    if patient_column is not None and grades is None:
-        raise ValueError("expected --grades with --patient_column, got none: the column is one of that table")
+    if given and grades is None and table is None:
+        raise ValueError(f"expected --table or --grades with {given[0]}, got none: the column is one of such a table")
+    if table is not None and not given:
+        raise ValueError("expected --table with --split_column or --patient_column, got neither")
 
 
 def _below(root: Path, option: str, text: str) -> Path:
@@ -149,7 +185,7 @@ def _below(root: Path, option: str, text: str) -> Path:
 
 def _table(root: Path, text: str) -> Path:
     if ".." in PurePath(text).parts:
-        raise ValueError(f"expected --grades to name a table below {root}, or its absolute path, got {text!r}")
+        raise ValueError(f"expected --grades and --table to name tables below {root}, or absolute paths, got {text!r}")
     return root / text
 
 
@@ -175,23 +211,51 @@ def _find_images(folder: Path, gaps: Gaps) -> dict[str, Path]:
     return found
 
 
-def _photograph(stem: str, image: Path, split: str = "train", grade: int | None = None) -> RawPhotograph:
-    return RawPhotograph(id=f"photographs/{split}/{stem}", image=image, split=split, grade=grade)
+def _searched(
+    images: Collection[str], masks: Mapping[str, Mapping[str, Path]], outlined: str | None, is_graded: bool
+) -> Collection[str]:
+    """Select the photographs on which lesions were looked for; refuse to guess where both answers are possible."""
+    lesions = [found for code, found in masks.items() if code in LESIONS]
+    masked = {stem for found in lesions for stem in found}
+    bare = set(images) - masked
+    if lesions and is_graded and bare and outlined is None:
+        raise ValueError(
+            f"expected --outlined with --masks and --grades, because {len(bare)} photographs have no mask of any "
+            f"lesion ({names(bare)}): --outlined masked if they were graded but not outlined, --outlined all if "
+            f"they were searched and are free of lesions"
+        )
+    return masked if outlined == "masked" or not lesions else images
 
 
-def _read_graded(
-    images: Mapping[str, Path], table: Path, name_column: str, grade_column: str, split_column: str | None, gaps: Gaps
+def _read_listed(
+    table: Path, name_column: str, grade_column: str, images: Collection[str], searched: Collection[str], gaps: Gaps
+) -> dict[str, int | None]:
+    """Read the grades; outlined photographs need neither a row nor a grade in it."""
+    grades = read_grades(table, name_column, grade_column, gaps, may_be_empty=searched)
+    gaps.add(f"rows of '{table.name}' without an image", grades.keys() - set(images))
+    gaps.add(f"images without a row in '{table.name}'", set(images) - grades.keys() - set(searched))
+    return grades
+
+
+def _id(stem: str, split: str) -> str:
+    return f"photographs/{split}/{stem}"
+
+
+def _with_splits(
+    rows: Mapping[str, RawPhotograph], table: Path, name_column: str, split_column: str, gaps: Gaps
 ) -> dict[str, RawPhotograph]:
-    grades = read_grades(table, name_column, grade_column, gaps)
-    splits = (
-        read_splits(table, name_column, split_column) if split_column is not None else dict.fromkeys(grades, "train")
-    )
-    gaps.add(f"rows of '{table.name}' without an image", grades.keys() - images.keys())
-    gaps.add(f"images without a row in '{table.name}'", images.keys() - grades.keys())
-    known = {stem: grade for stem, grade in grades.items() if grade is not None}
+    splits = read_splits(table, name_column, split_column)
+    gaps.add(f"images without a split in '{table.name}'", rows.keys() - splits.keys())
     return {
-        stem: _photograph(stem, image, splits[stem], known[stem]) for stem, image in images.items() if stem in known
+        stem: replace(row, id=_id(stem, splits[stem]), split=splits[stem])
+        for stem, row in rows.items()
+        if stem in splits
     }
+
+
+def _ungraded_notes(rows: Mapping[str, RawPhotograph]) -> list[str]:
+    ungraded = [stem for stem, row in rows.items() if row.grade is None]
+    return [f"outlined photographs without a grade: {len(ungraded)} ({names(ungraded)})"] if ungraded else []
 
 
 def _with_patients(
@@ -223,25 +287,30 @@ def _find_masks(root: Path, text: str, images: Collection[str], gaps: Gaps) -> d
 
 
 def _with_masks(
-    rows: Mapping[str, RawPhotograph], masks: Mapping[str, Mapping[str, Path]], mask_min: int | None
+    rows: Mapping[str, RawPhotograph],
+    masks: Mapping[str, Mapping[str, Path]],
+    searched: Collection[str],
+    mask_min: int | None,
 ) -> dict[str, RawPhotograph]:
-    outlined = {}
+    with_masks = {}
     for stem, row in rows.items():
         paths = {ROLES[code]: found[stem] for code, found in masks.items() if stem in found}
-        row = replace(row, annotated=_lesions(masks))
+        row = replace(row, annotated=_lesions(masks) if stem in searched else ())
         if mask_min is None:
             disc = paths.pop(OPTIC_DISC, None)
-            outlined[stem] = replace(row, masks=paths, optic_disc=disc)
+            with_masks[stem] = replace(row, masks=paths, optic_disc=disc)
         else:
             draw = DrawGrey(paths, mask_min) if paths else None
-            outlined[stem] = replace(row, draw=draw, drawn_from=tuple(paths.values()))
-    return outlined
+            with_masks[stem] = replace(row, draw=draw, drawn_from=tuple(paths.values()))
+    return with_masks
 
 
-def _find_indexed_masks(folder: Path, images: Collection[str], gaps: Gaps) -> dict[str, Path]:
+def _find_indexed_masks(folder: Path, images: Collection[str], is_graded: bool, gaps: Gaps) -> dict[str, Path]:
+    """Map photographs to their masks; where there are grades, a photograph without a mask was not outlined."""
     masks = gaps.files(folder, *IMAGE_SUFFIXES)
     gaps.add("indexed masks without an image", masks.keys() - set(images))
-    gaps.add("images without an indexed mask", set(images) - masks.keys())
+    if not is_graded:
+        gaps.add("images without an indexed mask", set(images) - masks.keys())
     return masks
 
 
@@ -257,13 +326,14 @@ def _with_indices(
     rows: Mapping[str, RawPhotograph], masks: Mapping[str, Path], index_of: Mapping[str, int]
 ) -> dict[str, RawPhotograph]:
     roles = {ROLES[code]: index for code, index in index_of.items()}
-    return {
+    drawn = {
         stem: replace(
             row, annotated=_lesions(index_of), draw=DrawIndexed(masks[stem], roles), drawn_from=(masks[stem],)
         )
         for stem, row in rows.items()
         if stem in masks
     }
+    return {**rows, **drawn}
 
 
 def _lesions(codes: Iterable[str]) -> tuple[str, ...]:

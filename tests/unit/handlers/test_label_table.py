@@ -51,7 +51,7 @@ def test_the_file_of_labels_holds_what_is_taught(tmp_path):
     labels = table()
     labels.replace(INITIAL[[1, 0, 2]])
     labels.write(tmp_path / "labels.csv")
-    with (tmp_path / "labels.csv").open(newline="") as file:
+    with (tmp_path / "labels.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [row["true_grade"] for row in rows] == ["3", "", "1"]
     assert float(rows[0]["initial_2"]) == 0.5

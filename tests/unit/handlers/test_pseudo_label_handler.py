@@ -120,7 +120,7 @@ def test_stage_two_reads_what_is_handed_over(tmp_path):
 def test_where_the_true_grade_is_known_it_is_told_and_scored(tmp_path):
     batches = [batch("set/train/a"), batch("set/train/b"), batch("set/train/c")]
     _, metrics = label(tmp_path, batches, known={"a": 2, "c": 1})
-    with (tmp_path / "pseudo_labels.csv").open() as file:
+    with (tmp_path / "pseudo_labels.csv").open(encoding="utf-8-sig") as file:
         table = [(row["id"][-1], row["decided"], row["true_grade"]) for row in csv.DictReader(file)]
     assert table == [("a", "2", "2"), ("b", "2", ""), ("c", "2", "1")]
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -209,7 +209,7 @@ def test_both_files_are_written_whole_under_their_names(pair, tmp_path):
     table, sheet = write_copies(pair, stem)
     assert (table.name, sheet.name) == ("eyes.v1.copies.csv", "eyes.v1.copies.jpg")
     assert sorted(file.name for file in stem.parent.iterdir()) == [table.name, sheet.name]
-    with table.open(newline="") as lines:
+    with table.open(newline="", encoding="utf-8-sig") as lines:
         (row,) = csv.DictReader(lines)
     assert (row["second"], row["distance_bits"], row["second_grade"]) == ("eyes/outlines/train/b", "4", "")
     with Image.open(sheet) as picture:

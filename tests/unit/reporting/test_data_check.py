@@ -73,6 +73,10 @@ def eyes():
     )
 
 
+NOT_SOUGHT = " ".join([MISSING] * 4)
+"""The four lesions, on photographs on which nobody looked for any."""
+
+
 def test_photographs_are_counted_by_data_set_part_and_split(eyes):
     table = check_tables(eyes).tables["photographs"]
     assert table.header == (
@@ -80,17 +84,17 @@ def test_photographs_are_counted_by_data_set_part_and_split(eyes):
         "no\ngrade", "outlined", "MA", "HE", "EX", "SE", "in a\nfold",
     )  # fmt: skip
     assert [" ".join(row) for row in table.rows] == [
-        f"eyes/graded/test 1 0 0 0 0 0 1 0 0 0 0 0 0 {MISSING}",
-        "eyes/graded/train 3 0 1 0 2 0 0 0 0 0 0 0 0 1 to 2",
+        f"eyes/graded/test 1 0 0 0 0 0 1 0 0 {NOT_SOUGHT} {MISSING}",  # nobody looked for lesions
+        f"eyes/graded/train 3 0 1 0 2 0 0 0 0 {NOT_SOUGHT} 1 to 2",
         "eyes/outlined/train 2 1 0 0 0 0 0 2 2 2 0 1 0 0 to 1",
-        "more/g/train 1 0 0 0 0 0 0 1 1 0 1 0 0 0 to 1",
+        f"more/g/train 1 0 0 0 0 0 0 1 1 {MISSING} 1 {MISSING} {MISSING} 0 to 1",
         "all 7 1 1 0 2 0 1 3 3 2 1 1 0 2 to 3",
     ]
 
 
 def test_folds_are_counted_across_data_sets(eyes):
     table = check_tables(eyes).tables["folds"]
-    assert [" ".join(row) for row in table.rows] == ["0 3 1 0 0 0 0 2 2 1 1 1 0", "1 2 0 0 2 0 0 0 0 0 0 0 0"]
+    assert [" ".join(row) for row in table.rows] == ["0 3 1 0 0 0 0 2 2 1 1 1 0", f"1 2 0 0 2 0 0 0 0 {NOT_SOUGHT}"]
 
 
 def test_a_fold_without_photographs_has_its_row(eyes):

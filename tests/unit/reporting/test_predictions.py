@@ -53,7 +53,7 @@ def write(tmp_path, *predictions, facts=None, unread=(), **options):
 
 
 def rows_of(out):
-    with (out / "predictions.csv").open(newline="") as file:
+    with (out / "predictions.csv").open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 

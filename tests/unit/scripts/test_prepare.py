@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import pytest
 from bundle.manifest import load_manifest
+from bundle.reporting.tables import MISSING
 from bundle.transforms import load_mask
 from scripts import prepare as script
 
@@ -25,7 +26,7 @@ def test_prepares_a_data_set_and_prints_its_table(command, tiny_idrid, tmp_path)
     lines = [line.split() for line in printed.splitlines()]
     assert ["idrid/segmentation/train", "4", "0", "0", "0", "0", "0", "0", "4", "4", "4", "0", "4", "1", "2"] in lines
     (grading,) = [line for line in lines if line[:1] == ["idrid/grading/train"]]
-    assert grading[1:14] == ["6", "0", "2", "1", "1", "1", "1", "0", "0", "0", "0", "0", "0"]
+    assert grading[1:14] == ["6", "0", "2", "1", "1", "1", "1", "0", "0", *[MISSING] * 4]
 
 
 def test_leaves_out_what_is_missing_only_on_request(command, tiny_idrid, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from bundle.datasets.build import build_manifest
 from bundle.datasets.copies import perceptual_hash
 from bundle.datasets.readers.folder import DrawGrey, DrawIndexed, read_folder
-from bundle.manifest import save_manifest
+from bundle.manifest import load_manifest, save_manifest
 from bundle.transforms import field_of_view, load_mask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,7 +164,7 @@ def test_as_many_pixels_belong_to_the_lesion_as_reach_the_value(tmp_path_factory
 
 
 def test_the_manifest_names_the_masks_as_they_are(root):
-    manifest = build(root, masks=MASKS, grades="grades.csv", split_column="split")
+    manifest = build(root, masks=MASKS, grades="grades.csv", outlined="all", split_column="split")
     row = next(row for row in manifest.photographs if row.id == "own/photographs/train/c")
     assert row.masks == {"MA": "own/masks/ma/c_MA.png", "EX": "own/masks/ex/c.tif"}
     assert row.areas_px == {"MA": 9, "EX": 25}
@@ -206,9 +206,70 @@ def test_images_without_a_row_and_rows_without_an_image_are_counted_and_named(ro
         match=r"1 rows of 'grades\.csv' without an image \(z\); 1 images without a row in 'grades\.csv' \(b\)",
     ):
         read_folder(root, grades="grades.csv")
-    reading = read_folder(root, grades="grades.csv", masks=MASKS, allow_missing=True)
+    reading = read_folder(root, grades="grades.csv", allow_missing=True)
     assert [row.id.split("/")[-1] for row in reading.photographs] == ["007-0004-000", "c", "d", "e"]
     assert len(reading.notes) == 2
+
+
+def names_of(rows):
+    return [row.id.split("/")[-1] for row in rows]
+
+
+def test_outlined_and_graded_photographs_may_lie_in_one_folder(root):
+    """Three have masks of lesions; of these, b has no row, and c an empty cell. d and e have a grade alone."""
+    (root / "grades.csv").write_text("image,grade\n007-0004-000,0\nc,\nd,3\ne,4\n")
+    photographs, notes = read_folder(root, grades="grades.csv", masks=MASKS, outlined="masked")
+    assert names_of(photographs) == list(STEMS)
+    assert [row.grade for row in photographs] == [0, None, None, 3, 4]
+    assert [row.annotated for row in photographs] == [("MA", "EX")] * 3 + [()] * 2
+    assert photographs[3].optic_disc == root / "masks" / "disc" / "d.bmp"
+    assert "outlined photographs without a grade: 2 (b, c)" in notes
+
+
+def test_photographs_without_a_mask_are_not_taken_for_free_of_lesions_unless_that_is_said(root):
+    for allow_missing in (False, True):
+        with pytest.raises(
+            ValueError,
+            match=r"expected --outlined with --masks and --grades, because 2 photographs have no mask of any lesion \(d"
+            r", e\): --outlined masked if .* not outlined, --outlined all if they were searched",
+        ):
+            read_folder(root, grades="grades.csv", masks=MASKS, allow_missing=allow_missing)
+    rows = read_folder(root, grades="grades.csv", masks=MASKS, outlined="all").photographs
+    assert {row.annotated for row in rows} == {("MA", "EX")}
+
+
+def test_allow_missing_drops_no_outlined_photograph(root):
+    (root / "grades.csv").write_text("image,grade\nb,5\nd,3\n")
+    options = {"grades": "grades.csv", "masks": MASKS, "outlined": "masked"}
+    with pytest.raises(ValueError, match=r"1 rows of 'grades\.csv' with '5' as .*\(b in line 2\); 1 images .* \(e\)"):
+        read_folder(root, **options)
+    photographs, _ = read_folder(root, **options, allow_missing=True)
+    assert names_of(photographs) == ["007-0004-000", "b", "c", "d"]
+    assert [bool(row.annotated) for row in photographs] == [True, True, True, False]
+
+
+def test_a_graded_photograph_without_an_indexed_mask_was_not_outlined(root):
+    (root / "indexed" / "d.png").unlink()
+    rows = read_folder(root, indexed_masks="indexed", indices=INDICES, grades="grades.csv").photographs
+    assert [(bool(row.annotated), row.grade) for row in rows] == [
+        (True, 0),
+        (True, 1),
+        (True, 2),
+        (False, 3),
+        (True, 4),
+    ]
+
+
+def test_a_table_of_splits_and_patients_needs_no_grades(root):
+    lines = [f"{stem},{'test' if stem in 'de' else 'train'},{stem[0]}" for stem in STEMS]
+    (root / "splits.csv").write_text("\n".join(["image,split,person", *lines]) + "\n")
+    options = {"table": "splits.csv", "split_column": "split"}
+    rows = read_folder(root, masks=MASKS, patient_column="person", **options).photographs
+    assert [row.id.split("/")[1] for row in rows] == ["train", "train", "train", "test", "test"]
+    assert [row.patient for row in rows] == ["0", "b", "c", "d", "e"]
+    (root / "splits.csv").write_text("\n".join(["image,split", *lines[:4]]) + "\n")
+    with pytest.raises(ValueError, match=r"1 images without a split in 'splits\.csv' \(e\)"):
+        read_folder(root, masks=MASKS, **options)
 
 
 def test_masks_without_an_image_are_counted_and_named(root):
@@ -238,7 +299,13 @@ def test_indexed_masks_and_images_without_each_other_are_counted_and_named(root)
         ({"indexed_masks": "indexed"}, "expected --indexed_masks and --indices together, got one of them"),
         ({"grades": "grades.csv", "indices": INDICES}, "expected --indexed_masks and --indices together, got one"),
         ({"grades": "grades.csv", "mask_min": 128}, "expected --masks with --mask_min, got none"),
-        ({"masks": MASKS, "split_column": "split"}, "expected --grades with --split_column, got none"),
+        ({"masks": MASKS, "split_column": "split"}, "expected --table or --grades with --split_column, got none"),
+        ({"masks": MASKS, "table": "grades.csv"}, "expected --table with --split_column or --patient_column, got n"),
+        ({"masks": MASKS, "outlined": "all"}, "expected --masks and --grades with --outlined, got one of them"),
+        (
+            {"masks": MASKS, "grades": "grades.csv", "outlined": "some"},
+            "expected --outlined out of all, masked, got 'some'",
+        ),
     ],
 )
 def test_refuses_options_that_contradict_each_other(root, options, message):
@@ -276,7 +343,9 @@ def test_refuses_a_folder_that_leads_out_of_the_root(root, option, folder):
 
 
 def test_refuses_a_table_that_leads_out_of_the_root(root):
-    with pytest.raises(ValueError, match=r"expected --grades to name a table below .*, got '\.\./grades\.csv'"):
+    with pytest.raises(
+        ValueError, match=r"expected --grades and --table to name tables below .*, got '\.\./grades\.csv'"
+    ):
         read_folder(root, grades="../grades.csv")
 
 
@@ -577,7 +646,7 @@ def test_refuses_options_that_find_no_patient(root, options, message):
 
 
 def test_refuses_a_column_of_no_table(root):
-    with pytest.raises(ValueError, match="expected --grades with --patient_column, got none"):
+    with pytest.raises(ValueError, match="expected --table or --grades with --patient_column, got none"):
         read_folder(root, masks=MASKS, patient_column="person")
 
 
@@ -658,3 +727,42 @@ def test_without_pydicom_a_dicom_photograph_says_what_to_install(root, monkeypat
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ValueError, match=r"pydicom for DICOM photographs, found none; say .*\[dicom\]"):
         build(root, masks=MASKS)
+
+
+@pytest.fixture
+def linked(root, tmp_path_factory):
+    """A folder of links to the photographs and masks of ``root``, and the store where these lie."""
+    folder = tmp_path_factory.mktemp("linked")
+    for path in (root / "images" / "b.JPEG", root / "images" / "c.png", root / "masks" / "ma" / "b_MA.png"):
+        link = folder / path.relative_to(root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    return folder
+
+
+def test_links_out_of_the_folder_are_refused_with_the_option_that_follows_them(linked):
+    with pytest.raises(
+        ValueError,
+        match=r"expected own/images/b\.JPEG below .*, found a symbolic link to .*b\.JPEG; put .* --follow_links",
+    ):
+        build(linked, masks="MA=masks/ma")
+
+
+@pytest.mark.parametrize("mask_min", [None, 128])
+def test_followed_links_are_files_of_a_root_of_their_own_and_are_read_again(linked, root, tmp_path, mask_min):
+    photographs, notes = read_folder(linked, masks="MA=masks/ma", mask_min=mask_min)
+    manifest = build_manifest(
+        "own", photographs, linked, drawn_root=tmp_path / "drawn", folds=2, notes=notes, follow_links=True
+    )
+    assert [row.id for row in manifest.photographs] == ["own/photographs/train/b", "own/photographs/train/c"]
+    assert manifest.photographs[0].image == "own.links/images/b.JPEG"
+    assert manifest.roots["own.links"] == root.resolve()
+    save_manifest(manifest, tmp_path / "own.json")
+    again = load_manifest(tmp_path / "own.json")
+    assert again.path(again.photographs[0].image) == root.resolve() / "images" / "b.JPEG"
+    assert load_mask(again.path(again.photographs[0].masks["MA"])).sum() == 9
+
+
+def test_links_below_the_folder_need_no_option(root):
+    (root / "images" / "z.png").symlink_to(root / "indexed" / ".." / "images" / "c.png")
+    assert "own/images/z.png" in {row.image for row in build(root, masks=MASKS).photographs}
