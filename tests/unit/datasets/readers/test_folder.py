@@ -662,7 +662,7 @@ def test_dicom_photographs_are_read_beside_others_whatever_their_names(root):
     save(root / "masks" / "ma" / "1.2.840.7.png", square(4))
     table = root / "grades.csv"
     table.write_text(table.read_text() + "f.dcm,2,train\ng,3,train\nIM0001,0,train\n1.2.840.7,1,train\n")
-    manifest = build(root, grades="grades.csv", masks=MASKS)
+    manifest = build(root, grades="grades.csv", masks=MASKS, outlined="masked")
     found = {row.id.split("/")[-1]: row for row in manifest.photographs}
     assert set(found) == {*STEMS, *names.values()}
     assert [found[stem].grade for stem in names.values()] == [2, 3, 0, 1]
