@@ -20,6 +20,7 @@ Example:
     >>> workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **files, **small)
     >>> _ = workflow.initialize()
     >>> _ = workflow.run()
+    photographs: 1 read
 
     The run has written its files, and the objects of the config are attributes of the workflow.
 
@@ -261,11 +262,14 @@ def _sections(config: Mapping[str, Any] | list, path: tuple[str, ...] = ()) -> I
 
 
 def _arguments(component: Mapping[str, Any], locator: ComponentLocator) -> set[str] | None:
-    """Return the arguments of a component's class or function; None if it takes any, or MONAI will not find it."""
-    target = pydoc.locate(ConfigComponent(component, locator=locator).resolve_module_name())
-    if not callable(target):
+    """Return the arguments of a component's class or function; None if it takes any, or nothing tells."""
+    try:
+        target = pydoc.locate(ConfigComponent(component, locator=locator).resolve_module_name())
+        arguments = inspect.signature(target).parameters if callable(target) else None
+    except (pydoc.ErrorDuringImport, ValueError):  # a missing package, which only matters once it is built; C code
         return None
-    arguments = inspect.signature(target).parameters
+    if arguments is None:  # MONAI says what it cannot find
+        return None
     return None if any(one.kind is one.VAR_KEYWORD for one in arguments.values()) else set(arguments)
 
 

@@ -175,6 +175,11 @@ def test_any_argument_of_a_class_and_any_fact_of_a_group_taken_whole_may_be_give
     assert workflow.parser.get_parsed_content("network").bias is None
 
 
+@pytest.mark.parametrize("target", ["torch.tensor", "nowhere.Nothing"])  # C code; no module
+def test_what_tells_no_arguments_is_left_to_monai(config, target):
+    config(f"other: {{_target_: {target}, data: 3}}\nrun: [$@other, $@path]\n").initialize()
+
+
 def test_what_an_overlay_leaves_behind_may_be_idle(config):
     config(GROUP, run=["$@validate#every", "$@path"]).initialize()
 
