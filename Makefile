@@ -39,7 +39,8 @@ PYTEST := $(BIN)/python -m pytest --randomly-seed=$(SEED)
 
 test: $(VENV)/.installed  ## the tests, in another order each time, two processes at a time; on real photographs where IDRID_ROOT is set
 	@echo "make test SEED=$(SEED) repeats this order"
-	{ $(PYTEST) tests/contracts tests/unit bundle && $(PYTEST) tests/fuzz tests/faults; } > .tests.log 2>&1 & others=$$!; \
+	{ $(PYTEST) tests/contracts && $(PYTEST) tests/unit/*/ && $(PYTEST) tests/unit/test_*.py bundle && $(PYTEST) tests/fuzz && \
+	$(PYTEST) tests/faults; } > .tests.log 2>&1 & others=$$!; \
 	$(PYTEST) tests/integration; ended=$$?; \
 	wait $$others || ended=1; cat .tests.log; rm .tests.log; exit $$ended
 
