@@ -88,7 +88,7 @@ _COMPARED = [
 ]  # fmt: skip
 """Rows without an encoder of their own: an experiment gives all the same one; without, each has its usual one."""
 
-_VGG16 = {"encoder": "vgg16", "freeze_batch_norm": False}
+_VGG16 = {"encoder": "vgg16", "network_def#freeze_batch_norm": False}
 """The paper's encoder, which has no batch norm."""
 
 
