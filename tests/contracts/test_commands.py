@@ -165,7 +165,7 @@ def check_pip(words):
 
 def check_values(options):
     if "experiment" in options and not BROUGHT.fullmatch(options["experiment"]):
-        assert (ROOT / "configs" / "experiments" / options["experiment"]).is_dir()
+        assert all((ROOT / "configs" / "experiments" / name).is_dir() for name in options["experiment"].split(","))
     if "suite" in options and not BROUGHT.fullmatch(options["suite"]):
         assert options["suite"] in SUITES
 
