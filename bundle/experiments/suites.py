@@ -188,7 +188,7 @@ def homes(name: str) -> dict[str, set[str]]:
 
     Example:
         >>> sorted(homes("table3")["pldmlt"])
-        ['generality', 'table1', 'table3']
+        ['generality', 'labels', 'precision', 'table1', 'table3']
     """
     return {row.name: {other for other, suite in SUITES.items() if row in suite.rows} for row in suite_named(name).rows}
 
