@@ -55,8 +55,9 @@ def masks(output_dir):
 
 @pytest.mark.slow
 def test_spawned_processes_load_what_forked_ones_do(typed, folder, tmp_path):
-    spawned = ("--num_workers", "2", "--multiprocessing_context", "spawn")
-    done = typed(*training(folder, *spawned, "--output_dir", tmp_path / "train"), cwd=tmp_path)
+    spawn = ("--multiprocessing_context", "spawn")
+    spawned = ("--num_workers", "2", *spawn)
+    done = typed(*training(folder, "--num_workers", "1", *spawn, "--output_dir", tmp_path / "train"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     facts = torch.load(tmp_path / "train" / "model.pt", weights_only=True)["facts"]
     assert facts["data"]["phantom"]["outlined"] == 3
