@@ -275,8 +275,8 @@ def project_folder(output_dir: Path) -> Path:
     """Return the folder of the default store of a run: the nearest ``outputs`` above it, else the run's parent.
 
     Example:
-        >>> project_folder(Path("/work/outputs/demo/train")).as_posix(), project_folder(Path("/work/runs/a")).as_posix()
-        ('/work/outputs', '/work/runs')
+        >>> project_folder(Path("/data/outputs/demo/train")).as_posix(), project_folder(Path("/data/runs/a")).as_posix()
+        ('/data/outputs', '/data/runs')
     """
     above = output_dir.resolve().parents
     return next((folder for folder in above if folder.name == PROJECT), above[0])
