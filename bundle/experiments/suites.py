@@ -112,11 +112,8 @@ SUITES: Mapping[str, Suite] = {
         rows=[
             *_COMPARED,
             _PLDMLT,
-            Row(
-                name="unet_vgg16", title="U-Net, VGG16", options=_VGG16, tasks=["lesions"],
-                overlays=["baselines/unet/train.yaml", "experiments/segmentation_only/train.yaml"],
-            ),
-            Row(name="pldmlt_vgg16", title="PLDMLT [1, 0.8], VGG16", options=_VGG16),
+            replace(_segmenter("unet", "U-Net, VGG16"), name="unet_vgg16", options=_VGG16),
+            replace(_PLDMLT, name="pldmlt_vgg16", title="PLDMLT [1, 0.8], VGG16", options=_VGG16),
         ],
     ),
     "table2": Suite(

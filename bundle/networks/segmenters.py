@@ -6,7 +6,6 @@ from typing import Any
 from bundle.labels import LESION_COUNT
 from bundle.networks.encoders import LITE_HEAD, LITES, LiteNormalise, fill_trunk
 from bundle.networks.graded_network import GradedNetwork, start_from_prior
-from bundle.networks.imagenet import fill, imagenet_weights
 from bundle.networks.vgg import Normalise
 from bundle.optional import import_optional
 from torch import Tensor, nn
@@ -90,7 +89,9 @@ class GradedSegmenter(GradedNetwork):
         self._read_grade_from(self.encoder.out_channels[-1])
         if lesion_prior is not None:
             start_from_prior(self.segmentation_head[0], lesion_prior)
-        self._fill_encoder(encoder_name, pretrained)
+        # timm's encoder keeps no classifier, so that its weights are left out; smp's own encoders drop them themselves.
+        trunk, head = (self.encoder.model, LITE_HEAD) if encoder_name in LITES else (self.encoder, ())
+        fill_trunk(trunk, encoder_name, pretrained, head)
         if freeze_batch_norm:
             self._freeze_batch_norm()
 
@@ -101,14 +102,6 @@ class GradedSegmenter(GradedNetwork):
     def shared_modules(self) -> Sequence[nn.Module]:
         """Return the encoder."""
         return (self.encoder,)
-
-    def _fill_encoder(self, name: str, pretrained: bool | str) -> None:
-        if name in LITES:
-            fill_trunk(self.encoder.model, name, pretrained, LITE_HEAD)
-            return
-        state = imagenet_weights(name, pretrained)
-        if state is not None:
-            fill(self.encoder, state, name)  # smp's encoder drops the thousand-class layer itself
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         return self.encoder(self.normalise(image))
