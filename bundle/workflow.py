@@ -165,20 +165,12 @@ def fetch_weights() -> None:
     """
     parser = running_workflow().parser
     value = parser.get_parsed_content
-    for part in _parts_with("pretrained", parser.get()):
+    components = (path for path, part in _sections(parser.get()) if {"_target_", "pretrained"} <= part.keys())
+    for part in map("::".join, components):
         named = [name for name in ENCODER_IDS if name in parser[part]]
         is_off = "_disabled_" in parser[part] and value(f"{part}::_disabled_")
         if named and not is_off:
             fetch(value(f"{part}::{named[0]}"), value(f"{part}::pretrained"))
-
-
-def _parts_with(argument: str, config: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """Yield the id of every component that is given an argument."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            if argument in value and "_target_" in value:
-                yield above + name
-            yield from _parts_with(argument, value, f"{above}{name}::")
 
 
 def settle_tracking(parser: ConfigParser) -> None:
