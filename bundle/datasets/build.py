@@ -19,7 +19,7 @@ from bundle.datasets.readers.raw import OPTIC_DISC, OUTLINES_NOTE, Drawn, Landma
 from bundle.files import content_sha256, written_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph, Point, resized, resolve, same_shape
-from bundle.transforms.decode import bits_scaled, decode, decode_photograph, mask_levels, to_rgb
+from bundle.transforms.decode import changes, decode_mask, decode_photograph, mask_levels, to_rgb
 from bundle.transforms.field import field_of_view
 from bundle.transforms.outlines import load_mask
 from bundle.transforms.pixels import brightest
@@ -133,14 +133,14 @@ def _landmark_notes(rows: Sequence[RawPhotograph], photographs: Sequence[Photogr
 
 class _Inspected(NamedTuple):
     photograph: Photograph
-    changes: Mapping[str, tuple[str, ...]]
+    noted: Mapping[str, tuple[str, ...]]
     """What was read otherwise than stored, and what of the photograph."""
 
 
 def _change_notes(inspected: Sequence[_Inspected]) -> list[str]:
     found: dict[str, list[str]] = defaultdict(list)
-    for photograph, changes in inspected:
-        for what, parts in changes.items():
+    for photograph, noted in inspected:
+        for what, parts in noted.items():
             found[what] += [" ".join([photograph.id.partition("/")[2], *part.split()]) for part in parts]
     return [f"{CHANGED}: {len(changed)} {what} ({names(changed)})" for what, changed in found.items()]
 
@@ -173,7 +173,8 @@ class _Inspector:
         self.name, self.roots = name, roots
 
     def __call__(self, row: RawPhotograph) -> _Inspected:
-        image, (width_px, height_px) = decode_photograph(row.image, draft=("L", HASHED_SIDE_PX))
+        opened = decode_photograph(row.image, draft=("L", HASHED_SIDE_PX))
+        image, (width_px, height_px), _ = opened
         grey = _grey(image, row.image)
         try:
             box = field_of_view(np.asarray(grey))
@@ -213,12 +214,11 @@ class _Inspector:
             patient=f"{self.name}/{pseudonym(row.patient)}" if row.patient else None,
         )
         content = {role: resolve(self.roots, path) for role, path in photograph.files().items()}
-        bits = bits_scaled(image)
-        changes = {
+        noted = {
             **({INVERTED: tuple(inverted)} if inverted else {}),
-            **({f"photographs scaled from the {bits} bits that they use": ("",)} if bits else {}),
+            **{f"photographs {change}": ("",) for change in changes(opened)},
         }
-        return _Inspected(replace(photograph, sha256=content_sha256(content)), changes)
+        return _Inspected(replace(photograph, sha256=content_sha256(content)), noted)
 
     def _write_masks(self, row: RawPhotograph, drawn: Drawn) -> dict[str, Path]:
         """Write the drawn masks that are not empty; return the path of each role."""
@@ -273,7 +273,7 @@ def _write_mask(stem: Path, mask: NDArray[np.bool_]) -> Path:
 
 def _area_px(mask: Path, image: Path, size: tuple[int, int]) -> int:
     """Check a mask and count its foreground pixels."""
-    content, mask_size = decode(mask, "mask")
+    content, mask_size, _ = decode_mask(mask)
     if mask_size != size:
         raise ValueError(
             f"expected a mask of {size[0]}x{size[1]} px as {image}, got {mask_size[0]}x{mask_size[1]} px in {mask}"

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from bundle.datasets.patients import patients_in_headers, patients_in_names, pseudonym
+from bundle.datasets.patients import eyes_in_headers, patients_in_headers, patients_in_names, pseudonym
 from bundle.datasets.readers.files import OF_THE_SYSTEM, names
 from bundle.grade_rules import lesions_ruled_out
 from bundle.labels import GRADES, LESIONS
@@ -69,6 +69,8 @@ def file_items(
         _check_apart(Path(source), Path(output_dir or ""))
     photographs = [item for source in listed for item in _file_items(Path(source))]
     _check_distinct(photographs)
+    eyes = eyes_in_headers(paths(photographs))
+    photographs = [{**item, "eye": eyes[item["id"]]} if item["id"] in eyes else item for item in photographs]
     return _by_patient(photographs, _patients(photographs, patient_pattern))
 
 
@@ -265,6 +267,11 @@ def patients(rows: Iterable[Photograph]) -> dict[str, str]:
 def patients_shown(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Map the id of each item whose patient is known to that patient, as the table and the report show it."""
     return {item["id"]: item["patient"] for item in listed if "patient" in item}
+
+
+def eyes_shown(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Map the id of each item whose DICOM header states the eye to ``left`` or ``right``, likewise."""
+    return {item["id"]: item["eye"] for item in listed if "eye" in item}
 
 
 def count_patients(rows: Iterable[Photograph]) -> int:

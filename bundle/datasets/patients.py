@@ -11,10 +11,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
-from bundle.transforms.dicom import is_dicom, read_identity
+from bundle.transforms.dicom import Identity, is_dicom, read_identity
 
 SIDES = (("left", "right"), ("od", "os"), ("l", "r"), ("le", "re"))
 """Words for the two eyes in file names, in lower case; OD and OS are Latin for right and left eye."""
@@ -79,15 +80,25 @@ def patients_in_headers(photographs: Mapping[str, str | os.PathLike]) -> dict[st
         >>> patients_in_headers({"a": pydicom.data.get_testdata_file("examples_palette.dcm"), "b": "eye.png"})
         {'a': '11-05-25-142825'}
     """
-    found = {name: _patient_in_header(path) for name, path in photographs.items() if is_dicom(path)}
-    return {name: patient for name, patient in found.items() if patient}
+    return {name: stated.patient_id for name, stated in _identities(photographs).items() if stated.patient_id}
 
 
-def _patient_in_header(path: str | os.PathLike) -> str | None:
-    try:
-        return read_identity(path).patient_id
-    except ValueError:
-        return None
+def eyes_in_headers(photographs: Mapping[str, str | os.PathLike]) -> dict[str, str]:
+    """Map each DICOM photograph whose header states the eye to ``left`` or ``right``.
+
+    Args:
+        photographs: as in :func:`patients_in_headers`.
+    """
+    return {name: stated.laterality for name, stated in _identities(photographs).items() if stated.laterality}
+
+
+def _identities(photographs: Mapping[str, str | os.PathLike]) -> dict[str, Identity]:
+    found = {}
+    for name, path in photographs.items():
+        if is_dicom(path):
+            with suppress(ValueError):
+                found[name] = read_identity(path)
+    return found
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -52,7 +52,7 @@ class Drawing(NamedTuple):
     """What :meth:`PredictionFiles.draw` hands to :meth:`PredictionFiles.note`."""
 
     card: str
-    bits: int | None  # from which the photograph was scaled to 8, if its file has more than it uses
+    changes: tuple[str, ...]  # in which the photograph as read differs from its file
 
 
 class PredictionFiles:
@@ -72,6 +72,8 @@ class PredictionFiles:
         dicom_seg: also write the lesions of each photograph, which must be DICOM, as a Segmentation to ``dicom_seg/``.
         patients: patient of each photograph, where it is known. If any is, the tables have a column ``patient``, and
             the report shows consecutive photographs of a patient side by side.
+        eyes: ``left`` or ``right`` for each photograph, where it is known. If any is, the tables have a column ``eye``,
+            and the report names the eye beside the photograph.
         passed_over: names of files among the photographs that were not read, because of their suffix.
     """
 
@@ -83,11 +85,12 @@ class PredictionFiles:
         report: bool = True,
         dicom_seg: bool = False,
         patients: Mapping[str, str] | None = None,
+        eyes: Mapping[str, str] | None = None,
         passed_over: Sequence[str] = (),
     ) -> None:
         self.output_dir, self.facts = Path(output_dir), {key: str(value) for key, value in facts.items()}
         self.nifti, self.report, self.dicom_seg = nifti, report, dicom_seg
-        self.patients, self.passed_over = dict(patients or {}), tuple(passed_over)
+        self.patients, self.eyes, self.passed_over = dict(patients or {}), dict(eyes or {}), tuple(passed_over)
 
     def start(self) -> None:
         """Claim the folder, and remove the results of an earlier run.
@@ -105,7 +108,7 @@ class PredictionFiles:
         self.photographs, self.abstained = 0, 0
         self.unread: dict[str, str] = {}
         self.noted: list[_Noted] = []  # only if patients are known
-        self.scaled: dict[int, list[str]] = defaultdict(list)
+        self.changed: dict[str, list[str]] = defaultdict(list)
 
     def draw(self, prediction: Prediction) -> Drawing:
         """Write the pictures of one photograph, and return its card for the report.
@@ -119,11 +122,11 @@ class PredictionFiles:
             write_label_nifti(path, prediction.lesions_HW, affine_of(prediction.path))
         if self.dicom_seg:
             write_dicom_seg(self._path("dicom_seg", prediction.name, ".dcm"), prediction.lesions_HW, prediction.path)
-        image_HW3, _, _, bits = load_photograph(prediction.path)
-        card = card_html(prediction, image_HW3) if self.report else ""
+        image_HW3, _, _, changes = load_photograph(prediction.path)
+        card = card_html(prediction, image_HW3, self.eyes.get(prediction.name)) if self.report else ""
         overlay_HW3 = lesion_overlay(image_HW3, prediction.lesions_HW)
         _save(self._path("overlays", prediction.name, ".jpg"), Image.fromarray(overlay_HW3))
-        return Drawing(card, bits)
+        return Drawing(card, changes)
 
     def note(self, row: Row, drawing: Drawing | None) -> None:
         """Store a row and a card on disk."""
@@ -135,12 +138,11 @@ class PredictionFiles:
             patient = self.patients.get(row["file"])
             card = "" if drawing is None else drawing.card
             self.noted.append(_Noted(patient, {key: row[key] for key in SHOWN_OF_PATIENT}, len(card)))
-            row = {"file": row["file"], "patient": patient, **row}
-        self.rows.write(json.dumps(row, allow_nan=False) + "\n")
+        self.rows.write(json.dumps(self._with_identity(row), allow_nan=False) + "\n")
         if drawing is not None:
             self.cards.write(drawing.card)
-            if drawing.bits:
-                self.scaled[drawing.bits].append(row["file"])
+            for change in drawing.changes:
+                self.changed[change].append(row["file"])
 
     def finish(self) -> dict[str, int]:
         """Write the tables and, if a photograph was read, the report; release the folder; count the files."""
@@ -163,16 +165,13 @@ class PredictionFiles:
             "files/read": self.photographs - len(self.unread),
             "files/left_out": len(self.unread),
             "files/passed_over": len(self.passed_over),
-            "files/changed": sum(map(len, self.scaled.values())),
+            "files/changed": len(set().union(*self.changed.values())),
         }
 
     def remarks(self) -> dict[str, Sequence[str]]:
         """Map what was passed over or changed to the names of the files."""
         others = {"passed over, not photographs by their suffix": self.passed_over} if self.passed_over else {}
-        scaled = {
-            f"changed, scaled from the {bits} bits that they use": self.scaled[bits] for bits in sorted(self.scaled)
-        }
-        return {**others, **scaled}
+        return {**others, **{f"changed, {change}": self.changed[change] for change in sorted(self.changed)}}
 
     def summary(self) -> str:
         """Write in one line how many files were read, left out, passed over and changed, and the first names."""
@@ -192,6 +191,12 @@ class PredictionFiles:
             total = f"ValueError: could not read {len(self.unread)} of {self.photographs} photographs: "
             sys.stderr.write("\n".join([total + first, *others]) + "\n")
             raise SystemExit(UNREAD_EXIT_CODE)
+
+    def _with_identity(self, row: Row) -> Row:
+        """Add the patient and the eye, if those of any photograph are known, after the name."""
+        known = {"patient": self.patients, "eye": self.eyes}
+        stated = {what: found.get(row["file"]) for what, found in known.items() if found}
+        return {"file": row["file"], **stated, **row}
 
     def _patients_in_words(self) -> str:
         unknown = sum(one.patient is None for one in self.noted)
@@ -213,8 +218,7 @@ class PredictionFiles:
             table_beside.open("w", encoding=TABLE_ENCODING, newline="") as table_file,
             lines_beside.open("w", encoding="utf-8") as lines_file,
         ):
-            columns = (COLUMNS[0], *["patient"] * bool(self.patients), *COLUMNS[1:])
-            writer = csv.DictWriter(table_file, fieldnames=columns)
+            writer = csv.DictWriter(table_file, fieldnames=list(self._with_identity(dict.fromkeys(COLUMNS))))
             writer.writeheader()
             self.rows.seek(0)
             for line in self.rows:

@@ -30,12 +30,13 @@ NAMES = {"grade_names": GRADE_NAMES, "lesion_names": LESION_NAMES, "lesion_hex":
 """Names and colours that the templates show."""
 
 
-def card_html(prediction: Prediction, image_HW3: NDArray[np.uint8]) -> str:
+def card_html(prediction: Prediction, image_HW3: NDArray[np.uint8], eye: str | None = None) -> str:
     """Return the part of the report for one photograph, its pictures included: about 0.1 MB of text.
 
     Args:
         prediction: what the network predicts for the photograph.
         image_HW3: the photograph at native size, 8-bit RGB.
+        eye: ``left`` or ``right``, if it is known.
 
     Raises:
         ValueError: if the lesions have another size than the photograph.
@@ -55,6 +56,7 @@ def card_html(prediction: Prediction, image_HW3: NDArray[np.uint8]) -> str:
     photograph.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX))
     return TEMPLATES.get_template("card.html").render(
         prediction=prediction,
+        eye=eye,
         width_px=photograph.width,
         height_px=photograph.height,
         photograph=data_uri(photograph, "JPEG", quality=82),

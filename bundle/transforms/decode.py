@@ -62,6 +62,7 @@ class Opened(NamedTuple):
 
     image: Image.Image
     native_px: tuple[int, int]  # width, height
+    several: bool = False  # whether its file has further pictures: pages of a TIFF, frames of a GIF
 
 
 def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] | None = None) -> Opened:
@@ -87,7 +88,7 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            native_px = image.size
+            native_px, several = image.size, _holds_several(image)
             if draft:
                 image.draft(draft[0], (draft[1], draft[1]))
             turned_back = TURNED_BACK.get(image.getexif().get(ORIENTATION, 1)) if image.format == "TIFF" else None
@@ -101,9 +102,26 @@ def decode(path: str | os.PathLike, what: str = "image", draft: tuple[str, int] 
     if is_deep:
         _check_depth(image, path)
     if turned_back is None:
-        return Opened(image, native_px)
+        return Opened(image, native_px, several)
     stored = image.transpose(turned_back)
-    return Opened(stored, stored.size)
+    return Opened(stored, stored.size, several)
+
+
+def decode_mask(path: str | os.PathLike) -> Opened:
+    """Decode a mask of a data set, as :func:`decode` does an image.
+
+    Raises:
+        ValueError: as in :func:`decode`; if the file has several pictures, because another may hold the outline.
+    """
+    opened = decode(path, "mask")
+    if opened.several:
+        raise ValueError(f"expected a mask of one picture in {path}, got several; save the one with the outline alone")
+    return opened
+
+
+def _holds_several(image: Image.Image) -> bool:
+    """Return whether an opened file has further pictures: pages of a TIFF, frames of a GIF."""
+    return bool(getattr(image, "is_animated", False))
 
 
 def _mend_planes(image: Any) -> None:  # noqa: ANN401  (Pillow's types lack tile)
@@ -176,14 +194,20 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def bits_scaled(image: Image.Image) -> int | None:
-    """Return from how many bits :func:`to_rgb` scales an image, if its file has more than it uses.
+def changes(opened: Opened) -> tuple[str, ...]:
+    """Say in words what :func:`to_rgb` gives otherwise than a file has it; nothing, if it is as stored.
 
     Example:
-        >>> bits_scaled(Image.fromarray(np.full((2, 3), 4095, np.uint16))), bits_scaled(Image.new("L", (3, 2)))
-        (12, None)
+        >>> changes(Opened(Image.fromarray(np.full((2, 3), 4095, np.uint16)), (3, 2), several=True))
+        ('scaled from the 12 bits that they use', 'read by the first of several pictures')
     """
-    return scaled_from_bits(np.asarray(image)) if _is_deep_grey(image) else None
+    scaled = _scaled(np.asarray(opened.image)) if _is_deep_grey(opened.image) else ()
+    return (*scaled, "read by the first of several pictures") if opened.several else scaled
+
+
+def _scaled(levels: NDArray) -> tuple[str, ...]:
+    bits = scaled_from_bits(levels)
+    return (f"scaled from the {bits} bits that they use",) if bits else ()
 
 
 def _is_deep_grey(image: Image.Image) -> bool:
@@ -214,6 +238,8 @@ def read_packed(path: str | os.PathLike) -> PackedMask | None:
     """
     try:
         with Image.open(path, formats=["TIFF"]) as image:
+            if _holds_several(image):  # pages: decode_mask says why it refuses them
+                return None
             (width_px, height_px), tiles = image.size, cast(list[Any], image.tile)
         row_bytes = -(-width_px // 8)
         plain = all(
@@ -280,7 +306,7 @@ class Decoded(NamedTuple):
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB
     native_px: tuple[int, int]  # width, height
     reduction: int
-    bits: int | None = None  # from which it was scaled to 8, if the file has more than it uses
+    changes: tuple[str, ...] = ()  # what differs from the file, in words
 
 
 def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: int | None = None) -> Decoded:
@@ -311,10 +337,11 @@ def load_photograph(source: str | os.PathLike | NDArray[np.uint8], target_px: in
         return Decoded(source, (source.shape[1], source.shape[0]), 1)
     if is_nifti(source):
         levels = read_levels(source)  # (W, H, C)
-        return Decoded(levels_to_rgb(levels), (levels.shape[0], levels.shape[1]), 1, scaled_from_bits(levels))
-    image, native_px = decode_photograph(source, draft=("RGB", target_px) if target_px else None)
+        return Decoded(levels_to_rgb(levels), (levels.shape[0], levels.shape[1]), 1, _scaled(levels))
+    opened = decode_photograph(source, draft=("RGB", target_px) if target_px else None)
+    image, native_px, _ = opened
     try:
-        return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width), bits_scaled(image))
+        return Decoded(to_rgb(image), native_px, round(native_px[0] / image.width), changes(opened))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 

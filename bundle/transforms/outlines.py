@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from bundle.labels import LESIONS
-from bundle.transforms.decode import decode, mask_levels, read_packed
+from bundle.transforms.decode import decode_mask, mask_levels, read_packed
 from bundle.transforms.pixels import brightest
 from bundle.transforms.runs import Runs, runs_of, runs_of_bits
 from monai.transforms import Transform
@@ -42,7 +42,7 @@ def load_mask(path: str | os.PathLike) -> Mask:
         ...     load_mask(f"{folder}/7_MA.png")
         array([[False,  True,  True]])
     """
-    return brightest(mask_levels(decode(path, "mask").image, path)) != 0
+    return brightest(mask_levels(decode_mask(path).image, path)) != 0
 
 
 def load_masks(paths: Mapping[str, str | os.PathLike], width_px: int, height_px: int) -> dict[str, Mask]:

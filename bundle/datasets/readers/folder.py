@@ -18,7 +18,7 @@ from bundle.datasets.readers.files import (
 )
 from bundle.datasets.readers.raw import OPTIC_DISC, Drawn, RawPhotograph, Reading
 from bundle.labels import LESIONS
-from bundle.transforms.decode import IMAGE_SUFFIXES, decode, mask_levels
+from bundle.transforms.decode import IMAGE_SUFFIXES, decode_mask, mask_levels
 from bundle.transforms.dicom import is_dicom
 from numpy.typing import NDArray
 from PIL import Image
@@ -396,7 +396,7 @@ class DrawIndexed:
 
 
 def _open(path: Path, width_px: int, height_px: int) -> Image.Image:
-    mask, size = decode(path, "mask")
+    mask, size, _ = decode_mask(path)
     if size != (width_px, height_px):
         raise ValueError(
             f"expected a mask of {width_px}x{height_px} px, as its photograph, got {size[0]}x{size[1]} px in {path}"

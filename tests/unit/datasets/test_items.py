@@ -5,6 +5,7 @@ import torch
 from bundle.datasets.items import (
     OutlinedAndGraded,
     count_patients,
+    eyes_shown,
     file_items,
     grades,
     ids,
@@ -268,11 +269,12 @@ def test_dicom_of_a_patient_stands_together_under_its_pseudonym_unless_a_pattern
     (tmp_path / "c.png").write_bytes(b"")
     (tmp_path / "broken.dcm").write_bytes(b"")
     for seed, (name, patient) in enumerate({"1.2.3": "anna", "a.dcm": "bo", "b.dcm": "anna", "d.dcm": ""}.items()):
-        made.save(tmp_path / name, made.photograph(eye(seed), PatientID=patient))
+        made.save(tmp_path / name, made.photograph(eye(seed), PatientID=patient, ImageLaterality="LRRB"[seed]))
     found = file_items(tmp_path)
     assert [item["id"] for item in found] == ["1.2.3", "b.dcm", "a.dcm", "broken.dcm", "c.png", "d.dcm"]
     anna, bo = "55579b557896d0ce", "3d099d0f13df9d0b"  # echo -n anna | sha256sum
     assert patients_shown(found) == {"1.2.3": anna, "b.dcm": anna, "a.dcm": bo}
+    assert eyes_shown(found) == {"1.2.3": "left", "a.dcm": "right", "b.dcm": "right"}  # B: both
     assert patients_shown(file_items(tmp_path, patient_pattern=r"1\.2\.(.)")) == {"1.2.3": "3"}
 
 

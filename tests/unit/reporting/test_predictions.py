@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import multiprocessing
+import re
 import time
 import tracemalloc
 
@@ -265,9 +266,19 @@ def test_the_heading_says_which_photographs_have_the_grade_of_the_patient(tmp_pa
     assert words in section
 
 
+def test_an_eye_that_is_known_is_a_column_and_stands_beside_the_name(tmp_path):
+    names = ["0.png", "1.png", "2.png"]
+    eyes = {"0.png": "left", "2.png": "right"}
+    out = write(tmp_path, *(prediction(tmp_path, name) for name in names), eyes=eyes, patients={"1.png": "p"})
+    assert list(rows_of(out)[0])[:4] == ["file", "patient", "eye", "grade"]
+    assert [(row["file"], row["eye"]) for row in rows_of(out)] == [("0.png", "left"), ("1.png", ""), ("2.png", "right")]
+    headings = re.findall("<h2>(.\\.png.*)</h2>", (out / "report.html").read_text())
+    assert headings == ["0.png<span>, left eye</span>", "1.png", "2.png<span>, right eye</span>"]
+
+
 def test_without_patients_nothing_is_said_of_them(tmp_path):
     out = write(tmp_path, prediction(tmp_path, "0_l.jpg"), prediction(tmp_path, "0_r.jpg"), patients={})
-    assert "patient" not in rows_of(out)[0]
+    assert not {"patient", "eye"} & rows_of(out)[0].keys()
     assert sections(out) == []
     assert "<dt>patients" not in (out / "report.html").read_text()
 
@@ -351,7 +362,7 @@ def test_memory_does_not_grow_with_the_photographs(tmp_path):
     files.start()
     tracemalloc.start()
     for number in range(10_000):
-        files.note({**row, "file": f"{number}.jpg"}, Drawing(f"<article>{number:1000}</article>\n", None))
+        files.note({**row, "file": f"{number}.jpg"}, Drawing(f"<article>{number:1000}</article>\n", ()))
     files.finish()
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 from bundle.transforms.decode import decode, load_photograph, to_rgb
+from bundle.transforms.outlines import load_mask
 from PIL import Image
 
 DEEP = np.array([[0, 255, 256], [0x80FF, 0xFE00, 0xFFFF]], np.uint16)
@@ -75,7 +76,7 @@ def test_pixels_of_a_tiff_stay_where_they_are_stored_though_pillow_turns_them(tm
     stored = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     path = tmp_path / "a.tif"
     Image.fromarray(stored).save(path, tiffinfo={0x0112: tag}, compression=compression)
-    image, native_px = decode(path)
+    image, native_px, _ = decode(path)
     assert image.size == native_px == (16, len(stored))
     assert np.array_equal(np.asarray(image), stored)
 
@@ -85,7 +86,7 @@ def test_a_tiff_that_pillow_turns_for_its_xmp_stays_too(tmp_path):
     stored = np.arange(6, dtype=np.uint8).reshape(2, 3)
     xmp = b'<rdf:Description tiff:Orientation="6"/>'
     Image.fromarray(stored).save(tmp_path / "a.tif", tiffinfo={700: xmp})
-    image, native_px = decode(tmp_path / "a.tif")
+    image, native_px, _ = decode(tmp_path / "a.tif")
     assert native_px == (3, 2)
     assert np.asarray(image).tolist() == stored.tolist()
 
@@ -100,13 +101,37 @@ def test_grey_is_scaled_from_the_bits_in_use_and_says_so(tmp_path, name, bits):
         Image.fromarray(levels).save(tmp_path / name)
     found = load_photograph(tmp_path / name)
     assert found.pixels[..., 0].tolist() == [[0, 128, 255]]
-    assert found.bits == (bits if bits < 16 else None)
+    assert found.changes == ((f"scaled from the {bits} bits that they use",) if bits < 16 else ())
 
 
 def test_8_bits_are_not_scaled_however_dark(tmp_path):
     Image.fromarray(np.full((2, 3), 9, np.uint8)).save(tmp_path / "a.png")
     found = load_photograph(tmp_path / "a.png")
-    assert (found.pixels.max(), found.bits) == (9, None)
+    assert (found.pixels.max(), found.changes) == (9, ())
+
+
+def pages(path, *greys):
+    """Write a picture of 2x3 pixels for each grey, all in one file."""
+    first, *others = (Image.fromarray(np.full((2, 3), grey, np.uint8)) for grey in greys)
+    first.save(path, save_all=True, append_images=others)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png"])
+def test_of_several_pictures_the_first_is_read_and_that_is_said(tmp_path, name):
+    found = load_photograph(pages(tmp_path / name, 9, 200, 30))
+    assert (found.pixels.max(), found.changes) == (9, ("read by the first of several pictures",))
+    assert load_photograph(pages(tmp_path / name, 9)).changes == ()
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_a_mask_of_several_pictures_is_refused_because_another_may_hold_the_outline(tmp_path, mode):
+    outline = Image.fromarray(np.array([[0, 255, 0], [0, 0, 255]], np.uint8)).convert(mode)
+    Image.new(mode, (3, 2)).save(tmp_path / "a.tif", save_all=True, append_images=[outline])
+    with pytest.raises(ValueError, match=r"expected a mask of one picture in .*a\.tif, got several; save the one"):
+        load_mask(tmp_path / "a.tif")
+    outline.save(tmp_path / "a.tif")
+    assert load_mask(tmp_path / "a.tif").sum() == 2
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])

@@ -38,5 +38,5 @@ FORMS = {
 def test_a_lossless_form_gives_the_same_pixels(tmp_path, name):
     FORMS[name](tmp_path / name)
     found = load_photograph(tmp_path / name)
-    assert (found.native_px, found.bits) == ((72, 48), None)
+    assert (found.native_px, found.changes) == ((72, 48), ())
     assert np.array_equal(found.pixels, PIXELS)
