@@ -19,7 +19,8 @@ Example:
     >>> config = str(ROOT / "configs" / "inference.yaml")
     >>> workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **files, **small)
     >>> _ = workflow.initialize()
-    >>> _ = workflow.run()
+    >>> _ = workflow.run()  # doctest: +ELLIPSIS
+    results: ...
     photographs: 1 read
 
     The run has written its files, and the objects of the config are attributes of the workflow.

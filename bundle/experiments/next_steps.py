@@ -129,7 +129,7 @@ def after_evaluate_grader(
 
 def after_inference(output_dir: Where) -> str:
     """Name what to look at."""
-    results = [Path(output_dir) / name for name in ("report.html", "predictions.csv", "masks", "overlays", "heatmaps")]
+    results = [Path(output_dir) / name for name in ("report.html", "predictions.csv", "masks")]
     there = [path for path in results if path.exists()]
     return ended(there, f"open {shown(there[0])}" if there else "see what could not be read")
 
@@ -191,11 +191,11 @@ def experiments_running() -> list[str]:
 
 
 def bundle_run(bases: Sequence[str], experiments: Sequence[str] = (), **options: object) -> str:
-    """Write the command that runs configs, with the options of the machine that the running command has.
+    r"""Write the command that runs configs, with the options of the machine that the running command has.
 
     Example:
         >>> bundle_run(["train", "evaluate"], manifest="my eyes.json").partition("configs/evaluate.yaml")[2]
-        '\\']" --manifest "my eyes.json"'
+        '\']" --manifest "my eyes.json"'
     """
     files = [CONFIGS / name for name in stacked(bases, ",".join(experiments) or None)]
     typed = typed_words(command_line())
@@ -226,11 +226,11 @@ def _word(value: object) -> str:
 
 
 def quoted(word: str) -> str:
-    """Write a word so that shells read it whole, in double quotes if need be, which Windows takes too.
+    r"""Write a word so that shells read it whole, in double quotes if need be, which Windows takes too.
 
     Example:
         >>> quoted("idrid.json"), quoted("my eyes.json"), quoted("$HOME/it's")
-        ('idrid.json', '"my eyes.json"', '\\'$HOME/it\\'"\\'"\\'s\\'')
+        ('idrid.json', '"my eyes.json"', '\'$HOME/it\'"\'"\'s\'')
     """
     if PLAIN.fullmatch(word):
         return word

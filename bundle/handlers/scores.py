@@ -70,6 +70,10 @@ class Scorer(ABC):
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
 
+    def groups(self) -> dict[str, GroupScores]:
+        """Return the scores of each group that the last evaluation had photographs of; none without groups."""
+        return {}
+
 
 class ScoreLesions(Scorer):
     """Scorer of lesion probabilities against the outlines, at native size (see :class:`LesionScores`).
@@ -269,7 +273,7 @@ class WriteScores:
         write_json_whole(self.path, content)
 
     def _by_value(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Map each value to the ``counts`` of its photographs by task, and their ``scores`` and ``intervals`` by key."""
+        """Map each value to the numbers of its photographs by task, and to their scores and intervals by key."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for value, scored in ((value, scored) for scorer in self.scorers for value, scored in scorer.groups().items()):
             of_value = found.setdefault(value, {"counts": {}, "scores": {}, "intervals": {}})

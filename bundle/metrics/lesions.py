@@ -204,9 +204,7 @@ class LesionScores:
             above_0[:, index] = int(torch.count_nonzero(on_lesion)), int(torch.count_nonzero(scores_HW))
         return positives, pixels, above_0
 
-    def _label_map_counts(
-        self, predicted_HW: Tensor, truth: Mapping[str, Tensor]
-    ) -> tuple[tuple[int, int, int], int]:
+    def _label_map_counts(self, predicted_HW: Tensor, truth: Mapping[str, Tensor]) -> tuple[tuple[int, int, int], int]:
         """Count right and wrong pixels of the whole label map, and its pixels of background."""
         label_map = torch.zeros_like(predicted_HW)
         # A single class of another name has no rank: it never overlaps.

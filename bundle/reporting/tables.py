@@ -145,9 +145,8 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
     Args:
         metrics: ``{"scores": {"lesions/dice_EX": 0.5, ...}, "intervals": {"lesions/dice_EX": [0.4, 0.6], ...},
             "subset": {"lesions": "test", ...}, "counts": {"lesions": 27, ...}, "patients": {"lesions": 0, ...},
-            "lesion_thresholds": [0.2, ...], "groups": {"column": "camera", "values": {"Topcon": {"scores": ...}, ...}}}``;
-            only the scores are required. The key of a trivial score is the key of the score plus an ending in
-            ``BASELINES``.
+            "lesion_thresholds": [0.2, ...], "groups": {"column": "camera", "values": {"Topcon": {...}}}}``; only the
+            scores are required. The key of a trivial score is the key of the score plus an ending in ``BASELINES``.
 
     Raises:
         ValueError: if there are no scores.
@@ -207,13 +206,17 @@ def _task_table(task: str, scores: Mapping[str, float | None], metrics: Mapping[
 
 
 def _group_table(task: str, metrics: Mapping[str, Any]) -> str:
-    """Write the main scores of a task for all photographs and for each value of a column, one below the other."""
+    """Write the main scores of a task for all photographs and for each value of a column, one below the other.
+
+    Scores that are undefined for all photographs are left out, because they are for each value too.
+    """
     column, values = metrics["groups"]["column"], metrics["groups"]["values"]
     whole = {name: metrics.get(name, {}) for name in ("counts", "scores", "intervals")}
     rows = [
         [_score_name(key), value, _scored_on(key, one), number(one["scores"].get(key)),
          interval(one["intervals"].get(key)), *_best_baseline(key, one["scores"])]
-        for key in metrics["scores"] if key.startswith(f"{task}/") and _parted(key) in GROUPED[task]
+        for key, score in metrics["scores"].items()
+        if key.startswith(f"{task}/") and _parted(key) in GROUPED[task] and number(score) != MISSING
         for value, one in [("all", whole), *values.items()]
     ]  # fmt: skip
     header = ["score", column, "photographs", "ours", "95 % interval", "trivial", "the trivial predictor"]

@@ -230,5 +230,5 @@ def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
 
 
 def test_a_path_with_a_dollar_reaches_the_program_as_it_is(folder):
-    command = next_steps.script("predict", "it's $5 \"eyes\".jpg", checkpoint=Path("m.pt"))
-    assert shlex.split(command)[-3:] == ["it's $5 \"eyes\".jpg", "--checkpoint", "m.pt"]
+    command = next_steps.script("predict", 'it\'s $5 "eyes".jpg', checkpoint=Path("m.pt"))
+    assert shlex.split(command)[-3:] == ['it\'s $5 "eyes".jpg', "--checkpoint", "m.pt"]

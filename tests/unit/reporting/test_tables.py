@@ -326,3 +326,8 @@ def test_groups_stand_below_the_whole_with_a_dash_where_nothing_can_be_scored():
 def lines_of(section):
     """Return the rows of a table without its head."""
     return [line for line in section.splitlines() if line.startswith("| ")][2:]
+
+
+def test_a_score_that_no_group_can_have_is_left_out_of_their_table():
+    groups = evaluation_table({**METRICS, "groups": GROUPS}).partition("### Lesions by camera")[2]
+    assert "Dice, soft exudate" not in groups  # NaN for all photographs, and in the table above
