@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bundle.distributed import is_main, local_device
@@ -57,15 +58,14 @@ def after_prepare(manifest: Manifest, path: Where) -> str:
     """Name the training that a manifest has photographs for, or the evaluation of the weights in ``models/``."""
     outlined, graded = _has_outlined(manifest), _has_graded(manifest)
     light, output_dir = local_device().type == "cpu", Path("outputs") / manifest.name
-    given: dict[str, object] = {"manifest": path, "output_dir": output_dir}
-    experiments = ["light"] * light
+    run, experiments = partial(bundle_run, manifest=path, output_dir=output_dir), ["light"] * light
     if outlined and graded:
-        return f"next: {script('pipeline', **given, **(LIGHT if light else {}))}"
+        return f"next: {script('pipeline', manifest=path, output_dir=output_dir, **(LIGHT if light else {}))}"
     if outlined:
-        return f"next: {bundle_run(['train'], [*experiments, 'segmentation_only'], **given)}"
+        return f"next: {run(['train'], [*experiments, 'segmentation_only'])}"
     if graded:
-        return f"next: {bundle_run(['pretrain'], experiments, **given)}"
-    return f"next: {bundle_run(['train', 'evaluate'], **given, checkpoint=WEIGHTS)}"
+        return f"next: {run(['pretrain'], experiments)}"
+    return f"next: {run(['train', 'evaluate'], checkpoint=WEIGHTS)}"
 
 
 def after_pretrain(manifest: Manifest, path: Where, output_dir: Where, image_size: int) -> str:
