@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bundle.distributed import is_main, local_device
 from bundle.experiments.pipeline import CONFIGS, stacked
@@ -199,9 +200,14 @@ def bundle_run(bases: Sequence[str], experiments: Sequence[str] = (), **options:
     """
     files = [CONFIGS / name for name in stacked(bases, ",".join(experiments) or None)]
     typed = typed_words(command_line())
-    passed_on = {name: typed[name] for name in PASSED_ON if name in typed}
+    passed_on = {name: typed[name] for name in PASSED_ON if name in typed and not _has_password(typed[name])}
     config_file = files[0] if len(files) == 1 else files
     return f"{_python()} -m monai.bundle run{_options({'config_file': config_file, **options, **passed_on})}"
+
+
+def _has_password(word: str | bool) -> bool:
+    """Return whether a word is the address of a store with a password in it, which is not to be printed."""
+    return isinstance(word, str) and urlsplit(word).password is not None
 
 
 def script(name: str, *words: Where, **options: object) -> str:

@@ -178,11 +178,12 @@ def test_areas_that_were_fitted_are_scored(folder):
 def test_the_overlays_and_the_options_of_the_machine_go_on(folder, monkeypatch):
     files = "['configs/pretrain.yaml','/b/configs/experiments/light/pretrain.yaml','experiments/mine/pretrain.yaml']"
     typed = ["--config_file", files, "--num_workers", "0", "--device=cpu", "--batch_size", "4"]
+    typed += ["--tracking_uri", "http://me:secret@host:5000"]
     monkeypatch.setattr(next_steps, "command_line", lambda: typed)
     found, options, _ = run_of(after_pretrain(BOTH, "my.json", "outputs/pretrain", 384))
     assert found == ["pseudo_label.yaml", "experiments/light/pseudo_label.yaml"]
     assert (options["--num_workers"], options["--device"]) == ("0", "cpu")
-    assert "--batch_size" not in options
+    assert not {"--batch_size", "--tracking_uri"} & set(options)  # a password is not printed
 
 
 def test_inference_names_the_page_or_else_the_table(folder):
