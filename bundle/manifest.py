@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ UNSAFE_PART = re.compile(r"\.{0,2}|[A-Za-z]:.*")
 UNSAFE_CHARACTER = re.compile("[\0\ud800-\udfff]")
 """A file name cannot contain NUL, and a UTF-8 file cannot contain half a surrogate pair."""
 
+COLUMN_MAX = 80
+"""Most characters of the name of a further column, and of a value in it: both are parts of names in MLflow."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photograph:
@@ -59,6 +63,7 @@ class Photograph:
         drawn_from: files that the masks were drawn from, if the data set has the outlines in another form.
         group: photographs of one group are copies of one photograph.
         patient: pseudonym of the patient, ``<data set>/<digits>``, or None if unknown; folds never part a patient.
+        columns: further columns of the data set's table, such as ``{"camera": "Topcon"}``; unknown values are left out.
         fold: cross-validation fold of a training photograph; None in the test split and if left out.
         left_out: why this photograph is excluded from training, or None.
 
@@ -91,6 +96,7 @@ class Photograph:
     drawn_from: tuple[str, ...] = ()
     group: str
     patient: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     fold: int | None = None
     left_out: str | None = None
 
@@ -133,6 +139,7 @@ def _check(row: Photograph) -> None:
             raise ValueError(f"{where}: expected {name} as 64 hexadecimal digits, got {getattr(row, name)!r}")
     for name in LANDMARKS:
         _check_point(name, getattr(row, name), (row.width_px, row.height_px), where)
+    check_columns(row.columns, where)
     for path in row.files().values():
         if any(map(UNSAFE_PART.fullmatch, re.split(r"[/\\]", path))):
             raise ValueError(f"{where}: expected a path below the data set's root, got {path!r}")
@@ -166,6 +173,29 @@ def _check_types(row: Photograph, where: str) -> None:
             f"{where}: expected sizes, areas and folds as whole numbers, names and paths as text, without NUL; "
             f"{wrong} are not"
         )
+
+
+def check_columns(columns: Mapping[str, str], where: str) -> None:
+    """Check names and values of further columns, which pages and MLflow may show.
+
+    Raises:
+        ValueError: if one is no text, empty, longer than ``COLUMN_MAX``, or has a line break or another character that
+            cannot be shown. A long text is not repeated in the message.
+
+    Example:
+        >>> check_columns({"camera": "Topcon"}, "eye.jpg")
+        >>> check_columns({"camera": ""}, "eye.jpg")
+        Traceback (most recent call last):
+            ...
+        ValueError: eye.jpg: expected names and values of columns as text of 1 to 80 printable characters, got ''
+    """
+    for word in chain.from_iterable(columns.items()):
+        if not isinstance(word, str) or not (0 < len(word) <= COLUMN_MAX and word.isprintable()):
+            got = f"{len(word)} characters" if isinstance(word, str) and len(word) > COLUMN_MAX else repr(word)
+            raise ValueError(
+                f"{where}: expected names and values of columns as text of 1 to {COLUMN_MAX} printable characters, got "
+                f"{got}"
+            )
 
 
 def _check_point(name: str, point: Point | None, size_px: tuple[int, int], where: str) -> None:

@@ -19,7 +19,8 @@ Example:
     >>> config = str(ROOT / "configs" / "inference.yaml")
     >>> workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **files, **small)
     >>> _ = workflow.initialize()
-    >>> _ = workflow.run()
+    >>> _ = workflow.run()  # doctest: +ELLIPSIS
+    results: ...
     photographs: 1 read
 
     The run has written its files, and the objects of the config are attributes of the workflow.
@@ -79,7 +80,7 @@ PASSING_IDS = MONAI_IDS | {
 """Options that may change when a run is resumed: paths, speed and length. Files are compared by their hashes."""
 
 SCORING_IDS = (PASSING_IDS - {"max_epochs", "val_interval"}) | {
-    "checkpoint", "split", "lesion_thresholds", "min_area_ppm",
+    "checkpoint", "split", "score_by", "lesion_thresholds", "min_area_ppm",
 }  # fmt: skip
 """Options of an evaluation. All others are of the training, and an evaluation takes them from the weights."""
 

@@ -6,6 +6,7 @@ fundus compare --suite table1 --sweep outputs/table1 --out docs/results
 import sys
 
 from bundle.experiments.comparison_page import write_comparison
+from bundle.experiments.next_steps import after_compare, say
 from bundle.experiments.runs import read_runs, store_uri
 from bundle.experiments.suites import homes, suite_named
 from scripts.cli import main
@@ -21,8 +22,10 @@ def compare(suite: str, sweep: str | None = None, out: str = "docs/results", tra
         tracking_uri: address of another MLflow store; without it, MLFLOW_TRACKING_URI or the sweep's own.
     """
     asked = suite_named(suite)
-    found = read_runs(store_uri(tracking_uri, sweep or f"outputs/{suite}"), suite, homes(suite))
+    store = store_uri(tracking_uri, sweep or f"outputs/{suite}")
+    found = read_runs(store, suite, homes(suite))
     print(write_comparison(out, suite, asked, found, sys.argv))
+    say(after_compare, store)
 
 
 if __name__ == "__main__":

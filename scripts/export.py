@@ -4,6 +4,7 @@ fundus export --checkpoint model.pt --format torchscript|pt2|onnx|openvino
 """
 
 from bundle.deploy.export import export as export_network
+from bundle.experiments.next_steps import after_export, say
 from scripts.cli import main
 
 
@@ -20,6 +21,7 @@ def export(
         image_size: side of the photograph in the network; without it, as in training.
     """
     print(export_network(checkpoint, format, out, photograph, image_size))
+    say(after_export)
 
 
 if __name__ == "__main__":

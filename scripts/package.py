@@ -4,6 +4,7 @@ fundus package --checkpoint outputs/train/model.pt --out dist
 """
 
 from bundle.deploy.packaging import ZOO_LIMIT_BYTES, write_package
+from bundle.experiments.next_steps import after_package, say
 from scripts.cli import main
 
 
@@ -26,6 +27,7 @@ def package(checkpoint: str, out: str = "dist", weights_url: str | None = None) 
         )
     elif weights_url and not made.large:
         print(f"no file is above {ZOO_LIMIT_BYTES // 10**6} MB: there is no large_files.yml, for none is needed")
+    say(after_package, made.path)
 
 
 if __name__ == "__main__":

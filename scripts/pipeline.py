@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from bundle.datasets.splits import evaluation
+from bundle.experiments.next_steps import after_pipeline, say
 from bundle.experiments.pipeline import Settings, StageFailed, run_stages, stages, up_to
 from bundle.experiments.results import write_results
 from bundle.manifest import load_manifest
@@ -70,12 +71,14 @@ def pipeline(
         architectures=architectures.split(",") if architectures else list(ARCHITECTURES),
         options={k: v for k, v in options.items() if v is not None},
     )  # fmt: skip
-    todo = up_to(stages(settings), until)
+    whole = stages(settings)
+    todo = up_to(whole, until)
     try:
         run_stages(todo, settings.output_dir, lock_wait_s=LOCK_WAIT_S)
     except StageFailed as error:
         sys.exit(f"error: {error}")
     print(write_results(settings.output_dir, data, todo, results))
+    say(after_pipeline, shown[0], settings.output_dir, todo == whole)
 
 
 if __name__ == "__main__":

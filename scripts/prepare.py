@@ -13,6 +13,7 @@ from bundle.datasets.build import build_manifest
 from bundle.datasets.folds import join
 from bundle.datasets.notes import counts, in_one_line
 from bundle.datasets.readers import read
+from bundle.experiments.next_steps import after_prepare, say
 from bundle.manifest import Manifest, load_manifest, save_manifest
 from bundle.phantom.tree import write_phantom
 from bundle.reporting.copies import write_copies
@@ -46,6 +47,7 @@ def prepare(
     split_column: str | None = None,
     patient_column: str | None = None,
     patient_pattern: str | None = None,
+    columns: str | None = None,
     same_patients: bool | None = None,
 ) -> None:
     """Read and audit a data set, assign its folds, and write its manifest.
@@ -70,12 +72,13 @@ def prepare(
         mask_min: folder: grey level from which a pixel of a mask belongs to the lesion.
         outlined: folder: with masks and grades, those searched for lesions, all or masked (those with a mask).
         grades: folder: CSV file of the grades.
-        table: folder: CSV file of splits and patients, if it is not that of the grades.
+        table: folder: CSV file of splits, patients and further columns, if it is not that of the grades.
         name_column: folder: the column of names in these files.
         grade_column: folder: the column of grades.
         split_column: folder: the column of train and test.
         patient_column: folder: the column of patients, whose photographs stay in one fold and one split.
         patient_pattern: folder: instead, a pattern whose first group is the patient in a file name, (.+)_(left|right).
+        columns: folder: further columns to keep, such as site,camera, by whose values an evaluation can score.
         same_patients: joined: the same id of a patient in two data sets is the same patient.
     """
     path = Path(out)
@@ -85,7 +88,7 @@ def prepare(
         consensus=consensus, images=images, masks=masks, indexed_masks=indexed_masks, indices=indices,
         mask_min=mask_min, outlined=outlined, grades=grades, table=table, name_column=name_column,
         grade_column=grade_column, split_column=split_column, patient_column=patient_column,
-        patient_pattern=patient_pattern,
+        patient_pattern=patient_pattern, columns=columns,
     )  # fmt: skip
     if dataset == "joined":
         _refuse_options_of_readers({**options, "follow_links": follow_links or None})
@@ -112,14 +115,16 @@ def _refuse_options_of_readers(options: Mapping[str, Any]) -> None:
 
 
 def _write(manifest: Manifest, path: Path, check: bool) -> None:
-    """Write a manifest, its copies and, if wanted, its check; print what is in it and the names of the files."""
+    """Write a manifest, its copies and, if wanted, its check; print what is in it, and the names of the files."""
     save_manifest(manifest, path)
     written = [path, *write_copies(manifest, path.with_suffix(""))]
     if check:
         written.append(path.with_suffix(".check.html"))
         write_check(manifest, written[-1])
     print(check_text(manifest) if check else summary_text(manifest))
-    print("\n".join([*(f"wrote {file}" for file in written), in_one_line(counts(manifest.notes))]))
+    print("\n".join(f"wrote {file}" for file in written))
+    say(after_prepare, manifest, path)
+    print(in_one_line(counts(manifest.notes)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from bundle.experiments.executors import run_local, run_ray
+from bundle.experiments.next_steps import after_sweep, say
 from bundle.experiments.pipeline import StageFailed, store
 from bundle.experiments.sweep import Sweep, Task, lay_out, sweep_run
 from scripts.cli import main
@@ -84,6 +85,7 @@ def sweep(
                 run_ray(todo, gpus_per_task, ray_address)
     except StageFailed as error:
         sys.exit(f"error: {error}")
+    say(after_sweep, suite, plan.output_dir, track is not False)
 
 
 def _line(task: Task) -> str:

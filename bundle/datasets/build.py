@@ -212,6 +212,7 @@ class _Inspector:
             drawn_from=tuple(map(self._mounted, sources)),
             group=name,
             patient=f"{self.name}/{pseudonym(row.patient)}" if row.patient else None,
+            columns=row.columns,
         )
         content = {role: resolve(self.roots, path) for role, path in photograph.files().items()}
         noted = {

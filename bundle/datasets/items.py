@@ -18,6 +18,12 @@ from torch.utils.data import DistributedSampler
 
 UNKNOWN_GRADE = -1
 
+NO_VALUE = "(none)"
+"""Value of the photographs that have none in a column."""
+
+VALUES_MAX = 30
+"""Most values of a column that is scored by: more are names or dates, and their scores would say little."""
+
 
 def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
     """Return an item for each photograph: its files, and the id and hash that the cache is keyed by."""
@@ -272,6 +278,40 @@ def patients_shown(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def eyes_shown(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Map the id of each item whose DICOM header states the eye to ``left`` or ``right``, likewise."""
     return {item["id"]: item["eye"] for item in listed if "eye" in item}
+
+
+def column_values(manifest: Manifest, rows: Iterable[Photograph], column: str | None) -> dict[str, str]:
+    """Map the id of each photograph to its value in a further column, or to ``NO_VALUE``; nothing without a column.
+
+    Raises:
+        ValueError: if none of the photographs has a value in it, or they have more than ``VALUES_MAX``.
+
+    Example:
+        >>> manifest = Manifest(name="clinic", roots={}, folds=2, seed=0, photographs=())
+        >>> column_values(manifest, [], None)
+        {}
+        >>> column_values(manifest, [], "camera")  # doctest: +NORMALIZE_WHITESPACE
+        Traceback (most recent call last):
+            ...
+        ValueError: manifest 'clinic': expected --score_by out of its columns (none), got 'camera'; prepare it
+            with --columns
+    """
+    if column is None:
+        return {}
+    rows = list(rows)
+    known = sorted({name for row in rows for name in row.columns})
+    if column not in known:
+        raise ValueError(
+            f"manifest {manifest.name!r}: expected --score_by out of its columns ({', '.join(known) or 'none'}), got "
+            f"{column!r}; prepare it with --columns"
+        )
+    values = {row.id: row.columns.get(column, NO_VALUE) for row in rows}
+    if len(set(values.values())) > VALUES_MAX:
+        raise ValueError(
+            f"manifest {manifest.name!r}: expected --score_by as a column of at most {VALUES_MAX} values, got "
+            f"{column!r}, which has {len(set(values.values()))}"
+        )
+    return values
 
 
 def count_patients(rows: Iterable[Photograph]) -> int:

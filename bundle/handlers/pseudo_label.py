@@ -159,16 +159,17 @@ class PseudoLabelHandler:
 
 
 def largest_components_px(manifest: Manifest, photograph: Photograph) -> dict[str, int]:
-    """Measure the largest component of each outlined lesion, in native pixels.
+    """Measure the largest component of each lesion that was looked for, in native pixels; 0 where it is absent.
 
     Raises:
         ValueError: as :func:`bundle.transforms.load_runs`.
     """
     size_px = photograph.width_px, photograph.height_px
-    return {
+    found = {
         lesion: largest_component_px(load_runs(manifest.path(mask), *size_px))
         for lesion, mask in photograph.masks.items()
     }
+    return dict.fromkeys(photograph.annotated, 0) | found
 
 
 def haemorrhages_by_quadrant(manifest: Manifest, photograph: Photograph, min_area_px: float) -> list[int] | None:

@@ -1,11 +1,13 @@
 """Scores of an evaluation at native size, written to the engine's metrics."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from bundle.datasets.items import UNKNOWN_GRADE
+from bundle.datasets.items import NO_VALUE, UNKNOWN_GRADE
 from bundle.files import write_json_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph
@@ -15,6 +17,22 @@ from bundle.transforms import class_names, fuse_outlines, load_masks, to_native
 from ignite.engine import Engine, Events
 
 T = TypeVar("T")
+
+
+class GroupScores(NamedTuple):
+    """Scores of the photographs of one group, those with one value of a column.
+
+    Attributes:
+        task: first part of the keys.
+        photographs: number of photographs that were scored.
+        scores: scores by key.
+        intervals: 95 % bootstrap intervals by key, over the patients or photographs of the group.
+    """
+
+    task: str
+    photographs: int
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
 
 
 def graded_images(batch: Mapping[str, Any], ids: Collection[str]) -> list[tuple[int, int]]:
@@ -52,6 +70,10 @@ class Scorer(ABC):
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
 
+    def groups(self) -> dict[str, GroupScores]:
+        """Return the scores of each group that the last evaluation had photographs of; none without groups."""
+        return {}
+
 
 class ScoreLesions(Scorer):
     """Scorer of lesion probabilities against the outlines, at native size (see :class:`LesionScores`).
@@ -63,6 +85,7 @@ class ScoreLesions(Scorer):
             photograph on which a lesion was not annotated has none, and is ignored too.
         shapes: also score components, candidates and borders, which takes about half a second per native photograph.
         thresholds: thresholds by which lesions are decided; None: the most probable class decides.
+        group_of: group of each photograph that is in one; each group is scored alone too.
 
     Raises:
         ValueError: if there is not one threshold in (0, 1] per class.
@@ -75,14 +98,20 @@ class ScoreLesions(Scorer):
         fuse: bool = False,
         shapes: bool = False,
         thresholds: Sequence[float] | None = None,
+        group_of: Mapping[str, str] | None = None,
     ) -> None:
         self.manifest, self.fuse, self.shapes, self.thresholds = manifest, fuse, shapes, thresholds
         self.rows = {row.id: row for row in rows if not fuse or set(row.annotated) == set(LESIONS)}
+        self.group_of = {name: group for name, group in (group_of or {}).items() if name in self.rows}
         self.reset()
 
     def reset(self) -> None:
         """Forget the images of an earlier evaluation."""
-        self.scores = LesionScores(class_names(self.fuse), self.shapes, self.thresholds)
+        self.scores = self._nothing_scored()
+        self.by_group = {group: self._nothing_scored() for group in set(self.group_of.values())}
+
+    def _nothing_scored(self) -> LesionScores:
+        return LesionScores(class_names(self.fuse), self.shapes, self.thresholds)
 
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""
@@ -94,10 +123,13 @@ class ScoreLesions(Scorer):
             native = to_native(output["lesions"][index].cpu(), batch["geometry"][index])
             paths = {lesion: self.manifest.path(path) for lesion, path in photograph.masks.items()}
             outlines = load_masks(paths, photograph.width_px, photograph.height_px)
+            annotated: Sequence[str] | None = photograph.annotated
             if self.fuse:
-                self.scores.update(native, fuse_outlines(outlines), patient=photograph.patient)
-            else:
-                self.scores.update(native, outlines, photograph.annotated, photograph.patient)
+                outlines, annotated = fuse_outlines(outlines), None
+            counts = self.scores.count(native, outlines, annotated, photograph.patient)
+            self.scores.add(counts)
+            if name in self.group_of:
+                self.by_group[self.group_of[name]].add(counts)
 
     def compute(self, engine: Engine) -> None:
         """Write the scores to ``engine.state.metrics``."""
@@ -107,6 +139,14 @@ class ScoreLesions(Scorer):
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
         return self.scores.intervals() if self.rows else {}
+
+    def groups(self) -> dict[str, GroupScores]:
+        """Return the scores of each group; without those that the last evaluation had no photograph of."""
+        return {
+            group: GroupScores("lesions", scores.photographs, scores.compute(), scores.intervals())
+            for group, scores in self.by_group.items()
+            if scores.photographs
+        }
 
 
 class ScoreGrades(Scorer):
@@ -118,6 +158,7 @@ class ScoreGrades(Scorer):
         task: first part of the keys; two sets of photographs need different ones.
         taught_grades: grades that at least one training label may have; None if unknown.
         patient_of: patient of each photograph, where it is known, for the intervals.
+        group_of: group of each photograph that is in one; each group is scored alone too.
 
     Example:
         >>> import torch
@@ -134,9 +175,10 @@ class ScoreGrades(Scorer):
         task: str = "grade",
         taught_grades: Sequence[int] | None = None,
         patient_of: Mapping[str, str] | None = None,
+        group_of: Mapping[str, str] | None = None,
     ) -> None:
         self.ids, self.training_grades, self.task = set(ids), training_grades, task
-        self.taught_grades, self.patient_of = taught_grades, dict(patient_of or {})
+        self.taught_grades, self.patient_of, self.group_of = taught_grades, dict(patient_of or {}), dict(group_of or {})
         self.reset()
 
     def reset(self) -> None:
@@ -144,6 +186,7 @@ class ScoreGrades(Scorer):
         self.probabilities: list[np.ndarray] = []
         self.grades: list[int] = []
         self.patients: list[str | None] = []
+        self.groups_N: list[str | None] = []
 
     def update(self, engine: Engine) -> None:
         """Add the images of a batch."""
@@ -151,7 +194,9 @@ class ScoreGrades(Scorer):
         for index, grade in graded_images(engine.state.batch, self.ids):
             self.probabilities.append(probabilities_N5[index])
             self.grades.append(grade)
-            self.patients.append(self.patient_of.get(engine.state.batch["id"][index]))
+            name = engine.state.batch["id"][index]
+            self.patients.append(self.patient_of.get(name))
+            self.groups_N.append(self.group_of.get(name))
 
     def compute(self, engine: Engine) -> None:
         """Write the scores to ``engine.state.metrics``."""
@@ -165,6 +210,20 @@ class ScoreGrades(Scorer):
             return {}
         return self._with_task(grading_intervals(*self.arrays(), patients=self.patients))
 
+    def groups(self) -> dict[str, GroupScores]:
+        """Return the scores of each group; without those that the last evaluation had no photograph of."""
+        members: dict[str, list[int]] = defaultdict(list)
+        for index, group in enumerate(self.groups_N):
+            if group is not None:
+                members[group].append(index)
+        return {group: self._group_scores(indices) for group, indices in members.items()}
+
+    def _group_scores(self, indices: Sequence[int]) -> GroupScores:
+        probabilities, grades = (array[list(indices)] for array in self.arrays())
+        scores = grading_scores(probabilities, grades, self.training_grades, self.taught_grades)
+        intervals = grading_intervals(probabilities, grades, patients=[self.patients[index] for index in indices])
+        return GroupScores(self.task, len(indices), self._with_task(scores), self._with_task(intervals))
+
     def _with_task(self, scores: Mapping[str, T]) -> dict[str, T]:
         return {f"{self.task}/{key.removeprefix('grade/')}": value for key, value in scores.items()}
 
@@ -176,10 +235,14 @@ class ScoreGrades(Scorer):
 class WriteScores:
     """Handler that writes scores, intervals and their origin to one JSON file when the evaluation has finished.
 
+    The scores of groups are under ``groups``, by the value of the column that made the groups. They also become metrics
+    of the engine, as ``<task>/<column> <value>/<score>`` (:func:`metric_parts`).
+
     Args:
         path: the file.
         facts: origin of the scores: subsets, counts, manifest, weights.
-        scorers: scorers whose intervals are written.
+        scorers: scorers whose intervals and groups are written.
+        column: name of the column that made the groups; None if there are none.
 
     Example:
         >>> import tempfile
@@ -192,8 +255,10 @@ class WriteScores:
         {'subset': {'grade': 'test'}, 'scores': {}, 'intervals': {}}
     """
 
-    def __init__(self, path: str, facts: Mapping[str, Any], scorers: Sequence[Scorer]) -> None:
-        self.path, self.facts, self.scorers = path, dict(facts), list(scorers)
+    def __init__(
+        self, path: str, facts: Mapping[str, Any], scorers: Sequence[Scorer], column: str | None = None
+    ) -> None:
+        self.path, self.facts, self.scorers, self.column = path, dict(facts), list(scorers), column
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.COMPLETED, self)
@@ -201,4 +266,43 @@ class WriteScores:
     def __call__(self, engine: Engine) -> None:
         intervals = {key: pair for scorer in self.scorers for key, pair in scorer.intervals().items()}
         content = {**self.facts, "scores": dict(engine.state.metrics), "intervals": intervals}
+        if self.column is not None:
+            by_value = self._by_value()
+            content["groups"] = {"column": self.column, "values": by_value}
+            engine.state.metrics.update(_as_metrics(self.column, by_value))
         write_json_whole(self.path, content)
+
+    def _by_value(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Map each value to the numbers of its photographs by task, and to their scores and intervals by key."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for value, scored in ((value, scored) for scorer in self.scorers for value, scored in scorer.groups().items()):
+            of_value = found.setdefault(value, {"counts": {}, "scores": {}, "intervals": {}})
+            of_value["counts"][scored.task] = scored.photographs
+            of_value["scores"] |= scored.scores
+            of_value["intervals"] |= scored.intervals
+        return dict(sorted(found.items(), key=lambda one: (one[0] == NO_VALUE, one[0])))
+
+
+def _as_metrics(column: str, by_value: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Name the scores of all values so that they can stand beside those of all photographs."""
+    parts = metric_parts(column, by_value)
+    return {
+        key.replace("/", f"/{parts[value]}/", 1): score
+        for value, found in by_value.items()
+        for key, score in found["scores"].items()
+    }
+
+
+def metric_parts(column: str, values: Iterable[str]) -> dict[str, str]:
+    """Map each value of a column to a part of the names of its metrics, in which MLflow takes no other characters.
+
+    Example:
+        >>> metric_parts("camera", ["Topcon", "N/A", "N:A"])
+        {'Topcon': 'camera Topcon', 'N/A': 'camera N_A', 'N:A': 'camera N_A 2'}
+    """
+    parts: dict[str, str] = {}
+    for value in values:
+        plain = re.sub(r"[^\w.\- ]", "_", f"{column} {value}")
+        numbered = (f"{plain} {number}" for number in range(2, len(parts) + 2))
+        parts[value] = next(part for part in (plain, *numbered) if part not in parts.values())
+    return parts

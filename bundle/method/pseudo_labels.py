@@ -246,14 +246,15 @@ def audit_row(
     """Return one decision with every number that it is based on, as a flat row for JSON or a spreadsheet.
 
     Columns of one grade end in ``_<grade>``, those of one grader begin with ``grader<index>_``; None means undefined.
-    ``largest_px_<lesion>`` is the largest component of a lesion, in native pixels.
+    ``largest_px_<lesion>`` is the largest component of a lesion, in native pixels; it and ``present_<lesion>`` are None
+    for a lesion that was not looked for, which is one without an entry in ``largest_px``.
     ``haemorrhages_<quadrant>`` are counted if the quadrants are known. ``taught`` is the likeliest grade of the soft
     label, None if nothing is taught.
     """
     row: dict[str, Any] = {"id": photograph} | asdict(decision) | {"taught": decision.taught, "winner": winner}
     del row["soft_label"]
-    row |= {f"present_{lesion}": lesion in present for lesion in LESIONS}
-    row |= {f"largest_px_{lesion}": largest_px.get(lesion, 0) for lesion in LESIONS}
+    row |= {f"present_{lesion}": lesion in present if lesion in largest_px else None for lesion in LESIONS}
+    row |= {f"largest_px_{lesion}": largest_px.get(lesion) for lesion in LESIONS}
     row |= {f"haemorrhages_{name}": quadrants and quadrants[place] for place, name in enumerate(QUADRANTS)}
     row |= {f"feasible_{grade}": grade in feasible.grades for grade in GRADES}
     row |= _by_grade("probability", probabilities) | _by_grade("soft_label", decision.soft_label)

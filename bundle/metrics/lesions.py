@@ -3,14 +3,14 @@
 # flake8: noqa: N803, N806
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from bundle.labels import LESIONS
 from bundle.metrics.grading import auroc
 from bundle.metrics.intervals import image_weights, percentile_intervals
-from bundle.metrics.shapes import LesionShapes, mean_over_images, named, ratio
+from bundle.metrics.shapes import ImageShapes, LesionShapes, mean_over_images, named, ratio
 from bundle.transforms.lesion_decision import check_thresholds, lesion_decision, most_probable_class
 from bundle.transforms.outlines import LESION_PRIORITY
 from torch import Tensor
@@ -18,6 +18,32 @@ from torch import Tensor
 SCORE_BINS = 2**16
 LabelMap = TypeVar("LabelMap", Tensor, np.ndarray)
 """Also the mask of one lesion."""
+
+
+class ImageCounts(NamedTuple):
+    """Pixels and shapes of one photograph: its share of a :class:`LesionScores`, whose arguments made it.
+
+    Attributes:
+        counts: TP, FP and FN of each lesion, and of the whole label map in the last row, ``(C + 1, 3)``.
+        argmax_counts: the same for the most probable class, with a last row of zeros; None if no thresholds decide.
+        positives: histogram of the scores of each lesion's pixels, ``(C, SCORE_BINS)``.
+        pixels: the same for all pixels of the photograph.
+        above_0: number of lesion pixels and of all pixels with a score above 0, ``(2, C)``.
+        background_px: pixels of background in the label map; 0 if not all lesions were annotated.
+        looked_at_px: number of pixels for each annotated lesion, else 0, ``(C,)``.
+        patient: whose photograph it is; None if unknown.
+        shapes: shapes; None if they are not scored.
+    """
+
+    counts: np.ndarray
+    argmax_counts: np.ndarray | None
+    positives: np.ndarray
+    pixels: np.ndarray
+    above_0: np.ndarray
+    background_px: int
+    looked_at_px: np.ndarray
+    patient: Hashable | None
+    shapes: ImageShapes | None
 
 
 class LesionScores:
@@ -99,6 +125,19 @@ class LesionScores:
             ValueError: if shapes or types do not match, a probability is outside [0, 1], or a mask belongs to a lesion
                 that is unknown or was not annotated.
         """
+        self.add(self.count(probabilities_CHW, masks, annotated, patient))
+
+    def count(
+        self,
+        probabilities_CHW: Tensor,
+        masks: Mapping[str, Tensor | np.ndarray],
+        annotated: Collection[str] | None = None,
+        patient: Hashable | None = None,
+    ) -> ImageCounts:
+        """Count one photograph without adding it; arguments and errors are those of :meth:`update`.
+
+        Accumulators made with the same arguments take the same counts.
+        """
         probabilities = probabilities_CHW.detach().as_subclass(torch.Tensor)
         truth = {
             name: torch.as_tensor(mask, device=probabilities.device).as_subclass(torch.Tensor)
@@ -109,19 +148,38 @@ class LesionScores:
         predicted = most_probable_class(lesion_decision(probabilities, self.thresholds))
         nothing = torch.zeros_like(predicted, dtype=torch.bool)
         outlines = {lesion: truth.get(lesion, nothing) for lesion in self.classes if lesion in annotated}
-        counts = self._counted(predicted, outlines)
-        if self.thresholds is not None:
-            self._argmax_counts.append(self._counted(most_probable_class(probabilities), outlines))
-        for lesion, outline in outlines.items():
-            index = self.classes.index(lesion)
-            self._add_scores(index, probabilities[index + 1], outline)
+        counts, background_px = self._counted(predicted, outlines), 0
         if set(annotated) == set(self.classes):
-            counts[-1] = self._add_label_map(predicted, truth)
-        self._counts.append(counts)
-        self._patients.append(patient)
-        self._looked_at_px.append(np.array([predicted.numel() * (lesion in outlines) for lesion in self.classes]))
+            counts[-1], background_px = self._label_map_counts(predicted, truth)
+        by_argmax = None
+        if self.thresholds is not None:
+            by_argmax = self._counted(most_probable_class(probabilities), outlines)
+        shapes = None
         if self._shapes is not None:
-            self._shapes.add(*_on_cpu(predicted, outlines, probabilities, self.classes))
+            shapes = self._shapes.measure(*_on_cpu(predicted, outlines, probabilities, self.classes))
+        looked_at_px = np.array([predicted.numel() * (lesion in outlines) for lesion in self.classes])
+        return ImageCounts(
+            counts, by_argmax, *self._histograms(probabilities, outlines), background_px, looked_at_px, patient, shapes
+        )
+
+    def add(self, image: ImageCounts) -> None:
+        """Add a photograph that was counted."""
+        self._positives += image.positives
+        self._pixels += image.pixels
+        self._above_0 += image.above_0
+        self._background_px += image.background_px
+        self._counts.append(image.counts)
+        self._looked_at_px.append(image.looked_at_px)
+        self._patients.append(image.patient)
+        if image.argmax_counts is not None:
+            self._argmax_counts.append(image.argmax_counts)
+        if self._shapes is not None and image.shapes is not None:
+            self._shapes.add(image.shapes)
+
+    @property
+    def photographs(self) -> int:
+        """Number of photographs that were added."""
+        return len(self._counts)
 
     def _counted(self, predicted_HW: Tensor, outlines: Mapping[str, Tensor]) -> np.ndarray:
         """Count TP, FP and FN of each annotated lesion, ``(C + 1, 3)``; the last row is zero."""
@@ -133,22 +191,29 @@ class LesionScores:
             counts[index] = both, int(predicted.sum()) - both, int(outline.sum()) - both
         return counts
 
-    def _add_scores(self, index: int, scores_HW: Tensor, mask_HW: Tensor) -> None:
-        on_lesion = scores_HW[mask_HW]
-        self._pixels[index] += _histogram(scores_HW)
-        self._positives[index] += _histogram(on_lesion)
-        self._above_0[:, index] += int(torch.count_nonzero(on_lesion)), int(torch.count_nonzero(scores_HW))
+    def _histograms(
+        self, probabilities: Tensor, outlines: Mapping[str, Tensor]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the histograms of lesion pixels and of all pixels, and how many of them are above 0."""
+        positives, pixels, above_0 = (np.zeros_like(a) for a in (self._positives, self._pixels, self._above_0))
+        for lesion, mask_HW in outlines.items():
+            index = self.classes.index(lesion)
+            scores_HW = probabilities[index + 1]
+            on_lesion = scores_HW[mask_HW]
+            pixels[index], positives[index] = _histogram(scores_HW), _histogram(on_lesion)
+            above_0[:, index] = int(torch.count_nonzero(on_lesion)), int(torch.count_nonzero(scores_HW))
+        return positives, pixels, above_0
 
-    def _add_label_map(self, predicted_HW: Tensor, truth: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    def _label_map_counts(self, predicted_HW: Tensor, truth: Mapping[str, Tensor]) -> tuple[tuple[int, int, int], int]:
+        """Count right and wrong pixels of the whole label map, and its pixels of background."""
         label_map = torch.zeros_like(predicted_HW)
         # A single class of another name has no rank: it never overlaps.
         ranks = {lesion: LESION_PRIORITY.index(lesion) for lesion in truth if lesion in LESION_PRIORITY}
         for lesion in sorted(truth, key=lambda lesion: ranks.get(lesion, len(LESION_PRIORITY)), reverse=True):
             label_map[truth[lesion]] = self.classes.index(lesion) + 1
-        self._background_px += int((label_map == 0).sum())
         right = int((predicted_HW == label_map).sum())
         wrong = predicted_HW.numel() - right
-        return right, wrong, wrong
+        return (right, wrong, wrong), int((label_map == 0).sum())
 
     def compute(self) -> dict[str, float]:
         """Return all scores, together with those of trivial predictors.

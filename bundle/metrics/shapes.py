@@ -3,6 +3,7 @@
 # flake8: noqa: N803, N806
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +35,20 @@ SPOTS = "MA"
 """The lesion that is counted, not measured: FROC is computed for it only, border distances for all others."""
 
 
+class ImageShapes(NamedTuple):
+    """Shapes on one photograph: its share of a :class:`LesionShapes`.
+
+    Attributes:
+        components: number of touched and of all outlined components of each lesion, ``(C, 2)``.
+        distances_px: border distance of each measured lesion, NaN where undefined.
+        candidates: candidates for microaneurysms; None where these were not looked for.
+    """
+
+    components: np.ndarray
+    distances_px: np.ndarray
+    candidates: Candidates | None
+
+
 class LesionShapes:
     """Accumulator of components, candidates and border distances per photograph.
 
@@ -43,7 +58,7 @@ class LesionShapes:
     Example:
         >>> shapes = LesionShapes(["EX"])
         >>> outline, predicted = np.array([[1, 0, 0, 0, 1]], dtype=bool), np.array([[1, 0, 0, 0, 0]], dtype=bool)
-        >>> shapes.add({"EX": predicted}, {"EX": outline}, {"EX": predicted.astype(np.float32)})
+        >>> shapes.update({"EX": predicted}, {"EX": outline}, {"EX": predicted.astype(np.float32)})
         >>> float(shapes.scores(np.array([1]))["lesions/component_recall_EX"])  # one of two components is touched
         0.5
     """
@@ -56,18 +71,32 @@ class LesionShapes:
         self._distances_px: list[np.ndarray] = []
         self._candidates: list[Candidates] = []
 
-    def add(
+    def update(
         self, predicted: Mapping[str, np.ndarray], outlines: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
     ) -> None:
         """Add one photograph: bool masks, outlines and probabilities ``(H, W)`` of each annotated lesion."""
+        self.add(self.measure(predicted, outlines, scores))
+
+    def measure(
+        self, predicted: Mapping[str, np.ndarray], outlines: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray]
+    ) -> ImageShapes:
+        """Measure one photograph without adding it; the arguments are those of :meth:`update`."""
         touched = {lesion: touched_components(predicted[lesion], outlines[lesion]) for lesion in outlines}
-        self._components.append(np.array([touched.get(lesion, (0, 0)) for lesion in self.classes]))
         distances_px = [
             hd95_px(predicted[lesion], outlines[lesion]) if lesion in outlines else np.nan for lesion in self.measured
         ]
-        self._distances_px.append(np.array(distances_px))
-        if SPOTS in outlines:
-            self._candidates.append(candidates(scores[SPOTS], outlines[SPOTS]))
+        return ImageShapes(
+            components=np.array([touched.get(lesion, (0, 0)) for lesion in self.classes]),
+            distances_px=np.array(distances_px),
+            candidates=candidates(scores[SPOTS], outlines[SPOTS]) if SPOTS in outlines else None,
+        )
+
+    def add(self, image: ImageShapes) -> None:
+        """Add a photograph that was measured."""
+        self._components.append(image.components)
+        self._distances_px.append(image.distances_px)
+        if image.candidates is not None:
+            self._candidates.append(image.candidates)
 
     def scores(self, weights_N: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the scores that have an interval, with each photograph counted according to its weight.

@@ -14,7 +14,7 @@ from bundle.manifest import Manifest, Photograph
 from bundle.reporting.copies import copy_rows, counted, grades_differ, printable, remarks
 from bundle.reporting.tables import MISSING
 
-SIZES_MAX, NOTES_MAX, PAIRS_MAX = 20, 200, 200
+SIZES_MAX, NOTES_MAX, PAIRS_MAX, VALUES_MAX = 20, 200, 200, 200
 """Maximum number of rows of a table on the page; the terminal shows at most ``LINES_MAX`` rows of a long table."""
 
 LINES_MAX = 20
@@ -96,6 +96,7 @@ def check_tables(manifest: Manifest) -> Check:
     tables = {
         "photographs": _photograph_table(frame, manifest.folds),
         "folds": _fold_table(frame, manifest.folds),
+        **_column_tables(manifest.photographs, frame),
         "lesions": _lesion_table(manifest.photographs),
         "sizes": _size_table(frame),
         **_note_tables(manifest.notes),
@@ -252,7 +253,9 @@ def _fold_table(frame: pd.DataFrame, folds: int) -> Table:
     columns = [column for column in COUNTED if column != "left out"]
     counts = frame.groupby("fold")[columns].sum(min_count=1)
     if len(counts):
-        counts = counts.reindex(sorted({*range(folds), *counts.index}), fill_value=0)
+        empty = sorted({*range(folds)} - {*counts.index})
+        counts = counts.reindex(sorted({*empty, *counts.index}), fill_value=0)
+        counts.loc[empty, list(LESIONS)] = pd.NA
     return Table(
         title="Folds",
         caption="Training photographs by cross-validation fold, all data sets together. Copies share a fold, and so do "
@@ -262,6 +265,28 @@ def _fold_table(frame: pd.DataFrame, folds: int) -> Table:
         rows=_cells(counts),
         empty="No photograph has a fold.",
     )
+
+
+def _column_tables(photographs: Sequence[Photograph], frame: pd.DataFrame) -> dict[str, Table]:
+    """Return one table of the values of all further columns; none without such columns."""
+    columns = sorted({column for row in photographs for column in row.columns})
+    if not columns:
+        return {}
+    values = {column: pd.Series([row.columns.get(column, MISSING) for row in photographs]) for column in columns}
+    by_column = {column: frame.groupby(of_rows)[list(COUNTED)].sum(min_count=1) for column, of_rows in values.items()}
+    counts = pd.concat(by_column)
+    table = Table(
+        title="Further columns",
+        caption="Photographs by the values of the columns that were kept of the data set's table; a dash in place of a "
+        "value means that it is not known. An evaluation scores each value of a column with --score_by.",
+        header=("column", "value", *map(_breakable, COUNTED)),
+        align="ll" + "r" * len(COUNTED),
+        rows=_cells(counts.head(VALUES_MAX)),
+        hidden=max(0, len(counts) - VALUES_MAX),
+        what="value",
+        long=True,
+    )
+    return {"columns": table}
 
 
 def _lesion_table(photographs: Sequence[Photograph]) -> Table:

@@ -66,6 +66,13 @@ _CLASSES = (
 )
 
 
+GROUPED = {
+    "lesions": {(score, of) for score in ("dice", "average_precision") for of in (*_LESIONS, "mean")},
+    "grade": {("accuracy", ""), ("quadratic_kappa", ""), ("auroc", "referable")},
+}
+"""Scores that are shown for each value of a column, each with its class."""
+
+
 def number(value: float | None, decimals: int = 3) -> str:
     """Write a score with three decimals, or another number of them; an undefined score becomes an en dash.
 
@@ -133,13 +140,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
-    """Write one table per task: each score, its 95 % interval, and the best trivial score.
+    """Write one table per task: each score, its 95 % interval, and the best trivial score; then one per task by groups.
 
     Args:
         metrics: ``{"scores": {"lesions/dice_EX": 0.5, ...}, "intervals": {"lesions/dice_EX": [0.4, 0.6], ...},
             "subset": {"lesions": "test", ...}, "counts": {"lesions": 27, ...}, "patients": {"lesions": 0, ...},
-            "lesion_thresholds": [0.2, ...]}``; only the scores are required. The key of a trivial score is the key of
-            the score plus an ending in ``BASELINES``.
+            "lesion_thresholds": [0.2, ...], "groups": {"column": "camera", "values": {"Topcon": {...}}}}``; only the
+            scores are required. The key of a trivial score is the key of the score plus an ending in ``BASELINES``.
 
     Raises:
         ValueError: if there are no scores.
@@ -157,7 +164,8 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
     if not scores:
         raise ValueError(f"expected metrics with scores, got keys {sorted(metrics)}")
     tasks = dict.fromkeys(key.split("/")[0] for key in scores)
-    parts = _trained_on(metrics), *(_task_table(task, scores, metrics) for task in tasks)
+    by_group = (_group_table(task, metrics) for task in GROUPED if "groups" in metrics and task in tasks)
+    parts = _trained_on(metrics), *(_task_table(task, scores, metrics) for task in tasks), *by_group
     return "\n\n".join(part for part in parts if part)
 
 
@@ -197,8 +205,43 @@ def _task_table(task: str, scores: Mapping[str, float | None], metrics: Mapping[
     return "\n\n".join(part for part in parts if part)
 
 
+def _group_table(task: str, metrics: Mapping[str, Any]) -> str:
+    """Write the main scores of a task for all photographs and for each value of a column, one below the other.
+
+    Scores that are undefined for all photographs are left out, because they are for each value too.
+    """
+    column, values = metrics["groups"]["column"], metrics["groups"]["values"]
+    whole = {name: metrics.get(name, {}) for name in ("counts", "scores", "intervals")}
+    rows = [
+        [_score_name(key), value, _scored_on(key, one), number(one["scores"].get(key)),
+         interval(one["intervals"].get(key)), *_best_baseline(key, one["scores"])]
+        for key, score in metrics["scores"].items()
+        if key.startswith(f"{task}/") and _parted(key) in GROUPED[task] and number(score) != MISSING
+        for value, one in [("all", whole), *values.items()]
+    ]  # fmt: skip
+    header = ["score", column, "photographs", "ours", "95 % interval", "trivial", "the trivial predictor"]
+    about = "Photographs: with the lesion, of those on which it was looked for. " * (task == "lesions")
+    about += "The other scores of each value are in metrics.json."
+    return f"### {TASKS[task]} by {column}\n\n{about}\n\n{markdown_table(header, rows)}"
+
+
+def _scored_on(key: str, of_value: Mapping[str, Any]) -> str:
+    """Write on how many photographs a score rests; a dash for none.
+
+    Example:
+        >>> found = {"counts": {"lesions": 5}, "scores": {"lesions/images_EX": 2.0, "lesions/images_without_EX": 1.0}}
+        >>> [_scored_on(key, found) for key in ("lesions/dice_EX", "lesions/dice_mean", "grade/auroc_referable")]
+        ['2 of 3', '5', '–']
+    """
+    task, of_class = key.split("/")[0], _parted(key)[1]
+    with_it, without = (of_value["scores"].get(f"{task}/{name}_{of_class}") for name in ("images", "images_without"))
+    if with_it is None or without is None:
+        return str(of_value["counts"].get(task, MISSING))
+    return f"{with_it:.0f} of {with_it + without:.0f}" if with_it + without else MISSING
+
+
 def _lesion_counts(task: str, scores: Mapping[str, float | None]) -> str:
-    """Write on how many photographs each lesion was scored."""
+    """Write on how many photographs each lesion was scored; a dash stands for one that nobody looked for."""
     sentences = {
         "Photographs with": "images",
         "Annotated photographs without": "images_without",
@@ -206,10 +249,20 @@ def _lesion_counts(task: str, scores: Mapping[str, float | None]) -> str:
     }
     written = []
     for begin, key in sentences.items():
-        counts = {name: scores.get(f"{task}/{key}_{lesion}") for lesion, name in _LESIONS.items()}
-        known = [f"{name} {count:.0f}" for name, count in counts.items() if count is not None]
+        counts = {lesion: scores.get(f"{task}/{key}_{lesion}") for lesion in _LESIONS}
+        known = [
+            f"{_LESIONS[lesion]} {number(count if _is_sought(lesion, task, scores) else None, decimals=0)}"
+            for lesion, count in counts.items()
+            if count is not None
+        ]
         written += [f"{begin}: {', '.join(known)}."] * bool(known)
     return " ".join(written)
+
+
+def _is_sought(lesion: str, task: str, scores: Mapping[str, float | None]) -> bool:
+    """Return whether a lesion was looked for on any of the scored photographs."""
+    with_it, without = (scores.get(f"{task}/{key}_{lesion}") for key in ("images", "images_without"))
+    return without is None or bool(with_it or without)
 
 
 def _thresholds(task: str, metrics: Mapping[str, Any]) -> str:

@@ -1,15 +1,18 @@
 """A weights file is scored by its path and a manifest's alone: its own, another, one of outlines, one of grades."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 from bundle import ROOT
 from bundle.files import load_json
+from bundle.handlers.tracking import EXPERIMENT
 from bundle.manifest import load_manifest, save_manifest
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
 from bundle.networks.weights import save_weights
+from mlflow import MlflowClient
 from monai.bundle.workflows import ConfigWorkflow
 
 CONFIGS = ROOT / "configs"
@@ -160,3 +163,36 @@ def test_what_would_be_no_score_is_refused(evaluate, words, message):
     (refused,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (done.returncode, metrics) == (1, {})
     assert message in refused
+
+
+def test_scores_by_a_column_stand_on_the_screen_in_the_file_and_in_mlflow(evaluate, folder, tmp_path):
+    """Of the outlined test photographs one is of each camera; of the graded ones all are of one camera."""
+    own = load_manifest(folder / "manifest.json")
+    cameras = itertools.cycle(["Größe 1", "B/2"])
+    columns = {row.id: {"camera": next(cameras) if row.outlined else "B/2"} for row in own.photographs}
+    rows = tuple(dataclasses.replace(row, columns=columns[row.id]) for row in own.photographs)
+    save_manifest(dataclasses.replace(own, name="cameras", photographs=rows), folder / "cameras.json")
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    done, metrics = evaluate("cameras", "--score_by", "camera", "--track", "True", "--tracking_uri", store)
+    assert done.returncode == 0, done.stderr
+    assert metrics["groups"]["column"] == "camera"
+    found = metrics["groups"]["values"]
+    assert {value: one["counts"] for value, one in found.items()} == {
+        "B/2": {"lesions": 1, "grade": metrics["counts"]["grade"]}, "Größe 1": {"lesions": 1},
+    }  # fmt: skip
+    assert found["B/2"]["scores"]["grade/accuracy"] == metrics["scores"]["grade/accuracy"]
+    assert "### Lesions by camera" in done.stdout
+    assert "next: " in done.stdout
+    client = MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    assert run.data.metrics["test/grade/camera B_2/accuracy"] == found["B/2"]["scores"]["grade/accuracy"]
+    assert run.data.params["score_by"] == "camera"
+
+
+def test_a_column_that_the_manifest_lacks_is_refused_in_one_sentence(evaluate):
+    done, metrics = evaluate("grades", "--score_by", "camera")
+    assert (done.returncode, metrics) == (1, {})
+    assert done.stderr.splitlines()[-1] == (
+        "error: manifest 'grades': expected --score_by out of its columns (none), got 'camera'; prepare it with "
+        "--columns"
+    )

@@ -63,6 +63,10 @@ def finished(folder):
 def test_every_stage_leaves_what_it_promises(finished):
     output, screen = finished
     assert all(f"{stage}: done in" in screen for stage in STAGES)
+    (following,) = [
+        line for line in screen.splitlines() if line.startswith("next: ")
+    ]  # of the pipeline, not of a stage
+    assert following.endswith(f"--checkpoint {output.name}/train/model.pt")
     assert len(load_json(output / "pseudo" / "pseudo_labels.json")["rows"]) == 9  # the tenth is a copy of a test image
     assert len(list((output / "pseudo" / "panels").iterdir())) == 9
     assert len(list((output / "inference" / "masks").rglob("*.png"))) == 4

@@ -4,6 +4,7 @@ import csv
 import io
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 
 import pandas as pd
 import pytest
+from bundle import ROOT
 from bundle.files import (
     TABLE_ENCODING,
     claim,
@@ -168,3 +170,11 @@ def test_a_table_begins_with_the_mark_that_excel_needs_and_is_read_back(tmp_path
     assert pd.read_csv(tmp_path / "table.csv").to_dict("records") == [{"file": "Müller ö.jpg", "grade": 2}]
     with (tmp_path / "table.csv").open(newline="", encoding=TABLE_ENCODING) as file:
         assert list(csv.DictReader(file)) == [{"file": "Müller ö.jpg", "grade": "2"}]
+
+
+def test_all_tables_are_written_in_two_places_in_the_encoding_that_excel_needs():
+    sources = [path for folder in ("bundle", "scripts") for path in (ROOT / folder).rglob("*.py")]
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sources}
+    writers = {name: text for name, text in texts.items() if re.search(r"csv\.(DictW|w)riter|to_csv\(", text)}
+    assert set(writers) == {"bundle/files.py", "bundle/reporting/predictions.py"}
+    assert all("TABLE_ENCODING" in text for text in writers.values())

@@ -31,7 +31,8 @@ rows = st.builds(
     optic_disc=st.none() | st.just("made/masks/od.tif"),
     fovea_px=st.none() | st.just((0.0, -0.25)), disc_px=st.none() | st.just((0, 0)),
     drawn_from=st.just(("made/a.xml",)),
-    group=st.uuids().map(str), patient=st.none() | st.uuids().map(str), fold=st.none() | st.integers(0, 4),
+    group=st.uuids().map(str), patient=st.none() | st.uuids().map(str),
+    columns=st.just({}) | st.just({"Gerät": "Größe 1", "site": "north"}), fold=st.none() | st.integers(0, 4),
 )  # fmt: skip
 
 
@@ -91,6 +92,10 @@ def test_a_grade_is_known_where_all_copies_agree():
             r"among the annotated ones without a mask, got \['MA'\]",
         ),
         ({"patient": 0}, r"names and paths as text, without NUL; \['patient'\] are not"),
+        ({"columns": {"camera": ""}}, "as text of 1 to 80 printable characters, got ''"),
+        ({"columns": {"camera": "x" * 81}}, "got 81 characters"),
+        ({"columns": {"two\nlines": "A"}}, r"printable characters, got 'two\\nlines'"),
+        ({"columns": {"camera": 7}}, "printable characters, got 7"),
         ({"sha256": "0"}, "expected sha256 as 64 hexadecimal digits"),
         ({"perceptual_hash": "g" * 64}, "expected perceptual_hash as 64 hexadecimal digits"),
         ({"drawn_from": ("made/../a.xml",)}, "expected a path below"),

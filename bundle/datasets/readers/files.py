@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from bundle.datasets.notes import LEFT_OUT, PASSED_OVER
+from bundle.manifest import check_columns
 from bundle.transforms.decode import IMAGE_SUFFIXES
 from bundle.transforms.dicom import SUFFIXES as DICOM_SUFFIXES
 
@@ -283,6 +284,27 @@ def read_patients(table: Path, name_column: str, patient_column: str) -> dict[st
     """
     cells = _read_column(table, name_column, patient_column)
     return {name: text for name, (_, text) in cells.items() if text}
+
+
+def read_columns(table: Path, name_column: str, columns: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Map photographs to their values in further columns; empty cells are not in the result.
+
+    Args:
+        table: as in :func:`read_grades`.
+        name_column: as in :func:`read_grades`.
+        columns: names of the columns.
+
+    Raises:
+        ValueError: as in :func:`read_grades`, or if a cell is too long or cannot be shown
+            (:func:`bundle.manifest.check_columns`).
+    """
+    values: dict[str, dict[str, str]] = defaultdict(dict)
+    for column in columns:
+        for name, (number, text) in _read_column(table, name_column, column).items():
+            if text:
+                check_columns({column: text}, f"{table}, line {number}")
+                values[name][column] = text
+    return dict(values)
 
 
 def read_points(table: Path, name_column: str, x_column: str, y_column: str) -> dict[str, tuple[float, float]]:

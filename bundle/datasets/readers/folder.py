@@ -12,6 +12,7 @@ from bundle.datasets.readers.files import (
     Gaps,
     masks_of,
     names,
+    read_columns,
     read_grades,
     read_patients,
     read_splits,
@@ -46,6 +47,7 @@ def read_folder(
     split_column: str | None = None,
     patient_column: str | None = None,
     patient_pattern: str | None = None,
+    columns: str | None = None,
     allow_missing: bool = False,
 ) -> Reading:
     """Read one folder of images. Images and masks are not opened, except that DICOM headers may state the patient.
@@ -67,7 +69,7 @@ def read_folder(
         outlined: which photographs were searched for lesions: ``all``, or ``masked``, those with a mask of a lesion.
         grades: table of ICDRS grades (:func:`bundle.datasets.readers.files.read_grades`), below ``root`` or as an
             absolute path.
-        table: table of the splits and patients, if it is not that of the grades.
+        table: table of the splits, patients and further columns, if it is not that of the grades.
         name_column: column of these tables with the names of the photographs.
         grade_column: column of ``grades`` with the grades.
         split_column: column with ``train`` or ``test``. Without it, all photographs are ``train``.
@@ -75,6 +77,8 @@ def read_folder(
         patient_pattern: instead of ``patient_column``, regular expression whose first group is the patient in the name
             of an image without its suffix, as ``(.+)_(left|right)``; it must match the whole name. Without either, the
             patient is the one in the header of a DICOM file, and unknown for other images.
+        columns: further columns of this table to keep, as ``site,camera``; an empty cell is an unknown value. No other
+            column is read, because tables may name patients.
         allow_missing: leave out images with neither a grade nor outlines, without a split or without a patient, and
             masks and rows without an image, and list them in the notes. The lack of a grade leaves no outlined
             photograph out. Misnamed masks, or a folder of masks none of which has a photograph, are refused even so.
@@ -85,7 +89,8 @@ def read_folder(
     """
     root = Path(root).resolve()
     _check_options(masks, indexed_masks, indices, mask_min, outlined, grades)
-    _check_table_options(grades, table, split_column, patient_column, patient_pattern)
+    _check_table_options(grades, table, split_column, patient_column, patient_pattern, columns)
+    kept = _kept_columns(columns, name_column, grade_column, split_column, patient_column)
     if not root.is_dir():
         raise ValueError(f"expected the folder of the photographs, found none at {root}")
     gaps = Gaps("photographs", root)
@@ -104,18 +109,21 @@ def read_folder(
         for stem, image in images_found.items()
         if stem in searched or grade_of.get(stem) is not None
     }
-    columns = str(grades if table is None else table)
+    listing = str(grades if table is None else table)
     if split_column is not None:
-        rows = _with_splits(rows, _table(root, columns), name_column, split_column, gaps)
+        rows = _with_splits(rows, _table(root, listing), name_column, split_column, gaps)
     if patient_pattern is not None:
         named = f"a name that --patient_pattern '{patient_pattern}' matches"
         rows = _with_patients(rows, patients_in_names(rows, patient_pattern), named, gaps)
     elif patient_column is not None:
-        patients = read_patients(_table(root, columns), name_column, patient_column)
+        patients = read_patients(_table(root, listing), name_column, patient_column)
         rows = _with_patients(rows, patients, f"a patient in column {patient_column!r}", gaps)
     else:
         stated = patients_in_headers(images_found)
         rows = {stem: replace(row, patient=stated.get(stem)) for stem, row in rows.items()}
+    if kept:
+        values = read_columns(_table(root, listing), name_column, kept)
+        rows = {stem: replace(row, columns=values.get(stem, {})) for stem, row in rows.items()}
     if masks is not None:
         rows = _with_masks(rows, masks_found, searched, mask_min)
     if indices is not None:
@@ -123,8 +131,8 @@ def read_folder(
     notes = gaps.notes(allow_missing)
     if not any(row.annotated or row.grade is not None for row in rows.values()):
         raise ValueError(f"expected photographs with a grade or with outlines of lesions in {root}, found none")
-    ungraded = _ungraded_notes(rows) if is_graded else []
-    return Reading(list(rows.values()), [*notes, *_unknown_notes(rows.values()), *ungraded])
+    further = [*(_ungraded_notes(rows) if is_graded else []), *_valueless_notes(rows, kept)]
+    return Reading(list(rows.values()), [*notes, *_unknown_notes(rows.values()), *further])
 
 
 def _check_options(
@@ -162,15 +170,31 @@ def _check_table_options(
     split_column: str | None,
     patient_column: str | None,
     patient_pattern: str | None,
+    columns: str | None,
 ) -> None:
-    columns = {"--split_column": split_column, "--patient_column": patient_column}
-    given = [option for option, column in columns.items() if column is not None]
+    of_table = {"--split_column": split_column, "--patient_column": patient_column, "--columns": columns}
+    given = [option for option, value in of_table.items() if value is not None]
     if patient_column is not None and patient_pattern is not None:
         raise ValueError("expected --patient_column or --patient_pattern, got both")
     if given and grades is None and table is None:
         raise ValueError(f"expected --table or --grades with {given[0]}, got none: the column is one of such a table")
     if table is not None and not given:
-        raise ValueError("expected --table with --split_column or --patient_column, got neither")
+        raise ValueError("expected --table with --split_column, --patient_column or --columns, got none of them")
+
+
+def _kept_columns(columns: str | None, *others: str | None) -> list[str]:
+    """Read ``site,camera``; refuse the columns that have an option of their own."""
+    if columns is None:
+        return []
+    kept, taken = [name.strip() for name in columns.split(",")], {name.lower() for name in others if name}
+    if not all(kept) or len({name.lower() for name in kept}) < len(kept):
+        raise ValueError(f"expected --columns as different names of columns, separated by commas, got {columns!r}")
+    if refused := [name for name in kept if name.lower() in taken]:
+        raise ValueError(
+            f"expected --columns without those of names, grades, splits and patients, got {refused[0]!r}: these are "
+            f"read already, and ids of patients are not to be shown"
+        )
+    return kept
 
 
 def _below(root: Path, option: str, text: str) -> Path:
@@ -256,6 +280,15 @@ def _with_splits(
 def _ungraded_notes(rows: Mapping[str, RawPhotograph]) -> list[str]:
     ungraded = [stem for stem, row in rows.items() if row.grade is None]
     return [f"outlined photographs without a grade: {len(ungraded)} ({names(ungraded)})"] if ungraded else []
+
+
+def _valueless_notes(rows: Mapping[str, RawPhotograph], columns: Iterable[str]) -> list[str]:
+    without = {column: [stem for stem, row in rows.items() if column not in row.columns] for column in columns}
+    return [
+        f"photographs without a value in column {column!r}: {len(stems)} ({names(stems)})"
+        for column, stems in without.items()
+        if stems
+    ]
 
 
 def _with_patients(

@@ -54,6 +54,7 @@ class RawPhotograph:
         drawn_from: the files that ``draw`` reads.
         patient: id of the patient as a table, the file name or the photograph itself has it; None or empty if unknown.
             The manifest stores its pseudonym (:func:`bundle.datasets.patients.pseudonym`).
+        columns: further columns of the table that were asked for, with the values that are known.
     """
 
     id: str
@@ -68,6 +69,7 @@ class RawPhotograph:
     draw: Draw | None = None
     drawn_from: tuple[Path, ...] = ()
     patient: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reading(NamedTuple):

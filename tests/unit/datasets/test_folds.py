@@ -38,6 +38,13 @@ def by_id(manifest):
     return {row.id: row for row in manifest.photographs}
 
 
+def test_columns_go_through_joining_whatever_the_other_data_set_has():
+    first = data_set("a", 0)
+    first = replace(first, photographs=tuple(replace(row, columns={"camera": row.id}) for row in first.photographs))
+    both = by_id(join("both", [first, data_set("b", 1)], folds=2, seed=0))
+    assert (both["a/3"].columns, both["b/3"].columns) == ({"camera": "a/3"}, {})
+
+
 def test_ten_photographs_of_two_grades_fall_into_equal_folds():
     folds = stratified_folds(range(10), [["a"]] * 6 + [["b"]] * 4, folds=2, seed=0)
     assert Counter(zip(folds, "aaaaaabbbb", strict=True)) == {(0, "a"): 3, (1, "a"): 3, (0, "b"): 2, (1, "b"): 2}

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from bundle.datasets.items import (
+    NO_VALUE,
     OutlinedAndGraded,
+    column_values,
     count_patients,
     eyes_shown,
     file_items,
@@ -38,6 +40,21 @@ def photograph(name, group="g1", **changes):
 
 def manifest(tmp_path, *rows):
     return Manifest(name="tiny", roots={"tiny": tmp_path}, folds=2, seed=0, photographs=rows)
+
+
+def test_each_photograph_has_its_value_in_a_column_or_says_that_it_has_none(tmp_path):
+    rows = [photograph("a", columns={"camera": "Topcon"}), photograph("b", columns={"site": "north"})]
+    assert column_values(manifest(tmp_path, *rows), rows, "camera") == {"a": "Topcon", "b": NO_VALUE}
+    assert column_values(manifest(tmp_path, *rows), rows, None) == {}
+
+
+def test_a_column_that_is_not_there_and_one_of_names_are_refused(tmp_path):
+    rows = [photograph(str(n), columns={"camera": "A", "person": f"p{n}"}) for n in range(31)]
+    with pytest.raises(ValueError, match=r"--score_by out of its columns \(camera, person\), got 'camra'; prepare it"):
+        column_values(manifest(tmp_path, *rows), rows, "camra")
+    with pytest.raises(ValueError, match="as a column of at most 30 values, got 'person', which has 31"):
+        column_values(manifest(tmp_path, *rows), rows, "person")
+    assert len(column_values(manifest(tmp_path, *rows), rows[:30], "person")) == 30
 
 
 def test_an_item_names_the_files_of_its_photograph(tmp_path):

@@ -6,9 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bundle.handlers.scores import ScoreGrades, ScoreLesions, WriteScores
+from bundle.datasets.items import NO_VALUE
+from bundle.handlers.scores import ScoreGrades, ScoreLesions, WriteScores, metric_parts
 from bundle.manifest import Manifest, Photograph
+from hypothesis import given
+from hypothesis import strategies as st
 from ignite.engine import Engine
+from mlflow.utils.validation import _validate_metric_name
 from PIL import Image
 
 WIDTH_PX, HEIGHT_PX = 12, 8
@@ -194,3 +198,75 @@ def test_intervals_are_over_patients_where_they_are_known(manifest):
     evaluate(lesions, grades)
     assert lesions.intervals()["lesions/paper_dice"] == pytest.approx((1 - 8 / 192, 1))
     assert grades.intervals()["grade/brier"] == pytest.approx((0.08, 0.18))
+
+
+def same(found, expected):
+    """Return whether two mappings are equal, NaN to NaN."""
+    return sorted(map(repr, found.items())) == sorted(map(repr, expected.items()))
+
+
+def test_each_group_is_scored_as_if_its_photographs_were_all(manifest):
+    group_of = {"a": "Topcon", "b": "Größe/1"}
+    lesions = ScoreLesions(manifest, manifest.photographs, shapes=True, thresholds=(0.4,) * 4, group_of=group_of)
+    grades = ScoreGrades(["a", "b"], [0, 0, 3], group_of=group_of)
+    for _ in range(2):  # the second evaluation forgets the first
+        whole = evaluate(lesions, grades)
+    for name, group in group_of.items():
+        rows = [row for row in manifest.photographs if row.id == name]
+        alone = ScoreLesions(manifest, rows, shapes=True, thresholds=(0.4,) * 4), ScoreGrades([name], [0, 0, 3])
+        expected = evaluate(*alone)
+        for scorer, one in zip((lesions, grades), alone, strict=True):
+            found = scorer.groups()[group]
+            assert found.photographs == 1
+            assert same(found.scores, {key: value for key, value in expected.items() if key.startswith(found.task)})
+            assert same(found.intervals, one.intervals())
+    assert lesions.groups()["Topcon"].scores["lesions/dice_MA"] == 0.5
+    assert not any("Topcon" in key for key in whole)
+
+
+def test_groups_change_nothing_of_the_whole_and_a_group_of_all_is_the_whole(manifest):
+    plain = ScoreLesions(manifest, manifest.photographs, shapes=True), ScoreGrades(["a", "b"])
+    grouped = [
+        ScoreLesions(manifest, manifest.photographs, shapes=True, group_of=dict.fromkeys("abc", "all")),
+        ScoreGrades(["a", "b"], group_of=dict.fromkeys("abc", "all")),
+    ]
+    expected, found = evaluate(*plain), evaluate(*grouped)
+    assert same(found, expected)
+    for scorer, one in zip(grouped, plain, strict=True):
+        assert one.groups() == {}
+        assert scorer.groups()["all"].photographs == 2
+        assert same(scorer.groups()["all"].intervals, one.intervals())
+        assert same(scorer.groups()["all"].scores, {k: expected[k] for k in scorer.groups()["all"].scores})
+
+
+def test_groups_are_written_by_value_and_stand_in_mlflow_beside_the_whole(manifest, tmp_path):
+    """Photograph b has no value; photograph c was graded and outlined, and is in no batch."""
+    group_of = {"a": "N/A", "b": NO_VALUE, "c": "never seen"}
+    scorers = ScoreLesions(manifest, manifest.photographs, group_of=group_of), ScoreGrades(["a"], group_of=group_of)
+    metrics = evaluate(*scorers, WriteScores(str(tmp_path / "metrics.json"), {}, scorers, column="camera"))
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["groups"]["column"] == "camera"
+    assert list(content["groups"]["values"]) == ["N/A", NO_VALUE]
+    with_value, without = content["groups"]["values"].values()
+    assert (with_value["counts"], without["counts"]) == ({"lesions": 1, "grade": 1}, {"lesions": 1})
+    assert (with_value["scores"]["lesions/dice_MA"], with_value["scores"]["grade/accuracy"]) == (0.5, 1)
+    assert without["scores"]["lesions/dice_MA"] is None  # no such lesion on the photograph
+    assert with_value["intervals"]["lesions/dice_MA"] == [0.5, 0.5]
+    assert (metrics["lesions/camera N_A/dice_MA"], metrics["grade/camera N_A/accuracy"]) == (0.5, 1)
+    assert not any("camera" in key for key in content["scores"])
+
+
+def test_a_fused_network_is_scored_by_groups_too(manifest):
+    facts, output = batch()
+    lesions = output["lesions"][:, :2]
+    scorer = ScoreLesions(manifest, manifest.photographs, fuse=True, group_of={"a": "A", "b": "B"})
+    evaluate(scorer, batches=[(facts, {**output, "lesions": lesions})])
+    assert scorer.groups()["A"].scores["lesions/dice_lesion"] == 0.5
+
+
+@given(st.lists(st.text(min_size=1, max_size=80), unique=True, max_size=6), st.text(min_size=1, max_size=80))
+def test_whatever_a_value_is_mlflow_takes_its_name_and_no_two_share_one(values, column):
+    parts = metric_parts(column, values)
+    assert len(set(parts.values())) == len(parts) == len(values)
+    for part in parts.values():
+        _validate_metric_name(f"fold 12/lesions/{part}/sensitivity_at_0.95_vision_threatening")

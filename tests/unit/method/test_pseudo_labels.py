@@ -275,7 +275,7 @@ def test_an_audit_row_is_flat_json_with_every_number():
     decision = decide(opinion, feasible, heat, Thresholds(), present=("HE", "EX"))
     found = audit_row(
         "idrid/train/7", decision, heat, feasible=feasible, present=("HE", "EX"), probabilities=opinion,
-        graders_GC=opinion[None], winner=0, largest_px={"HE": 40, "EX": 40},
+        graders_GC=opinion[None], winner=0, largest_px={"MA": 0, "HE": 40, "EX": 40},
     )  # fmt: skip
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert not any(isinstance(value, (list, tuple, dict)) for value in found.values())
@@ -283,6 +283,9 @@ def test_an_audit_row_is_flat_json_with_every_number():
     expected |= {
         "largest_px_HE": 40,
         "largest_px_MA": 0,
+        "present_MA": False,
+        "largest_px_SE": None,  # nobody looked for it
+        "present_SE": None,
         "lift_3": 3.14,
         "optic_disc_3": None,
         "supported_2": False,

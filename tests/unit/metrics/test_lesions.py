@@ -33,6 +33,25 @@ def random_photograph(seed, height=11, width=17):
     return probabilities, {lesion: rng.random((height, width)) < 0.1 + 0.05 * i for i, lesion in enumerate(LESIONS)}
 
 
+@pytest.mark.parametrize("options", [{}, {"shapes": True, "thresholds": (0.3, 0.2, 0.4, 0.3)}])
+def test_a_photograph_is_counted_once_for_any_number_of_accumulators(options):
+    """Added to two, it leaves each as if it had been counted there."""
+    made = [(*random_photograph(seed), LESIONS[: 2 + seed], f"p{seed}") for seed in range(3)]
+    photographs = [(p, {name: masks[name] for name in sought}, sought, whose) for p, masks, sought, whose in made]
+    whole, one, expected, alone = (LesionScores(**options) for _ in range(4))
+    for number, photograph in enumerate(photographs):
+        counts = whole.count(*photograph)
+        whole.add(counts)
+        expected.update(*photograph)
+        if number == 1:
+            one.add(counts)
+            alone.update(*photograph)
+    for found, wanted in ((whole, expected), (one, alone)):
+        assert repr(found.compute()) == repr(wanted.compute())
+        assert repr(found.intervals(resamples=9)) == repr(wanted.intervals(resamples=9))
+    assert (whole.photographs, one.photographs) == (3, 1)
+
+
 def test_counts_are_pooled_over_photographs_before_the_ratio():
     one = certain([[1, 1, 0]]), {"MA": mask([1, 0, 0])}  # TP 1, FP 1
     two = certain([[0, 0, 1]]), {"MA": mask([1, 1, 1])}  # TP 1, FN 2

@@ -133,7 +133,7 @@ def box(*corners):
 def add(shapes, predicted, outlines):
     """Add a photograph whose scores are 0.9 in the middle of each predicted region of one pixel."""
     scores = {lesion: 0.9 * mask.astype(np.float32) for lesion, mask in predicted.items()}
-    shapes.add(predicted, outlines, scores)
+    shapes.update(predicted, outlines, scores)
 
 
 @pytest.fixture

@@ -99,7 +99,22 @@ def test_folds_are_counted_across_data_sets(eyes):
 
 def test_a_fold_without_photographs_has_its_row(eyes):
     empty = manifest_of(*eyes.photographs, folds=3)
-    assert check_tables(empty).tables["folds"].rows[2] == ("2", *["0"] * 12)
+    assert check_tables(empty).tables["folds"].rows[2] == ("2", *["0"] * 8, *[MISSING] * 4)
+
+
+def test_further_columns_are_counted_by_value(eyes):
+    values = {"a": {"camera": "A"}, "b": {"camera": "B", "site": "north"}, "e": {"camera": "A"}}
+    rows = [dataclasses.replace(row, columns=values.get(row.id[-1], {})) for row in eyes.photographs]
+    tables = check_tables(manifest_of(*rows)).tables
+    assert "columns" not in check_tables(eyes).tables
+    assert [" ".join(row) for row in tables["columns"].rows] == [
+        "camera A 2 0 1 0 0 0 0 1 1 1 0 1 0",
+        f"camera B 1 0 0 0 1 0 0 0 0 {NOT_SOUGHT}",  # nobody looked for lesions on b
+        f"camera {MISSING} 4 1 0 0 1 0 1 2 2 1 1 0 0",
+        f"site north 1 0 0 0 1 0 0 0 0 {NOT_SOUGHT}",
+        f"site {MISSING} 6 1 1 0 1 0 1 3 3 2 1 1 0",
+    ]
+    assert "Further columns" in check_text(manifest_of(*rows))
 
 
 def test_lesion_shares_are_pooled_and_ranged_over_single_photographs(eyes):

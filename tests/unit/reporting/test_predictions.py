@@ -10,6 +10,7 @@ import tracemalloc
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from bundle.files import release
 from bundle.handlers.predictions import Prediction, prediction_row, unread_row
@@ -96,6 +97,14 @@ def test_the_table_has_a_row_of_every_photograph(tmp_path):
     ]
     assert [(row["consistent_grade"], row["rules_grade"]) for row in rows] == [("2", "2"), ("2", "2")]
     assert float(rows[0]["EX_area_percent"]) == pytest.approx(100 * 150 / 2700)
+
+
+def test_a_spreadsheet_shows_the_names_of_photographs_as_they_are(tmp_path):
+    """Excel needs the mark at the beginning; pandas reads the table back with it."""
+    out = write(tmp_path, prediction(tmp_path, "Jürgen/Auge ö.jpg"), patients={"Jürgen/Auge ö.jpg": "Jürgen"})
+    assert (out / "predictions.csv").read_bytes().startswith(b"\xef\xbb\xbffile,patient,grade,")
+    (row,) = pd.read_csv(out / "predictions.csv").to_dict("records")
+    assert (row["file"], row["patient"], row["grade"]) == ("Jürgen/Auge ö.jpg", "Jürgen", 2)
 
 
 def test_the_report_shows_every_photograph_and_says_what_it_was_made_with(tmp_path):

@@ -278,3 +278,56 @@ def test_patients_are_counted_beside_the_photographs_where_they_are_known():
     metrics = {"scores": {"grade/accuracy": 0.5}, "subset": {"grade": "test"}, "counts": {"grade": 8}}
     assert "### Grades (test, 8 photographs, 4 patients)" in evaluation_table({**metrics, "patients": {"grade": 4}})
     assert "### Grades (test, 8 photographs)\n" in evaluation_table({**metrics, "patients": {"grade": 0}})
+
+
+def test_a_lesion_that_nobody_looked_for_is_a_dash_among_the_counts():
+    scores = {
+        "lesions/dice_EX": 0.5, "lesions/images_EX": 0.0, "lesions/images_SE": 0.0,
+        "lesions/images_without_EX": 4.0, "lesions/images_without_SE": 0.0, "lesions/images_hd95_px_SE": 0.0,
+    }  # fmt: skip
+    assert (
+        f"Photographs with: hard exudate 0, soft exudate {DASH}. "
+        f"Annotated photographs without: hard exudate 4, soft exudate {DASH}. "
+        f"Photographs on which the distance of borders is defined: soft exudate {DASH}."
+    ) in evaluation_table({"scores": scores})
+
+
+GROUPS = {
+    "column": "camera",
+    "values": {
+        "N|A": {
+            "counts": {"lesions": 9},
+            "scores": {
+                "lesions/dice_EX": 0.25, "lesions/images_EX": 3.0, "lesions/images_without_EX": 5.0,
+                "lesions/dice_EX_predicting_everywhere": 0.1, "lesions/average_precision_mean": None,
+            },
+            "intervals": {"lesions/dice_EX": [0.2, 0.3]},
+        },
+        "Topcon": {"counts": {"grade": 4}, "scores": {"grade/accuracy": 0.75}, "intervals": {}},
+    },
+}  # fmt: skip
+
+
+def test_groups_stand_below_the_whole_with_a_dash_where_nothing_can_be_scored():
+    lesions, grades = evaluation_table({**METRICS, "groups": GROUPS}).partition("### Lesions by camera")[2].split("###")
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines_of(lesions)]
+    assert rows[:3] == [
+        ["Dice, hard exudate", "all", "27", "0.412", "0.380 to 0.443", "0.021", "this lesion everywhere"],
+        ["Dice, hard exudate", r"N\|A", "3 of 8", "0.250", "0.200 to 0.300", "0.100", "this lesion everywhere"],
+        ["Dice, hard exudate", "Topcon", *[DASH] * 5],
+    ]
+    assert ["average precision, mean of lesions", r"N\|A", "9", *[DASH] * 4] in rows
+    assert " Grades by camera" in grades
+    assert [cell.strip() for cell in lines_of(grades)[2].strip("|").split(" | ")][:5] == [
+        "accuracy", "Topcon", "4", "0.750", DASH,
+    ]  # fmt: skip
+
+
+def lines_of(section):
+    """Return the rows of a table without its head."""
+    return [line for line in section.splitlines() if line.startswith("| ")][2:]
+
+
+def test_a_score_that_no_group_can_have_is_left_out_of_their_table():
+    groups = evaluation_table({**METRICS, "groups": GROUPS}).partition("### Lesions by camera")[2]
+    assert "Dice, soft exudate" not in groups  # NaN for all photographs, and in the table above

@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -300,7 +301,7 @@ def test_indexed_masks_and_images_without_each_other_are_counted_and_named(root)
         ({"grades": "grades.csv", "indices": INDICES}, "expected --indexed_masks and --indices together, got one"),
         ({"grades": "grades.csv", "mask_min": 128}, "expected --masks with --mask_min, got none"),
         ({"masks": MASKS, "split_column": "split"}, "expected --table or --grades with --split_column, got none"),
-        ({"masks": MASKS, "table": "grades.csv"}, "expected --table with --split_column or --patient_column, got n"),
+        ({"masks": MASKS, "table": "grades.csv"}, "expected --table with --split_column, --patient_column or --col"),
         ({"masks": MASKS, "outlined": "all"}, "expected --masks and --grades with --outlined, got one of them"),
         (
             {"masks": MASKS, "grades": "grades.csv", "outlined": "some"},
@@ -648,6 +649,60 @@ def test_refuses_options_that_find_no_patient(root, options, message):
 def test_refuses_a_column_of_no_table(root):
     with pytest.raises(ValueError, match="expected --table or --grades with --patient_column, got none"):
         read_folder(root, masks=MASKS, patient_column="person")
+
+
+# Further columns
+
+
+def with_columns(root, *cells, name="eyes.csv"):
+    """Write a table of names that no page may show, and of cameras in the language of this clinic."""
+    rows = [f"{stem};Anna Müller;{cell}" for stem, cell in zip(STEMS, cells, strict=True)]
+    (root / name).write_text("\n".join(["image;person;Gerät;site", *rows]), encoding="utf-8")
+    return {"masks": MASKS, "table": name}
+
+
+def test_the_columns_that_are_named_reach_the_manifest_and_no_other_does(root):
+    options = with_columns(root, "Größe 1;north", ";north", "Größe 1;", "B;south", ";")
+    manifest = build(root, **options, columns="gerät, site")
+    found = {row.id.split("/")[-1]: row.columns for row in manifest.photographs}
+    assert found == {
+        "007-0004-000": {"gerät": "Größe 1", "site": "north"}, "b": {"site": "north"}, "c": {"gerät": "Größe 1"},
+        "d": {"gerät": "B", "site": "south"}, "e": {},
+    }  # fmt: skip
+    save_manifest(manifest, root / "own.json")
+    assert load_manifest(root / "own.json").photographs == manifest.photographs
+    assert not {"Anna", "person"} & set((root / "own.json").read_text().replace('"', " ").split())
+    assert "photographs without a value in column 'gerät': 2 (b, e)" in manifest.notes
+
+
+def test_columns_may_stand_in_the_table_of_grades_and_change_nothing_else(root):
+    lines = (root / "grades.csv").read_text().split()
+    (root / "grades.csv").write_text("\n".join([f"{lines[0]},camera", *(f"{line},A" for line in lines[1:])]))
+    plain, kept = (build(root, grades="grades.csv", columns=columns) for columns in (None, "camera"))
+    assert {row.columns.get("camera") for row in kept.photographs} == {"A"}
+    assert [replace(row, columns={}) for row in kept.photographs] == list(plain.photographs)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("camra", r"expected a column 'camra', got \['image', 'person', 'Gerät', 'site'\]"),
+        ("site,", "expected --columns as different names of columns, separated by commas, got 'site,'"),
+        ("site,Site", "expected --columns as different names of columns"),
+        ("site,Person", "without those of names, grades, splits and patients, got 'Person'"),
+        ("image", "without those of names, grades, splits and patients, got 'image'"),
+        ("Gerät", r"eyes\.csv, line 3: expected names and values of columns as text of 1 to 80 .* got 81 characters"),
+    ],
+)
+def test_refuses_columns_that_are_not_there_or_may_not_be_shown(root, columns, message):
+    options = with_columns(root, "A;north", f"{81 * 'x'};north", "A;", "B;south", ";")
+    with pytest.raises(ValueError, match=message):
+        read_folder(root, **options, columns=columns, patient_column="person")
+
+
+def test_refuses_columns_without_a_table(root):
+    with pytest.raises(ValueError, match="expected --table or --grades with --columns, got none"):
+        read_folder(root, masks=MASKS, columns="site")
 
 
 # DICOM
