@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any, cast
 
 import torch
-from bundle.labels import LESIONS
+from bundle.labels import GRADES, LESIONS
 from bundle.networks import weights
 from bundle.networks.explained import MultiTaskNetwork, resized_maps
 from bundle.transforms.prepare import SIDE_MULTIPLE
@@ -25,7 +25,8 @@ class Ensemble(MultiTaskNetwork):
     """Several networks whose probabilities are averaged, of each pixel's class and of the grade.
 
     ``p = mean_k softmax(z_k)`` is returned as ``log p``: its softmax is ``p`` again, so that whatever takes logits
-    takes these. A map is the mean of the networks' maps, each between 0 and 1.
+    takes these. A map is the mean of the networks' maps, each between 0 and 1. In the grade and its maps, networks may
+    have other shares than in the lesions.
 
     Networks that were trained at different sizes each see the eye at their own: the image is for the largest, and the
     others resize it, and their probabilities back.
@@ -33,6 +34,7 @@ class Ensemble(MultiTaskNetwork):
     Args:
         networks: of any classes and encoders, with the same lesions; they keep their weights and modes.
         image_sizes: side of the square that each was trained on, in pixels.
+        grade_shares: weight of each in the mean of the grade, which add up to 1; None for equal ones.
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1], sides multiples of 32.
@@ -47,10 +49,17 @@ class Ensemble(MultiTaskNetwork):
         True
     """
 
-    def __init__(self, networks: Sequence[MultiTaskNetwork], image_sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        networks: Sequence[MultiTaskNetwork],
+        image_sizes: Sequence[int],
+        grade_shares: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.image_sizes, self.largest = list(image_sizes), max(image_sizes)
+        self.lesion_shares = [1 / len(networks)] * len(networks)
+        self.grade_shares = self.lesion_shares if grade_shares is None else list(grade_shares)
         self.training = any(network.training for network in networks)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -64,7 +73,7 @@ class Ensemble(MultiTaskNetwork):
         """Return the log of the mean probabilities of both tasks, and the mean map of each grade."""
         found = [network.explained(seen) for network, seen in self._views(image)]
         grid_hw = found[self.image_sizes.index(self.largest)]["maps"].shape[-2:]
-        maps = _mean([resized_maps(one["maps"], grid_hw) for one in found])
+        maps = _mean([resized_maps(one["maps"], grid_hw) for one in found], self.grade_shares)
         return {**self._tasks(image, found), "maps": maps}
 
     def ends(self) -> list[nn.Module]:
@@ -84,7 +93,7 @@ class Ensemble(MultiTaskNetwork):
         return F.interpolate(image, size_hw, mode="bilinear", antialias=True, align_corners=False)
 
     def _tasks(self, image: Tensor, found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        grade = _log_mean([one["grade"].float().softmax(dim=1) for one in found])
+        grade = _log_mean([one["grade"].float().softmax(dim=1) for one in found], self.grade_shares)
         return {"lesions": self._lesions(image, [one["lesions"] for one in found]), "grade": grade}
 
     def _lesions(self, image: Tensor, logits: Sequence[Tensor]) -> Tensor:
@@ -92,16 +101,17 @@ class Ensemble(MultiTaskNetwork):
             one if size == self.largest else F.interpolate(one, image.shape[-2:], mode="bilinear", align_corners=False)
             for one, size in zip((one.float().softmax(dim=1) for one in logits), self.image_sizes, strict=True)
         ]
-        return _log_mean(probabilities)
+        return _log_mean(probabilities, self.lesion_shares)
 
 
-def _mean(values: Sequence[Tensor]) -> Tensor:
-    return reduce(operator.add, values) / len(values)
+def _mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Return the weighted mean; NaN stays NaN, even where its share is 0: a broken network is not to be hidden."""
+    return reduce(operator.add, map(operator.mul, values, shares))
 
 
-def _log_mean(probabilities: Sequence[Tensor]) -> Tensor:
-    """Return the log of the mean, finite where it is 0; what is not a number stays so."""
-    return _mean(probabilities).clamp_min(torch.finfo(torch.float32).tiny).log()
+def _log_mean(probabilities: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Return the log of the weighted mean, finite where the mean is 0."""
+    return _mean(probabilities, shares).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def seen_px(side_px: int, image_size: int, largest: int) -> int:
@@ -177,7 +187,56 @@ def network_of(paths: Paths) -> MultiTaskNetwork:
             raise ValueError(f"expected {classes[0]} lesion_classes in {path}, as in {files[0]}, got {found}")
     if len(networks) == 1:
         return networks[0]
-    return Ensemble(networks, [weights.image_size(path) for path in files]).requires_grad_(False)
+    sizes_px = [weights.image_size(path) for path in files]
+    return Ensemble(networks, sizes_px, grade_shares(files)).requires_grad_(False)
+
+
+def grade_shares(paths: Paths) -> list[float]:
+    """Return the share of each file's network in the mean of the grade.
+
+    A network that was never taught a grade gives it no probability, whatever it sees: of a healthy eye, the mean with a
+    network that knows grades 2 to 4 alone would be moderate. So equal shares go to those that were taught every grade
+    that any of them was taught, and none to the others, which count for the lesions. A file that does not say what was
+    taught counts as taught all.
+
+    Raises:
+        ValueError: if no network was taught all of these grades, or a file has no grades among its ``taught_grades``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, taught in (("a", [0, 1, 2, 3, 4]), ("b", [2, 3, 4])):
+        ...         weights.save_weights(f"{folder}/{name}.pt", nn.Linear(2, 3), {"taught_grades": taught})
+        ...     grade_shares([f"{folder}/a.pt", f"{folder}/b.pt"])
+        [1.0, 0.0]
+    """
+    files = listed(paths)
+    untaught = _untaught(files)
+    if all(untaught):
+        said = ", ".join(f"{_numbers(grades)} not in {path}" for path, grades in zip(files, untaught, strict=True))
+        raise ValueError(
+            f"expected one weights file or more that was taught every grade that the others were, got {said}; give "
+            f"files that were taught the same grades"
+        )
+    return [0.0 if grades else 1 / untaught.count([]) for grades in untaught]
+
+
+def _untaught(files: Sequence[str | os.PathLike]) -> list[list[int]]:
+    """Return the grades that each file's network was not taught, but that of another file was."""
+    taught = [_taught(path) for path in files]
+    known = sorted({grade for grades in taught for grade in grades or ()})
+    return [[] if grades is None else [grade for grade in known if grade not in grades] for grades in taught]
+
+
+def _taught(path: str | os.PathLike) -> list[int] | None:
+    found = weights.fact(path, "taught_grades")
+    if found is not None and (not isinstance(found, list) or any(grade not in GRADES for grade in found)):
+        raise ValueError(f"expected taught_grades as a list of grades in {path}, got {found!r}; train it again")
+    return found
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def image_size(paths: Paths) -> int:
@@ -262,8 +321,8 @@ def _mean_number(numbers: Sequence[float]) -> float:
 
 def taught_grades(paths: Paths) -> list[int] | None:
     """Return the grades that a training label of any file may have; None if a file does not say."""
-    found = [weights.fact(path, "taught_grades") for path in listed(paths)]
-    return None if None in found else sorted({grade for one in found for grade in one})
+    found = [_taught(path) for path in listed(paths)]
+    return None if None in found else sorted({grade for one in found for grade in one or ()})
 
 
 def provenance(paths: Paths) -> dict[str, Any] | list[dict[str, Any]]:
@@ -285,7 +344,11 @@ def names(paths: Paths) -> str:
         >>> found.split(": ")[0]
         '2 networks, whose probabilities are averaged'
     """
-    found = [weights.short_name(path) for path in listed(paths)]
+    files = listed(paths)
+    found = [
+        weights.short_name(path) + (f" (lesions alone: not taught grade {_numbers(grades)})" if grades else "")
+        for path, grades in zip(files, _untaught(files), strict=True)
+    ]
     said = f"{len(found)} networks, whose probabilities are averaged: " if len(found) > 1 else ""
     return said + "; ".join(found)
 

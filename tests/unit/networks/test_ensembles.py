@@ -169,10 +169,18 @@ def test_where_all_are_sure_beyond_float32_the_logits_are_finite():
     assert found["grade"].softmax(dim=1)[0].tolist() == pytest.approx([1, 0, 0, 0, 0])
 
 
-def test_one_network_that_is_broken_is_not_averaged_away():
+def test_a_network_without_a_share_in_the_grade_counts_for_the_lesions():
+    found = Ensemble([Says("sure"), Says("torn")], image_sizes=[64, 64], grade_shares=[1.0, 0.0]).explained(IMAGE)
+    assert found["grade"].softmax(dim=1)[1].tolist() == pytest.approx(GRADES["sure"])
+    assert found["maps"][1, 4, 0].tolist() == pytest.approx(MAP["sure"], abs=1e-6)
+    assert found["lesions"].softmax(dim=1)[1, :, 40, 90].tolist() == pytest.approx([0.55, 0.45])
+
+
+@pytest.mark.parametrize("shares", [None, [1.0, 0.0]])
+def test_one_network_that_is_broken_is_not_averaged_away(shares):
     broken = unet(1)
     nn.init.constant_(broken.grade_head.bias, float("nan"))
-    network = ExplainedNetwork(Ensemble([unet(0), broken], image_sizes=[64, 64]))
+    network = ExplainedNetwork(Ensemble([unet(0), broken], image_sizes=[64, 64], grade_shares=shares))
     with pytest.raises(NonFiniteLogits, match=r"got NaN or infinity for image \[0, 1\]"):
         ExplainedStep()(engine(network), {"image": IMAGE})
 
@@ -249,11 +257,30 @@ def test_the_mean_threshold_never_overrules_networks_that_agree(each):
     assert not mean_above or any(p > t - 1e-9 for t, p in each)
 
 
-def test_grades_that_any_file_was_taught_are_taught_unless_one_does_not_say(tmp_path):
-    a, b, c = (saved(tmp_path / f"{name}.pt", **facts) for name, facts in
-               {"a": {"taught_grades": [2, 3]}, "b": {"taught_grades": [0, 2]}, "c": {}}.items())  # fmt: skip
-    assert ensembles.taught_grades([a, b]) == [0, 2, 3]
-    assert ensembles.taught_grades([a, b, c]) is None
+def test_the_grade_is_of_the_networks_that_were_taught_all_grades_of_the_others(tmp_path):
+    of = {"all": {"taught_grades": [0, 1, 2]}, "two": {"taught_grades": [1, 2]}, "again": {"taught_grades": [2, 1, 0]}}
+    everything, two, again, silent = (
+        saved(tmp_path / f"{name}.pt", **facts) for name, facts in {**of, "-": {}}.items()
+    )
+    assert ensembles.grade_shares([everything, two]) == [1, 0]
+    assert ensembles.grade_shares([two, everything, again, silent]) == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
+    assert ensembles.network_of([two, everything]).grade_shares == [0, 1]
+    assert ensembles.taught_grades([two, everything]) == [0, 1, 2]
+    assert ensembles.taught_grades([two, silent]) is None
+    first, second = ensembles.names([two, everything]).split("; ")
+    assert first.endswith(" (lesions alone: not taught grade 0)")
+    assert "(" not in second
+
+
+def test_networks_of_which_none_was_taught_all_grades_of_the_others_are_refused(tmp_path):
+    paths = [saved(tmp_path / f"{taught[0]}.pt", taught_grades=taught) for taught in ([0, 2], [1, 2, 3])]
+    with pytest.raises(
+        ValueError, match=r"got 1, 3 not in .*0\.pt, 0 not in .*1\.pt; give files that were taught the same"
+    ):
+        ensembles.network_of(paths)
+    saved(paths[0], taught_grades="all")
+    with pytest.raises(ValueError, match=r"expected taught_grades as a list of grades in .*0\.pt, got 'all'"):
+        ensembles.network_of(paths)
 
 
 @pytest.mark.parametrize(
