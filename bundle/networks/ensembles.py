@@ -86,11 +86,11 @@ class Ensemble(MultiTaskNetwork):
         return list(zip(self.networks, views, strict=True))
 
     def _view(self, image: Tensor, size: int) -> Tensor:
-        """Resize an image with the filter that photographs are resized with."""
+        """Resize an image by a cubic filter: the photograph was resized by a triangle, and a second would blur it."""
         if size == self.largest:
             return image
         size_hw = [seen_px(side_px, size, self.largest) for side_px in image.shape[-2:]]
-        return F.interpolate(image, size_hw, mode="bilinear", antialias=True, align_corners=False)
+        return F.interpolate(image, size_hw, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
     def _tasks(self, image: Tensor, found: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         grade = _log_mean([one["grade"].float().softmax(dim=1) for one in found], self.grade_shares)
