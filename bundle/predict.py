@@ -2,7 +2,6 @@
 
 # flake8: noqa: N803
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from bundle import ROOT
 from bundle.datasets.inference import PhotographDataset, collate, reason_of
 from bundle.handlers.predictions import Prediction, PredictionHandler, predicted
-from bundle.networks.weights import refuse_fused
+from bundle.networks.ensembles import Paths, listed, refuse_fused
 from bundle.options import settle
 from monai.bundle.config_parser import ConfigParser
 from numpy.typing import NDArray
@@ -36,12 +35,13 @@ class Predictor:
     a little.) The weights are read once. Random state, threads and the arrays are not changed.
 
     Args:
-        checkpoint: weights file; it records its network.
+        checkpoint: weights file, which records its network; or a list of several, whose probabilities are averaged
+            (:class:`bundle.networks.ensembles.Ensemble`).
         options: options of the config, out of ``OPTIONS``.
 
     Raises:
-        ValueError: if the file is missing, is not a weights file or has fused lesions; for an unknown option;
-            when called, if the array is not uint8 ``(H, W, 3)`` or shows no eye.
+        ValueError: if a file is missing, is not a weights file or has fused lesions, or several do not go together; for
+            an unknown option; when called, if the array is not uint8 ``(H, W, 3)`` or shows no eye.
 
     Example:
         >>> import tempfile
@@ -58,7 +58,7 @@ class Predictor:
         ((80, 120), (80, 120), 5)
     """
 
-    def __init__(self, checkpoint: str | os.PathLike = WEIGHTS, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, checkpoint: Paths = WEIGHTS, **options: Any) -> None:  # noqa: ANN401
         check_weights(checkpoint)
         refuse_fused(checkpoint)
         with in_one_sentence(), torch.random.fork_rng(devices=[]):  # the network is initialised at random first
@@ -83,12 +83,12 @@ class Predictor:
         return predicted(output, batch["geometry"][0], field_px, name="", path="", **self.deciding)
 
 
-def _parsed(checkpoint: str | os.PathLike, options: Mapping[str, Any]) -> ConfigParser:
+def _parsed(checkpoint: Paths, options: Mapping[str, Any]) -> ConfigParser:
     if unknown := sorted(set(options) - set(OPTIONS)):
         raise ValueError(f"unknown option {unknown[0]!r}, expected one of {', '.join(OPTIONS)}")
     parser = ConfigParser()
     parser.read_config(CONFIG)
-    parser.update({"checkpoint": Path(checkpoint), **options})
+    parser.update({"checkpoint": as_paths(checkpoint), **options})
     settle(parser)
     return parser
 
@@ -101,11 +101,11 @@ def _check_image(image_HW3: NDArray[np.uint8]) -> None:
         raise ValueError(f"expected a photograph as (H, W, 3), RGB, got {image_HW3.shape}")
 
 
-def check_weights(checkpoint: str | os.PathLike) -> None:
-    """Refuse a missing weights file, and name where weights come from.
+def check_weights(checkpoint: Paths) -> None:
+    """Refuse missing weights files, and name where weights come from.
 
     Raises:
-        ValueError: if the file is missing.
+        ValueError: if a file is missing, none is named, or one twice.
 
     Example:
         >>> check_weights("nowhere.pt")
@@ -114,11 +114,22 @@ def check_weights(checkpoint: str | os.PathLike) -> None:
         ValueError: expected weights at nowhere.pt, found no such file; name yours by --checkpoint, from Python by \
 checkpoint: a training leaves outputs/train/model.pt (models/README.md)
     """
-    if not Path(checkpoint).is_file():
+    if missing := [path for path in listed(checkpoint) if not Path(path).is_file()]:
         raise ValueError(
-            f"expected weights at {checkpoint}, found no such file; name yours by --checkpoint, from Python by "
+            f"expected weights at {missing[0]}, found no such file; name yours by --checkpoint, from Python by "
             f"checkpoint: a training leaves outputs/train/model.pt (models/README.md)"
         )
+
+
+def as_paths(checkpoint: Paths) -> Path | list[Path]:
+    """Return weights files as paths, in which MONAI evaluates nothing; one alone stays alone.
+
+    Example:
+        >>> as_paths(["a#1.pt", "b.pt"]) == [Path("a#1.pt"), Path("b.pt")], as_paths("a.pt") == Path("a.pt")
+        (True, True)
+    """
+    paths = [Path(path) for path in listed(checkpoint)]
+    return paths if len(paths) > 1 else paths[0]
 
 
 @contextmanager

@@ -299,18 +299,21 @@ def tracked(
     a manifest, passed over or changed are counted among the facts. For the other arguments, see
     :class:`bundle.handlers.tracking.RunTracker`.
 
-    A run that uses trained networks gives their files as ``weights`` and is named after their training. An evaluation
-    has the parameters and facts of that training, because its scores are compared by them (docs/decisions/0029).
+    A run that uses trained networks gives their files as ``weights`` and is named after their training. Several files
+    stand in one fact, because MLflow takes no list as a parameter. An evaluation has the parameters and facts of that
+    training, because its scores are compared by them (docs/decisions/0029).
     """
     option = running_workflow().parser.get_parsed_content
     if not option("track"):
         return None
     counted = {f"files {kind}": count for kind, count in counts(manifest.notes if manifest else ()).items()}
     settings, trained = run_settings(), trained_with(weights) if weights else dict(facts or {})
+    several = {} if isinstance(weights, str) or not weights else {"weights": " + ".join(map(str, weights))}
+    added = {**several, **(counted if manifest else {})}
     is_scoring = stage == "evaluate"
     return RunTracker(
         stage, option("output_dir"), settings, split, validators, artifacts, option("tracking_uri"),
-        {**(trained if is_scoring else {}), **(facts or {}), **(counted if manifest else {})}, option("tags"),
+        {**(trained if is_scoring else {}), **(facts or {}), **added}, option("tags"),
         run_name(stage, trained, manifest), scored_parameters(settings, trained) if is_scoring else None, manifest,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.labels import LESIONS
-from bundle.predict import CONFIG, WEIGHTS, check_weights, in_one_sentence
+from bundle.predict import CONFIG, WEIGHTS, as_paths, check_weights, in_one_sentence
 from monai.bundle.workflows import ConfigWorkflow
 from scripts.cli import main
 
@@ -29,19 +29,20 @@ def predict(
     Args:
         photographs: files and folders.
         output_dir: folder of masks, overlays, heat maps, tables and the report; those of an earlier run are replaced.
-        checkpoint: weights of a training, such as outputs/train/model.pt; without it, models/model.pt of the bundle.
+        checkpoint: weights of a training, such as outputs/train/model.pt; without it, models/model.pt of the bundle. Of
+            several, a/model.pt,b/model.pt, the probabilities are averaged.
         backend: torch, or openvino or onnxruntime on a CPU.
         patient_pattern: (.+)_(left|right): the first group is the patient; the report shows both eyes side by side.
         track: true records the run in MLflow.
     """
     if not photographs:
         raise ValueError("expected a photograph or a folder, as in `fundus predict photo.jpg`, got none")
-    weights = checkpoint or str(WEIGHTS)
+    weights = weights_files(checkpoint or str(WEIGHTS))
     check_weights(weights)
     with in_one_sentence():
         workflow = ConfigWorkflow(
             str(CONFIG), workflow_type="infer", logging_file=False, input=[Path(path) for path in photographs],
-            output_dir=Path(output_dir), checkpoint=Path(weights), backend=backend, track=track,
+            output_dir=Path(output_dir), checkpoint=as_paths(weights), backend=backend, track=track,
             patient_pattern=patient_pattern, num_workers=int(len(photographs) > 1 or Path(photographs[0]).is_dir()),
         )  # fmt: skip
         workflow.initialize()
@@ -50,6 +51,16 @@ def predict(
     files = workflow.parser.get_parsed_content("files")
     print(files.summary())
     files.exit_if_unread()
+
+
+def weights_files(words: str) -> list[str]:
+    """Split the names of weights files at commas, unless it is the name of one file that has some.
+
+    Example:
+        >>> weights_files("fold0/model.pt,fold1/model.pt")
+        ['fold0/model.pt', 'fold1/model.pt']
+    """
+    return [words] if Path(words).is_file() else [word.strip() for word in words.split(",")]
 
 
 def describe(output_dir: Path) -> str:

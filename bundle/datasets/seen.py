@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from bundle.datasets.copies import group_copies, near_pairs, unpack
 from bundle.datasets.readers.files import names
 from bundle.manifest import Manifest, Photograph
+from bundle.networks.ensembles import Paths, listed
 from bundle.networks.trained_on import is_own, trained_hashes
 
 REMEDY = (
@@ -47,10 +48,10 @@ def seen_photographs(path: str | os.PathLike, rows: Sequence[Photograph]) -> lis
     return [row for row, index in zip(rows, first, strict=True) if index < len(trained)]
 
 
-def count_seen(path: str | os.PathLike, rows: Sequence[Photograph]) -> int | None:
-    """Count :func:`seen_photographs`; None if the weights file does not list what it was trained on."""
-    seen = seen_photographs(path, rows)
-    return None if seen is None else len(seen)
+def count_seen(paths: Paths, rows: Sequence[Photograph]) -> int | None:
+    """Count :func:`seen_photographs` of any of the weights; None if a file does not list what it was trained on."""
+    seen = [seen_photographs(path, rows) for path in listed(paths)]
+    return None if None in seen else len({row.id for one in seen for row in one or ()})
 
 
 def refuse_seen_by_graders(
@@ -84,7 +85,7 @@ def refuse_seen_by_graders(
             )
 
 
-def refuse_scoring_seen(path: str | os.PathLike, manifest_sha256: str, rows: Sequence[Photograph]) -> None:
+def refuse_scoring_seen(paths: Paths, manifest_sha256: str, rows: Sequence[Photograph]) -> None:
     """Refuse to score weights on photographs of another manifest that they were trained on.
 
     On their own manifest :func:`bundle.networks.trained_on.refuse_seen` decides: it may keep copies on purpose.
@@ -92,11 +93,12 @@ def refuse_scoring_seen(path: str | os.PathLike, manifest_sha256: str, rows: Seq
     Raises:
         ValueError: if training saw a photograph, or a copy of it.
     """
-    if not is_own(path, manifest_sha256) and (seen := seen_photographs(path, rows)):
-        raise ValueError(
-            f"expected photographs that training never saw, got {_some(seen, rows)}, on which {path} was trained; "
-            f"score another --split, or prepare a manifest without them"
-        )
+    for path in listed(paths):
+        if not is_own(path, manifest_sha256) and (seen := seen_photographs(path, rows)):
+            raise ValueError(
+                f"expected photographs that training never saw, got {_some(seen, rows)}, on which {path} was trained; "
+                f"score another --split, or prepare a manifest without them"
+            )
 
 
 def _some(seen: Sequence[Photograph], rows: Sequence[Photograph]) -> str:

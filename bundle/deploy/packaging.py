@@ -167,7 +167,8 @@ def measured(checkpoint: str | Path, sha256: str) -> dict[str, Any]:
     """Return the scores in ``metrics.json`` next to a checkpoint and the facts about them; empty for other weights."""
     path = Path(checkpoint).with_name("metrics.json")
     found = load_json(path) if path.is_file() else {}
-    if found.get("weights", {}).get("sha256") != sha256:
+    weights = found.get("weights")  # a list where several files were scored together
+    if not isinstance(weights, dict) or weights.get("sha256") != sha256:
         return {}
     return {**found["scores"], **{name: found[name] for name in MEASURED_ON if name in found}}
 

@@ -6,8 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from bundle.networks.explained import OUTPUTS, ExplainedNetwork
-from bundle.networks.graded_network import GradedNetwork
+from bundle.networks.explained import OUTPUTS, ExplainedNetwork, MultiTaskNetwork
 from bundle.networks.precision import kept_in_float32
 from bundle.optional import import_optional
 from bundle.steps import mixed_precision
@@ -136,7 +135,7 @@ class Backend(nn.Module):
         - output: as :class:`ExplainedNetwork`, in float32.
     """
 
-    def __init__(self, network_def: GradedNetwork) -> None:
+    def __init__(self, network_def: MultiTaskNetwork) -> None:
         super().__init__()
         self.explained = ExplainedNetwork(network_def)
         self.training = network_def.training
@@ -145,7 +144,7 @@ class Backend(nn.Module):
 class TorchBackend(Backend):
     """The network itself, channels last; with ``amp`` in bfloat16, except for its first and last modules."""
 
-    def __init__(self, network_def: GradedNetwork, device: torch.device, amp: bool) -> None:
+    def __init__(self, network_def: MultiTaskNetwork, device: torch.device, amp: bool) -> None:
         super().__init__(network_def)
         self.amp = amp
         self.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -173,7 +172,7 @@ class CompiledBackend(Backend):
         built for (64, 96)
     """
 
-    def __init__(self, network_def: GradedNetwork, build: Build, amp: bool, threads: int) -> None:
+    def __init__(self, network_def: MultiTaskNetwork, build: Build, amp: bool, threads: int) -> None:
         super().__init__(network_def)
         self.build, self.amp, self.threads = build, amp, threads
         self._runs: dict[torch.Size, Run] = {}
@@ -193,7 +192,11 @@ class CompiledBackend(Backend):
 
 
 def load(
-    backend: str, network_def: GradedNetwork, device: torch.device = CPU, amp: bool = False, threads: int | None = None
+    backend: str,
+    network_def: MultiTaskNetwork,
+    device: torch.device = CPU,
+    amp: bool = False,
+    threads: int | None = None,
 ) -> Backend:
     """Return a backend for a network: a callable from images ``(N, 3, H, W)`` to the named outputs, in float32.
 

@@ -2,11 +2,11 @@
 
 # flake8: noqa: N803, N806
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
-from bundle.networks.graded_network import GradedNetwork
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,12 +17,32 @@ SMALLEST_RANGE = 1e-7
 """Added to the largest value of a map before dividing by it, as pytorch-grad-cam does."""
 
 
+class MultiTaskNetwork(nn.Module, ABC):
+    """Base class of all that outlines lesions and grades: one network, or several together.
+
+    Evaluation, inference and the backends need nothing else of a network.
+
+    Shape:
+        - image: ``(N, 3, H, W)``, RGB in [0, 1].
+        - output of ``forward``: lesion logits ``(N, C, H, W)``, class 0 is background.
+        - output of ``both_tasks``: lesion logits under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
+    """
+
+    @abstractmethod
+    def both_tasks(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the logits of both tasks from one pass."""
+
+    @abstractmethod
+    def explained(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the logits of both tasks and the maps of all grades, as :class:`ExplainedNetwork` does."""
+
+    @abstractmethod
+    def ends(self) -> list[nn.Module]:
+        """Return the first and last modules, where rounding costs most."""
+
+
 class ExplainedNetwork(nn.Module):
     """Both tasks of a network and the Grad-CAM of all five grades.
-
-    Grad-CAM weights each channel by the mean gradient of a grade's logit. After global average pooling and one linear
-    layer, this gradient needs no backward pass: ``mean_hw(d logit_c / d A_k) = W_ck / (h w)``. So
-    ``CAM_c = relu(sum_k W_ck A_k / (h w))``, in float32 under autocast too; then each map is scaled to [0, 1].
 
     Args:
         network: runs in its current mode and shares its weights with this module.
@@ -37,32 +57,36 @@ class ExplainedNetwork(nn.Module):
         >>> explained = ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16))
         >>> {name: tuple(value.shape) for name, value in explained(torch.rand(1, 3, 64, 96)).items()}
         {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 2, 3)}
+    """
+
+    def __init__(self, network: MultiTaskNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.training = network.training  # otherwise code that restores this mode would change the network's
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return self.network.explained(image)
+
+
+def activation_maps(activations_NChw: Tensor, weight_5C: Tensor) -> Tensor:
+    """Return the Grad-CAM of all five grades, where the grade is one linear layer on the mean of the activations.
+
+    Grad-CAM weights each channel by the mean gradient of a grade's logit. After global average pooling and one linear
+    layer, this gradient needs no backward pass: ``mean_hw(d logit_c / d A_k) = W_ck / (h w)``. So
+    ``CAM_c = relu(sum_k W_ck A_k / (h w))``, in float32 under autocast too; then each map is scaled to [0, 1].
+
+    Shape:
+        - output: ``(N, 5, h, w)``.
 
     Reference:
         Selvaraju et al., "Grad-CAM", ICCV 2017, and Zhou et al., "Learning Deep Features for Discriminative
         Localization", CVPR 2016, to which it is equivalent in this network; scaled as pytorch-grad-cam's
         ``scale_cam_image``.
     """
-
-    def __init__(self, network: GradedNetwork) -> None:
-        super().__init__()
-        self.network = network
-        self.training = network.training  # otherwise code that restores this mode would change the network's
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        features = self.network._encode(image)
-        deepest_NChw = features[-1]
-        return {
-            "lesions": self.network._decode(features),
-            "grade": self.network.head(deepest_NChw),
-            "maps": self._maps(deepest_NChw),
-        }
-
-    def _maps(self, activations_NChw: Tensor) -> Tensor:
-        height, width = activations_NChw.shape[-2:]
-        with _without_autocast(activations_NChw.device.type):
-            kernel = self.network.grade_head.weight[:, :, None, None] / (height * width)  # (5, C, 1, 1)
-            return _scaled(F.conv2d(activations_NChw.float(), kernel).relu())
+    height, width = activations_NChw.shape[-2:]
+    with _without_autocast(activations_NChw.device.type):
+        kernel = weight_5C[:, :, None, None] / (height * width)  # (5, C, 1, 1)
+        return _scaled(F.conv2d(activations_NChw.float(), kernel).relu())
 
 
 def resized_maps(maps_N5hw: Tensor, size_HW: tuple[int, int]) -> Tensor:

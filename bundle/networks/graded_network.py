@@ -3,11 +3,12 @@
 # flake8: noqa: N803
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
 from bundle.labels import GRADES
+from bundle.networks.explained import MultiTaskNetwork, activation_maps
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,16 +17,11 @@ HEAD_STD = 0.01
 logits begin near the bias."""
 
 
-class GradedNetwork(nn.Module, ABC):
+class GradedNetwork(MultiTaskNetwork):
     """Two tasks from one encoder; subclasses define encoding, decoding and the number of deepest channels.
 
     The grade depends only on the modules of ``shared_modules`` and on ``grade_head``: the meta gradient differentiates
     it with respect to their parameters only (:class:`bundle.method.meta_step.MetaStep` checks this).
-
-    Shape:
-        - image: ``(N, 3, H, W)``, RGB in [0, 1].
-        - output of ``forward``: lesion logits ``(N, C, H, W)``, class 0 is background.
-        - output of ``both_tasks``: lesion logits under ``lesions``, and grade logits ``(N, 5)`` under ``grade``.
     """
 
     freeze_batch_norm = False
@@ -44,6 +40,15 @@ class GradedNetwork(nn.Module, ABC):
         """Return the logits of both tasks from one pass of the encoder."""
         features = self._encode(image)
         return {"lesions": self._decode(features), "grade": self.head(features[-1])}
+
+    def explained(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the logits of both tasks and the maps of all grades, from one pass of the encoder."""
+        features = self._encode(image)
+        return {
+            "lesions": self._decode(features),
+            "grade": self.head(features[-1]),
+            "maps": activation_maps(features[-1], self.grade_head.weight),
+        }
 
     def features(self, image: Tensor) -> Tensor:
         """Return the features behind the grade, ``(N, C, H/32, W/32)``; a dilated encoder has them at H/16."""

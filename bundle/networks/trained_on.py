@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from bundle.manifest import HEXADECIMAL, Photograph
+from bundle.networks.ensembles import Paths, listed, together
 from bundle.networks.imagenet import GRADER, read_weights, weights_file
-from bundle.networks.weights import PERCEPTUAL_HASHES, check_facts, fact, facts_of, provenances
+from bundle.networks.weights import PERCEPTUAL_HASHES, check_facts, fact, provenances
 
 SYNTHETIC = {"phantom": "synthetic drawings"}
 """Data sets without patients: a score on them does not hold for photographs."""
@@ -14,11 +15,11 @@ SYNTHETIC = {"phantom": "synthetic drawings"}
 KINDS = ("outlined", "graded")
 
 
-def trained_on(path: str | os.PathLike) -> str:
-    """Describe the training data of a weights file, from its fact ``data``.
+def trained_on(paths: Paths) -> str:
+    """Describe the training data of weights files, from their facts ``data``; what several have in common is said once.
 
     Raises:
-        ValueError: if the file is missing, is not a weights file, or its ``data`` is invalid.
+        ValueError: if a file is missing, is not a weights file, or its ``data`` is invalid.
 
     Example:
         >>> import tempfile
@@ -30,7 +31,7 @@ def trained_on(path: str | os.PathLike) -> str:
         ...     trained_on(f"{folder}/model.pt")
         'phantom (synthetic drawings), 40 outlined photographs'
     """
-    return in_words(fact(path, "data"), path)
+    return " + ".join(dict.fromkeys(in_words(fact(path, "data"), path) for path in listed(paths)))
 
 
 def in_words(data: object, path: str | os.PathLike) -> str:
@@ -156,8 +157,8 @@ def trained_hashes(path: str | os.PathLike) -> list[str] | None:
     return found
 
 
-def is_own(path: str | os.PathLike, manifest_sha256: str) -> bool:
-    """Return whether weights were trained on this manifest.
+def is_own(paths: Paths, manifest_sha256: str) -> bool:
+    """Return whether weights, or any of several, were trained on this manifest.
 
     Example:
         >>> import tempfile
@@ -168,11 +169,19 @@ def is_own(path: str | os.PathLike, manifest_sha256: str) -> bool:
         ...     is_own(f"{folder}/model.pt", "a1"), is_own(f"{folder}/model.pt", "b2")
         (True, False)
     """
-    return bool(fact(path, "manifest_sha256") == manifest_sha256)
+    return bool(_own(paths, manifest_sha256))
 
 
-def held_out(path: str | os.PathLike, manifest_sha256: str) -> int | None:
-    """Return the held-out fold of this manifest; None if training used all folds or another manifest.
+def _own(paths: Paths, manifest_sha256: str) -> list[str | os.PathLike]:
+    return [path for path in listed(paths) if fact(path, "manifest_sha256") == manifest_sha256]
+
+
+def held_out(paths: Paths, manifest_sha256: str) -> int | None:
+    """Return the fold of this manifest that weights held out.
+
+    Returns:
+        The fold; None if training used all folds or another manifest, or several weights held out different folds:
+        each fold was then seen by one of them.
 
     Example:
         >>> import tempfile
@@ -183,27 +192,29 @@ def held_out(path: str | os.PathLike, manifest_sha256: str) -> int | None:
         ...     held_out(f"{folder}/model.pt", "a1"), held_out(f"{folder}/model.pt", "b2")
         (3, None)
     """
-    return fact(path, "fold") if is_own(path, manifest_sha256) else None
+    first, *others = [fact(path, "fold") for path in _own(paths, manifest_sha256)] or [None]
+    return first if all(fold == first for fold in others) else None
 
 
-def refuse_seen(path: str | os.PathLike, manifest_sha256: str, fold: int | None, subsets: Collection[str]) -> None:
+def refuse_seen(paths: Paths, manifest_sha256: str, fold: int | None, subsets: Collection[str]) -> None:
     """Refuse to score weights on their training photographs: of their own manifest, only test and held-out fold remain.
 
     Args:
-        path: of the weights.
+        paths: of the weights. Of several that held out different folds, only the test remains.
         manifest_sha256: of the manifest that they are scored on.
         fold: the fold to treat as held out.
         subsets: names of the scored subsets, such as ``test`` or ``fold 0``.
 
     Raises:
-        ValueError: if the weights were trained on this manifest and either held out another fold, or training
-            photographs are to be scored.
+        ValueError: if weights were trained on this manifest and either held out another fold, or training photographs
+            are to be scored.
     """
-    if not is_own(path, manifest_sha256):
-        return
-    check_facts(path, facts_of(path), {"fold": fold})
-    if seen := [name for name in subsets if name in ("train", "all")]:
+    own = _own(paths, manifest_sha256)
+    if own:
+        check_facts(together(own), {"fold": held_out(own, manifest_sha256)}, {"fold": fold})
+    if own and (seen := [name for name in subsets if name in ("train", "all")]):
         raise ValueError(
-            f"expected --split test or fold for weights on the manifest that they were trained on, got {seen[0]!r}: "
-            f"{path} has seen these photographs; score them on another manifest, or hold out a fold in training"
+            "expected --split test or fold for weights on the manifest that they were trained on, got "
+            f"{seen[0]!r}: {together(own)} has seen these photographs; score them on another manifest, or hold out a "
+            "fold in training"
         )

@@ -11,7 +11,7 @@ from bundle.handlers.tracking import EXPERIMENT
 from bundle.manifest import load_manifest, save_manifest
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
-from bundle.networks.weights import save_weights
+from bundle.networks.weights import facts_of, network_of, save_weights
 from mlflow import MlflowClient
 from monai.bundle.workflows import ConfigWorkflow
 
@@ -135,6 +135,20 @@ def test_the_held_out_fold_of_its_own_manifest_is_scored_where_it_is_asked_for(e
     metrics, _ = scored(evaluate, "manifest", "--split", "fold", "--track", "False")
     rows = [row for row in load_manifest(folder / "manifest.json").photographs if row.fold == FOLD and row.outlined]
     assert (metrics["subset"]["lesions"], metrics["counts"]["lesions"]) == (f"fold {FOLD}", len(rows))
+
+
+def test_several_weights_are_scored_together_on_what_none_of_them_saw(evaluate, folder, weights):
+    """Two copies of a network, which say that they held out different folds."""
+    facts = facts_of(weights)
+    for fold in (0, 1):
+        save_weights(folder / f"fold{fold}.pt", network_of(weights), {**facts, "fold": fold})
+    alone, _ = scored(evaluate, "manifest", "--track", "False")
+    scores, screen = scored(evaluate, "manifest", checkpoint=[str(folder / f"fold{fold}.pt") for fold in (0, 1)])
+    assert (scores["subset"]["lesions"], scores["fold"], scores["is_own_manifest"]) == ("test", None, True)
+    assert [one["fold"] for one in scores["weights"]] == [0, 1]
+    for name, within in (("lesions/average_precision_mean", 1e-3), ("grade/accuracy", 0)):
+        assert scores["scores"][name] == pytest.approx(alone["scores"][name], abs=within)
+    assert "Scored on the same manifest, phantom (synth" in screen
 
 
 def test_a_compared_segmenter_is_scored_without_its_overlay(evaluate, folder):

@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw
 SIZE = 64
 
 
-def write_weights(path, **facts):
+def write_weights(path, seed=0, **facts):
     """Save a small network that sees something: no prior keeps its lesions rare, and its grades are not all alike."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = MultiTaskUNet(pretrained=False, width=1 / 16, lesion_prior=None)
         torch.nn.init.normal_(network.grade_head.weight, std=0.1)
     save_weights(path, network, {"image_size": SIZE, **facts})
@@ -51,7 +51,8 @@ def image_HW3():
 def infer(image_HW3, folder, checkpoint, **options):
     """Run configs/inference.yaml on a PNG file; return its row, mask and heat map."""
     Image.fromarray(image_HW3).save(folder / "eye.png")
-    files = {"input": str(folder / "eye.png"), "output_dir": str(folder / "out"), "checkpoint": str(checkpoint)}
+    paths = checkpoint if isinstance(checkpoint, list) else str(checkpoint)
+    files = {"input": str(folder / "eye.png"), "output_dir": str(folder / "out"), "checkpoint": paths}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         workflow = ConfigWorkflow(
@@ -159,6 +160,34 @@ def test_options_that_cannot_be_are_refused_in_one_sentence(checkpoint, options,
 def test_weights_that_cannot_be_are_refused(tmp_path, facts, message):
     with pytest.raises(ValueError, match=message):
         Predictor(write_weights(tmp_path / "model.pt", **facts))
+
+
+def test_two_copies_of_a_network_say_what_it_says(image_HW3, tmp_path, checkpoint, predict):
+    copies = [write_weights(tmp_path / name) for name in ("a.pt", "b.pt")]
+    found, expected = Predictor(copies)(image_HW3), predict(image_HW3)
+    assert 0 < (expected.lesions_HW > 0).mean() < 1
+    assert np.array_equal(found.lesions_HW, expected.lesions_HW)
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-3)  # where there is bfloat16
+    assert np.abs(found.heat_hw - expected.heat_hw).max() < 1e-3
+
+
+@pytest.mark.parametrize("options", [{}, {"flips": True}, {"window_px": 96}], ids=str)
+def test_files_get_the_mean_of_two_networks_as_arrays_do(image_HW3, tmp_path, checkpoint, options):
+    paths = [checkpoint, write_weights(tmp_path / "other.pt", seed=1, image_size=96)]
+    found = Predictor(paths, **options)(image_HW3)
+    row, mask, heat = infer(image_HW3, tmp_path, list(map(str, paths)), **options)
+    assert np.array_equal(found.lesions_HW, mask)
+    assert np.abs(found.heat_hw * 255 - heat).max() <= 1
+    assert row["probability_0"] == pytest.approx(found.probabilities[0], abs=1e-6)
+    for path in paths:
+        assert Predictor(path, **options)(image_HW3).probabilities != pytest.approx(found.probabilities, abs=1e-4)
+
+
+def test_no_file_and_one_file_twice_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="expected one weights file or more in --checkpoint, got an empty list"):
+        Predictor([])
+    with pytest.raises(ValueError, match="which are the same: it would count twice"):
+        Predictor([checkpoint, str(checkpoint)])
 
 
 def test_without_weights_it_says_where_they_come_from(tmp_path):

@@ -101,3 +101,14 @@ def test_records_of_runs_leave_the_list_out(tmp_path):
     path = grader(tmp_path / "model.pt", perceptual_hashes=[TRAINED] * 1000, image_size=64)
     assert "perceptual_hashes" not in provenance(path)
     assert provenance(path)["image_size"] == 64
+
+
+def test_of_several_weights_what_any_of_them_saw_counts_once_and_is_refused(tmp_path):
+    one, two = (
+        grader(tmp_path / f"{name}.pt", perceptual_hashes=[seen], manifest_sha256=OTHER)
+        for name, seen in (("one", TRAINED), ("two", bits(35)))
+    )
+    last, silent = grader(tmp_path / "last.pt", perceptual_hashes=[bits(128)]), grader(tmp_path / "silent.pt")
+    assert [count_seen(paths, ROWS) for paths in ([one, two], [one, last], [one, silent])] == [2, 3, None]
+    with pytest.raises(ValueError, match=r"got 1 of these 1 or copies of them \(clinic/other\), on which .*last\.pt"):
+        refuse_scoring_seen([one, last], OWN, ROWS[2:])

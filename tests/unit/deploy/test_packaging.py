@@ -198,6 +198,8 @@ def test_scores_enter_the_metadata_if_they_are_of_these_weights(checkpoint, tmp_
     metrics = json.loads(files["configs/metadata.json"])["eval_metrics"]
     assert metrics == {"lesions/dice_mean": 0.25, **{name: found[name] for name in found if name != "scores"}}
     assert measured(checkpoint, "f" * 64) == {}
+    write_json_whole(checkpoint.with_name("metrics.json"), {**found, "weights": [{"sha256": sha256}] * 2})  # of several
+    assert measured(checkpoint, sha256) == {}
 
 
 @pytest.mark.parametrize(

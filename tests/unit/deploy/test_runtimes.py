@@ -10,6 +10,7 @@ import openvino
 import pytest
 import torch
 from bundle.deploy.runtimes import BACKENDS, check_backend, load
+from bundle.networks.ensembles import Ensemble
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
 from torch import nn
@@ -81,6 +82,22 @@ def test_every_backend_says_what_the_network_says_of_any_number_of_photographs_o
     network, run = built(backend, amp)
     for image in (images(1), images(3), images(2, 96, 64)):
         assert apart(run(image), eager(network, image)) < (ROUNDED if amp else EXACT)
+
+
+@pytest.mark.parametrize(
+    ("backend", "amp"),
+    [("torch", False), ("torch", True), ("openvino", False), ("openvino", True), ("onnxruntime", False)],
+)
+def test_every_backend_runs_networks_of_different_sizes_as_one(backend, amp):
+    network = Ensemble([made(0).eval(), made(1).eval()], image_sizes=[64, 128])
+    run = load(backend, network, CPU, amp)
+    image = images(1, 128, 192)  # openvino builds it on a corner of 64 px
+    found, expected = run(image), eager(network, image)
+    if amp:  # logits are logarithms here; their probabilities are compared
+        found, expected = (
+            {**one, **{task: one[task].softmax(dim=1) for task in ("lesions", "grade")}} for one in (found, expected)
+        )
+    assert apart(found, expected) < (ROUNDED if amp else EXACT)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

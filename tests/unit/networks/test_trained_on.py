@@ -1,7 +1,7 @@
 """Weights say what they were trained on, and are not scored on what they have seen."""
 
 import pytest
-from bundle.networks.trained_on import held_out, refuse_seen, trained_on, trained_with
+from bundle.networks.trained_on import held_out, is_own, refuse_seen, trained_on, trained_with
 from bundle.networks.weights import save_weights
 from torch import nn
 
@@ -59,3 +59,27 @@ def test_the_facts_of_several_weights_are_joined_where_they_differ(tmp_path):
 def test_options_that_are_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected options by name in .*model\.pt, got \['seed'\]; train it again"):
         trained_with(str(saved(tmp_path / "model.pt", options=["seed"])))
+
+
+def test_data_sets_of_several_files_are_all_told_and_equal_ones_once(tmp_path):
+    of = {"a": {"idrid": {"outlined": 43}}, "b": {"ddr": {"graded": 9}}, "c": {"idrid": {"outlined": 43}}}
+    paths = [saved(tmp_path / f"{name}.pt", data=data) for name, data in of.items()]
+    assert trained_on(paths) == "idrid, 43 outlined photographs + ddr, 9 graded photographs"
+
+
+def test_several_files_hold_out_a_fold_only_if_all_of_them_did(tmp_path):
+    folds = {"a": (OWN, 2), "b": (OWN, 2), "c": (OWN, 1), "d": (OTHER, 0), "e": (OWN, None)}
+    a, b, c, d, e = (
+        saved(tmp_path / f"{name}.pt", manifest_sha256=sha, fold=fold) for name, (sha, fold) in folds.items()
+    )
+    assert [held_out(paths, OWN) for paths in ([a, b], [a, d], [a, c], [a, e], [d])] == [2, 2, None, None, None]
+    assert [is_own(paths, OWN) for paths in ([a, c], [d, a], [d])] == [True, True, False]
+
+
+def test_of_several_that_held_out_different_folds_only_the_test_is_scored(tmp_path):
+    paths = [saved(tmp_path / f"{fold}.pt", manifest_sha256=OWN, fold=fold) for fold in (0, 1)]
+    refuse_seen(paths, OWN, None, ["test", "none"])
+    with pytest.raises(ValueError, match=r"expected weights of fold 1 in .*0\.pt \+ .*1\.pt, got None"):
+        refuse_seen(paths, OWN, 1, ["fold 1"])
+    with pytest.raises(ValueError, match=r"expected --split test .* got 'train': .*0\.pt \+ .*1\.pt has seen these"):
+        refuse_seen(paths, OWN, None, ["train"])

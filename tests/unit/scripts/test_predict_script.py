@@ -74,6 +74,18 @@ def test_several_photographs_can_be_named(command, tmp_path):
     assert (code, said(out)[0]) == (0, "2 of 2 photographs read")
 
 
+def test_several_weights_are_named_with_commas_and_told_in_the_report(run_script, command, checkpoint, tmp_path):
+    draw(tmp_path / "a.png")
+    _, alone, _ = command("a.png")
+    (tmp_path / "b,c.pt").write_bytes(checkpoint.read_bytes())
+    (tmp_path / "other.pt").write_bytes(checkpoint.read_bytes())
+    for words in ("other.pt,model.pt", "b,c.pt"):
+        code, out, err = run_script(script.predict, "predict", "a.png", "--checkpoint", words, "--output_dir", "out")
+        assert (code, said(out)) == (0, said(alone)), err
+        report = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+        assert ("2 networks, whose probabilities are averaged: " in report) is (words != "b,c.pt")
+
+
 def test_where_nothing_was_read_there_is_a_table_that_says_why(command, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     code, out, err = command("a.jpg")
@@ -93,6 +105,8 @@ def test_where_nothing_was_read_there_is_a_table_that_says_why(command, tmp_path
         (("empty",), "expected photographs (.jpg, "),
         (("empty", "--input", "a.jpg"), "unknown option --input"),
         (("empty", "--checkpoint", "nowhere.pt"), "expected weights at nowhere.pt, found no such file; name yours by"),
+        (("empty", "--checkpoint", "model.pt,gone.pt"), "expected weights at gone.pt, found no such file"),
+        (("empty", "--checkpoint", "model.pt,./model.pt"), "expected each weights file once in --checkpoint"),
     ],
 )
 def test_what_is_wrong_takes_one_line(run_script, checkpoint, tmp_path, monkeypatch, words, message):
