@@ -115,8 +115,9 @@ def check_weights(checkpoint: str | os.PathLike) -> None:
 checkpoint: a training leaves outputs/train/model.pt (models/README.md)
     """
     if not Path(checkpoint).is_file():
+        found = "a folder" if Path(checkpoint).is_dir() else "no such file"
         raise ValueError(
-            f"expected weights at {checkpoint}, found no such file; name yours by --checkpoint, from Python by "
+            f"expected weights at {checkpoint}, found {found}; name yours by --checkpoint, from Python by "
             f"checkpoint: a training leaves outputs/train/model.pt (models/README.md)"
         )
 
