@@ -136,7 +136,7 @@ def check(command):
         check_values(options_of(words))
         if module == "monai.bundle" and words:
             check_bundle(words, command.is_whole)
-        elif module == "scripts.run":
+        elif module == "scripts.run" and words:
             check_bundle(["run", *words], command.is_whole)
         elif module.startswith("scripts"):
             check_script(module, words, command.is_whole)

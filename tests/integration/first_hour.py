@@ -70,6 +70,7 @@ SMALL = {
 LENGTH = ("image_size", "batch_size", "max_epochs", "val_interval", "meta_every")
 LOOP = re.compile(r"^(?:\w+=.*\n)*for .*\n(?:.*\n)*?done$", re.MULTILINE)
 ACTIVATION = ". .venv/bin/activate"
+FUNDUS = '#!/bin/sh\nexec python -m scripts.fundus "$@"\n'
 PORT = 5099
 LINES_MAX = 3
 
@@ -133,16 +134,22 @@ class Hour:
         if self.venv is None:
             self.must("make install", self.clone)
         else:
-            here = self.clone / ".venv" / "bin"
-            here.mkdir(parents=True)
-            for path in [*self.venv.iterdir(), *(self.venv / "bin").iterdir()]:
-                place = self.clone / ".venv" / path.relative_to(self.venv)
-                if path.name not in ("bin", "activate", ".installed"):
-                    place.symlink_to(path)
-            (here / "activate").write_text(f'export PATH="{self.venv}/bin:$PATH"\n')
-            (self.clone / ".venv" / ".installed").touch()
-            self.environment["PYTHONPATH"] = str(self.clone)
-            print(f"not installed: {self.venv} is used, with PYTHONPATH={self.clone}")
+            self.borrow(self.venv)
+
+    def borrow(self, venv: Path) -> None:
+        """Make a `.venv` of links to another, whose packages are those of `make install`; the sources are the clone's."""
+        here = self.clone / ".venv"
+        (here / "bin").mkdir(parents=True)
+        own = {"bin/activate": f'export PATH="{here}/bin:$PATH"\n', "bin/fundus": FUNDUS, ".installed": ""}
+        for path in [*venv.iterdir(), *(venv / "bin").iterdir()]:
+            name = path.relative_to(venv).as_posix()
+            if name != "bin" and name not in own:
+                (here / name).symlink_to(path)
+        for name, text in own.items():
+            (here / name).write_text(text)
+        (here / "bin/fundus").chmod(0o755)
+        self.environment["PYTHONPATH"] = str(self.clone)
+        print(f"not installed: the packages are those of {venv}")
 
     def must(self, text: str, folder: Path) -> None:
         """Do what all else needs."""
