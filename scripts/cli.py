@@ -91,9 +91,7 @@ def check_options(command: Command, arguments: Sequence[str]) -> None:
         argument = waiting.pop(0)
         name, equals, _ = argument.removeprefix("--").partition("=")
         name = name.replace("-", "_")
-        if SHORT.match(argument):
-            raise ValueError(f"expected options, which begin with two dashes, got {argument!r}")
-        if not argument.startswith("--") and command.words:
+        if not argument.startswith("--") and not SHORT.match(argument) and command.words:
             continue
         if not argument.startswith("--"):
             several = "; several values are one list in quotes: \"['a.jpg', 'b.jpg']\"" if command.rest else ""

@@ -27,7 +27,7 @@ CLINICIANS = [
     Mistake("fundus predict photographs.zip", "unpack it, and name the folder"),
     Mistake("fundus predict letters", "found letter.docx"),
     Mistake("fundus predict photographs --output photographs", "unknown option --output,"),
-    Mistake("fundus predict photographs -o out", "expected options, which begin with two dashes, got '-o'"),
+    Mistake("fundus predict photographs -o out", "), got '-o'"),
     Mistake(f"{PREDICT} --output_dir photographs/results", "expected --output_dir apart from --input"),
     Mistake(f"{PREDICT} --output_dir /dev/null/results", "expected an --output_dir that can be written"),
     Mistake("fundus predict photographs --checkpoint", "expected a value after --checkpoint", anywhere=True),

@@ -159,7 +159,7 @@ def build(root: Path, given: Sequence[str]) -> None:
     root.with_name(f"{root.name}.{SETTINGS}").write_text(json.dumps(kept), encoding="utf-8")
 
 
-def run(root: Path, options: argparse.Namespace) -> int:
+def run(root: Path, options: argparse.Namespace, given: Sequence[str]) -> int:
     """Run words as `docker run` does."""
     image = Image(root, {})
     vars(image).update(json.loads(root.with_name(f"{root.name}.{SETTINGS}").read_text(encoding="utf-8")))
@@ -167,7 +167,7 @@ def run(root: Path, options: argparse.Namespace) -> int:
     for here, there in (mount.split(":") for mount in options.mount):
         image.inside(there).mkdir(parents=True, exist_ok=True)
         mounts.append(f'mount --bind "{Path(here).resolve()}" "{image.inside(there)}"')
-    words = [*(options.entrypoint.split() if options.entrypoint else image.entry), *(options.words or image.words)]
+    words = [*(options.entrypoint.split() if options.entrypoint else image.entry), *(given or image.words)]
     line = ["sh", "-c", f'cd {image.folder} && exec "$@"', "sh", *words]
     unshared = "--net" if options.network == "none" else ""
     done = image.call(
@@ -189,10 +189,10 @@ def main() -> int:
     runner.add_argument("--network", choices=["none"])
     runner.add_argument("--user")
     runner.add_argument("--entrypoint")
-    runner.add_argument("words", nargs="*")
-    options = parser.parse_args()
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:at])
     if options.doing == "run":
-        return run(options.image.resolve(), options)
+        return run(options.image.resolve(), options, sys.argv[at + 1 :])
     build(options.image.resolve(), options.given)
     return 0
 

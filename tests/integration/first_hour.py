@@ -137,7 +137,7 @@ class Hour:
             self.borrow(self.venv)
 
     def borrow(self, venv: Path) -> None:
-        """Make a `.venv` of links to another, whose packages are those of `make install`; the sources are the clone's."""
+        """Make a `.venv` of links to another, which has the packages; the sources are the clone's."""
         here = self.clone / ".venv"
         (here / "bin").mkdir(parents=True)
         own = {"bin/activate": f'export PATH="{here}/bin:$PATH"\n', "bin/fundus": FUNDUS, ".installed": ""}
