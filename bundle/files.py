@@ -93,7 +93,7 @@ def locked(path: str | os.PathLike, wait_s: float = math.inf) -> Iterator[int]:
         wait_s: how long to wait for another run to release it.
 
     Raises:
-        ValueError: if another run holds it for longer.
+        ValueError: if another run holds it for longer, or its folder cannot be created.
 
     Example:
         >>> import tempfile
@@ -102,7 +102,7 @@ def locked(path: str | os.PathLike, wait_s: float = math.inf) -> Iterator[int]:
         ['.lock']
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("a", encoding="utf-8") as file:
         deadline_s = time.monotonic() + wait_s
         while not lock_descriptor(file.fileno(), blocking=False):
@@ -112,6 +112,26 @@ def locked(path: str | os.PathLike, wait_s: float = math.inf) -> Iterator[int]:
         yield file.fileno()
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder for results, and those above it, unless it is there.
+
+    Raises:
+        ValueError: if that cannot be, because a file is in its place, say.
+
+    Example:
+        >>> make_folder(Path(os.devnull))
+        Traceback (most recent call last):
+            ...
+        ValueError: expected a folder to write into at /dev/null: File exists; name another --output_dir
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"expected a folder to write into at {folder}: {error.strerror}; name another --output_dir"
+        ) from None
+
+
 def claim(folder: str | os.PathLike) -> None:
     """Lock a folder against other runs until :func:`release`, or until this process ends for any reason.
 
@@ -119,7 +139,7 @@ def claim(folder: str | os.PathLike) -> None:
     process alone, not to the loader processes that it forks: they outlive it by seconds.
 
     Raises:
-        ValueError: if another process has claimed it.
+        ValueError: if another process has claimed it, or it cannot be created.
 
     Example:
         >>> import tempfile
@@ -133,7 +153,7 @@ def claim(folder: str | os.PathLike) -> None:
     folder = Path(folder).resolve()
     if folder in _claimed:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # Not locked(): loader processes would inherit its descriptor; FileLock closes it in forked processes.
     # No soft lock, as FileLock makes on a disk without flock: it would outlive a kill.
     lock = FileLock(folder / CLAIM, blocking=False, thread_local=False, fallback_to_soft=False)

@@ -114,9 +114,11 @@ def check_weights(checkpoint: Paths) -> None:
         ValueError: expected weights at nowhere.pt, found no such file; name yours by --checkpoint, from Python by \
 checkpoint: a training leaves outputs/train/model.pt (models/README.md)
     """
-    if missing := [path for path in listed(checkpoint) if not Path(path).is_file()]:
+    missing = [path for path in listed(checkpoint) if not Path(path).is_file()]
+    if missing:
+        found = "a folder" if Path(missing[0]).is_dir() else "no such file"
         raise ValueError(
-            f"expected weights at {missing[0]}, found no such file; name yours by --checkpoint, from Python by "
+            f"expected weights at {missing[0]}, found {found}; name yours by --checkpoint, from Python by "
             f"checkpoint: a training leaves outputs/train/model.pt (models/README.md)"
         )
 

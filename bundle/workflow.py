@@ -47,7 +47,7 @@ import torch
 import yaml
 from bundle import ROOT
 from bundle.datasets.notes import counts
-from bundle.handlers.tracking import RunTracker, default_uri, project_folder
+from bundle.handlers.tracking import RunTracker, check_store, default_uri, project_folder
 from bundle.manifest import Manifest
 from bundle.networks.imagenet import fetch
 from bundle.networks.trained_on import trained_with
@@ -140,6 +140,8 @@ def check_options() -> None:
     settle(parser)
     check_parts(parser.get(), parser.locator)
     settle_tracking(parser)
+    if parser.get("track") is not None and parser.get_parsed_content("track"):
+        check_store(parser.get_parsed_content("tracking_uri"))
 
 
 def refuse_stray_word() -> None:

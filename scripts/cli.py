@@ -1,5 +1,6 @@
 """Functions as commands: the signature defines the command line, and errors take one line."""
 
+import re
 import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,25 +10,28 @@ import fire
 from scripts.commands import Command, command_of, help_page, read_command, summary
 
 HELP = {"-h", "--help"}
+SHORT = re.compile(r"-[a-zA-Z]")
+"""Beginning of an option of one dash, of which there is none but -h."""
 
 
 def main(function: Callable[..., None]) -> None:
     """Call a function with the options of the command line; on failure, exit with code 2 and one line.
 
     Options are ``--name value``. Unknown and missing options are refused before anything runs, and so are words that
-    belong to no option, unless the function takes them as ``*words: str``. A value must parse as the type of its
-    parameter, if that is ``str``, ``int``, ``float`` or ``bool``. ``--help`` prints the options instead.
+    belong to no option, unless the function takes these as ``*words: str`` and those as ``**options: str``. A value
+    must parse as the type of its parameter, if that is ``str``, ``int``, ``float`` or ``bool``. ``--help`` prints the
+    options instead.
     """
     command = command_of(function)
     if _is_answered(command):
         return
     try:
-        if command.words:
+        if command.words or command.rest:
             fire.decorators.SetParseFn(str)(function)  # fire would turn a file named 7 into a number
         readers = {name: _reader(name, *kind) for name, kind in command.kinds.items()}
         fire.Fire(fire.decorators.SetParseFns(**readers)(function))
     except (ValueError, OSError) as error:
-        _refuse(str(error))
+        refuse(str(error))
 
 
 def main_of(modules: Mapping[str, str]) -> None:
@@ -40,7 +44,7 @@ def main_of(modules: Mapping[str, str]) -> None:
     if name in HELP:
         print(_overview(modules))
     elif name not in modules:
-        _refuse(f"expected one of {', '.join(modules)} first, got {name!r}; --help says what each does")
+        refuse(f"expected one of {', '.join(modules)} first, got {name!r}; --help says what each does")
     else:
         del sys.argv[1]
         command = read_command(modules[name], name)
@@ -54,7 +58,8 @@ def _overview(modules: Mapping[str, str]) -> str:
     return "\n".join(["The first word is one of these; --help after it lists its options.\n", *rows])
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
+    """End the process with one line and code 2."""
     print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(2)
 
@@ -68,7 +73,7 @@ def _is_answered(command: Command) -> bool:
         try:
             check_options(command, arguments)
         except ValueError as error:
-            _refuse(str(error))
+            refuse(str(error))
     return wants_help
 
 
@@ -78,23 +83,24 @@ def check_options(command: Command, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: with what was expected.
     """
-    parameters = {name: p for name, p in command.parameters.items() if name != command.words}
-    known = ", ".join(f"--{name}" for name in parameters)
+    parameters = {name: p for name, p in command.parameters.items() if name not in (command.words, command.rest)}
+    known = ", ".join(f"--{name}" for name in parameters) + (", and those of the configs" if command.rest else "")
     given = set()
     waiting = list(arguments)
     while waiting:
         argument = waiting.pop(0)
         name, equals, _ = argument.removeprefix("--").partition("=")
         name = name.replace("-", "_")
-        if not argument.startswith("--") and command.words:
+        if not argument.startswith("--") and not SHORT.match(argument) and command.words:
             continue
         if not argument.startswith("--"):
-            raise ValueError(f"expected options ({known}), got {argument!r}")
-        if name not in parameters:
+            several = "; several values are one list in quotes: \"['a.jpg', 'b.jpg']\"" if command.rest else ""
+            raise ValueError(f"expected options ({known}), got {argument!r}{several}")
+        if name not in parameters and not command.rest:
             raise ValueError(f"unknown option --{name}, expected one of {known}")
         if not equals and waiting and not waiting[0].startswith("--"):
             waiting.pop(0)
-        elif not equals and command.kinds.get(name, (None,))[0] is not bool:
+        elif not equals and name in parameters and command.kinds.get(name, (None,))[0] is not bool:
             raise ValueError(f"expected a value after --{name}")
         given.add(name)
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in given]

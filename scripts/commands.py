@@ -47,6 +47,11 @@ class Command:
         """Name of the ``*words`` parameter, which takes words that belong to no option; None without it."""
         return next((p.name for p in self.parameters.values() if p.kind is p.VAR_POSITIONAL), None)
 
+    @property
+    def rest(self) -> str | None:
+        """Name of the ``**options`` parameter, which takes options of any name; None without it."""
+        return next((p.name for p in self.parameters.values() if p.kind is p.VAR_KEYWORD), None)
+
 
 def command_of(function: Callable[..., None]) -> Command:
     """Describe a function that is imported."""
@@ -110,6 +115,8 @@ def _head(parameter: inspect.Parameter, command: Command) -> str:
     kind = command.kinds[parameter.name][0].__name__ if parameter.name in command.kinds else ""
     if parameter.kind is parameter.VAR_POSITIONAL:
         return f"{parameter.name.upper()} ..."
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return "--NAME VALUE ..."
     if parameter.default is parameter.empty:
         return f"--{parameter.name} {kind}, needed"
     return f"--{parameter.name} {kind}" + (f" = {parameter.default}" if parameter.default is not None else "")
@@ -137,6 +144,7 @@ def _parameters(arguments: ast.arguments) -> dict[str, inspect.Parameter]:
         *((one, inspect.Parameter.VAR_POSITIONAL, None) for one in [arguments.vararg] if one),
         *((one, inspect.Parameter.KEYWORD_ONLY, default)
           for one, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)),
+        *((one, inspect.Parameter.VAR_KEYWORD, None) for one in [arguments.kwarg] if one),
     ]  # fmt: skip
     return {argument.arg: _parameter(argument, kind, default) for argument, kind, default in rows}
 

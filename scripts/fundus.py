@@ -6,7 +6,7 @@ fundus prepare --help
 
 from scripts.cli import main_of
 
-NAMES = ("prepare", "pipeline", "predict", "sweep", "compare", "figures", "export", "package", "benchmark")
+NAMES = ("prepare", "pipeline", "run", "predict", "sweep", "compare", "figures", "export", "package", "benchmark")
 
 
 def fundus() -> None:

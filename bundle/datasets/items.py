@@ -24,6 +24,9 @@ NO_VALUE = "(none)"
 VALUES_MAX = 30
 """Most values of a column that is scored by: more are names or dates, and their scores would say little."""
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+"""Suffixes of files that hold others; none of ``.nii.gz``, which is a photograph by its whole ending."""
+
 
 def items(manifest: Manifest, rows: Sequence[Photograph]) -> list[dict[str, Any]]:
     """Return an item for each photograph: its files, and the id and hash that the cache is keyed by."""
@@ -137,8 +140,11 @@ def passed_over(sources: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def _file_items(source: Path) -> list[dict[str, Any]]:
+    wanted = "expected a photograph or a folder of photographs"
     if not source.exists():
-        raise ValueError(f"expected a photograph or a folder of photographs, found nothing at {source}")
+        raise ValueError(f"{wanted}, found nothing at {source}{_way_out(source)}")
+    if source.is_file() and source.suffix.lower() in ARCHIVES and not is_photograph(source):
+        raise ValueError(f"{wanted}, got the archive {source}: unpack it, and name the folder")
     paths = list(filter(is_photograph, _listed(source))) if source.is_dir() else [source]
     if not paths:
         raise ValueError(
@@ -146,6 +152,15 @@ def _file_items(source: Path) -> list[dict[str, Any]]:
         )
     base = source if source.is_dir() else source.parent
     return [{"id": path.relative_to(base).as_posix(), "image": str(path), "path": str(path)} for path in paths]
+
+
+def _way_out(source: Path) -> str:
+    """Say how to name what was meant by a path at which there is nothing."""
+    if str(source).startswith("~"):
+        return "; ~ is your home folder only without quotes"
+    if any(Path(part).exists() for part in str(source).split(",")):
+        return "; several are a list in quotes, \"['a.jpg', 'b.jpg']\", or words apart for `fundus predict`"
+    return ""
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import re
 import shlex
+import socket
 import sys
 import tempfile
 import time
@@ -12,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from bundle.distributed import is_main
 from bundle.files import locked, write_json_whole, written_whole
@@ -27,6 +30,11 @@ if TYPE_CHECKING:
 EXPERIMENT = "fundus_dr_multitask"
 METRICS_MAX = 1000
 """Largest number of metrics in one message to MLflow."""
+
+WAYS_OUT = "start its server, name another --tracking_uri, or record nothing with --track False"
+PORTS = {"http": 80, "https": 443}
+ANSWER_MAX_S = 5.0
+"""How long a server may take to answer before a run begins."""
 
 PROJECT = "outputs"
 """Name of the folder whose store holds all runs below it."""
@@ -117,8 +125,7 @@ class RunTracker:
         except _failures() as error:
             self.is_lost = True
             raise ValueError(
-                f"expected an MLflow store that can be written, {_first_line(error)}; start its server, name another "
-                f"--tracking_uri, or record nothing with --track False"
+                f"expected an MLflow store that can be written, {_first_line(error)}; {WAYS_OUT}"
             ) from None
 
     def _open(self, engine: Engine) -> None:
@@ -302,6 +309,36 @@ def where_to_look(tracking_uri: str) -> str:
 def default_uri(folder: Path) -> str:
     """Return the URI of the SQLite store of a folder of runs."""
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+def check_store(tracking_uri: str | None) -> None:
+    """Refuse a server that is not there: MLflow would ask it for minutes, after the data is prepared.
+
+    Behind a proxy, only MLflow itself can tell, when the run starts.
+
+    Raises:
+        ValueError: if nothing answers at the address, or it is none.
+
+    Example:
+        >>> check_store("localhost:5000")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected --tracking_uri as http://localhost:5000, got 'localhost:5000'
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    address = urlsplit(uri)
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise ValueError(f"expected --tracking_uri as http://{uri}, got {uri!r}")
+    host, shown = address.hostname or "", address.netloc.rpartition("@")[2]
+    if address.scheme not in PORTS or (address.scheme in getproxies() and not proxy_bypass(host)):
+        return
+    try:
+        socket.create_connection((host, address.port or PORTS[address.scheme]), timeout=ANSWER_MAX_S).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"expected an MLflow store that can be written, no server answers at {address.scheme}://{shown}: {error}; "
+            f"{WAYS_OUT}"
+        ) from None
 
 
 def open_store(tracking_uri: str | None, folder: Path) -> "MlflowClient":

@@ -72,9 +72,13 @@ def decision_in_words(thresholds: Sequence[float] | None, classes: Sequence[str]
     Example:
         >>> decision_in_words([0.2, 0.35, 0.45, 0.5]), decision_in_words(None)
         ('MA above 0.20, HE above 0.35, EX above 0.45, SE above 0.50', 'the most probable class')
+
+    Raises:
+        ValueError: if there is not one threshold in (0, 1] per lesion.
     """
     if thresholds is None:
         return MOST_PROBABLE
+    check_thresholds(thresholds, len(classes))
     return ", ".join(f"{name} above {one:.2f}" for name, one in zip(classes, thresholds, strict=True))
 
 

@@ -11,7 +11,6 @@ import re
 import runpy
 import shlex
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -28,14 +27,8 @@ from scripts.benchmark import SUITES as SUITES_OF_BENCHMARK
 from scripts.commands import read_command
 from scripts.fundus import NAMES
 
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "models/README.md", "docs/results/README.md")),
-    *sorted(path for path in (ROOT / "docs").glob("*.md") if path.stem != "extending"),
-]  # fmt: skip
-"""All but docs/extending.md, whose commands need its files: tests/integration/test_worked_examples.py runs each."""
+from tests.documented import PAGES, commands, commands_of, listed, options_of, with_overlay
 
-BEGINNING = re.compile(r"(python -m|fundus|make|torchrun|mlflow|pip|hf|cp|\.|\.venv/bin/[\w-]+) +\S")
-FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BROUGHT = re.compile(r"[A-Z_]+|<.*>|masks|.*/masks/.*|models/model\.pt|grades\.csv|/path/.*|\.\.\.")
 """What a user brings: names in capitals, a folder's own masks and grades, weights from elsewhere."""
 
@@ -45,6 +38,7 @@ OUTPUTS = {"out", "output_dir", "results"}
 ELSEWHERE = {
     r"torchrun .*multi_gpu_train": "integration/test_whole_way.py::test_two_processes_with_half_the_batch_each_follow",
     r"python -m monai\.bundle ckpt_export": "unit/deploy/test_packaging.py::",
+    r"python -c .*halve": "unit/networks/test_weights.py::test_a_halved_file_takes_half",
     r"fundus --help": "unit/scripts/test_fundus.py::test_help_needs_nothing_heavy",
 }
 """Commands that another test runs, with small settings."""
@@ -55,7 +49,7 @@ ONLY_CHECKED = {
     r"mlflow ": "serves until it is stopped",
     r"pip ": "downloads",
     r"hf ": "downloads",
-    r"python -m pytest tests/fuzz ": "takes nine minutes; `make test` runs the same with fewer cases",
+    r"python -m pytest tests/(fuzz|faults)": "takes up to half an hour; `make test` runs the same with fewer cases",
     r"python -m zipfile ": "Python's own; integration/test_package.py unpacks the same zip",
     r"cp ": "copies a file",
     r"\.venv/bin/": "changes the checkout's hooks",
@@ -64,52 +58,7 @@ ONLY_CHECKED = {
 """Commands that no test runs, and why."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """One command of a page; a part of one where it stands in a sentence or ends in dots."""
-
-    page: str
-    text: str
-    is_whole: bool
-
-    @property
-    def words(self):
-        return [word for word in shlex.split(self.text, comments=True) if word != "..."]
-
-    def __str__(self):
-        return f"{self.page}: {self.text[:70]}"
-
-
-def commands_of(page, text):
-    """Find commands at the beginning of the lines of code blocks, and in code within sentences."""
-    blocks = "".join(FENCED.findall(text)).replace("\\\n", " ")
-    lines = [(line, "..." not in line) for line in blocks.splitlines()]
-    spans = [(" ".join(span.split()), False) for span in re.findall(r"`([^`]+)`", FENCED.sub("", text))]
-    return [Command(page, line, whole) for line, whole in lines + spans if BEGINNING.match(line)]
-
-
-COMMANDS = list(
-    {
-        (command.page, command.text): command
-        for path in PAGES
-        for command in commands_of(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
-    }.values()
-)
-
-
-def options_of(words):
-    """Map option to value; an option without a value is true."""
-    found = {}
-    for word, following in zip(words, [*words[1:], "--"], strict=False):
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            found[name] = value if equals else "true" if following.startswith("--") else following
-    return found
-
-
-def listed(value):
-    """Return the entries of a list as it is typed: ``['a','b']``, ``a,b``, or one."""
-    return [str(one) for one in ast.literal_eval(value)] if value.startswith("[") else value.split(",")
+COMMANDS = commands(PAGES)
 
 
 def command_line(module, words):
@@ -180,11 +129,15 @@ def check(command):
         at = words.index("-m")
         assert all(re.fullmatch(r"--(nproc_per_node|nnodes|standalone|rdzv\S*)(=\S+)?", word) for word in words[:at])
         program, words = "python", words[at:]
-    if program == "python":
+    if program == "python" and words[0] == "-c":
+        ast.parse(words[1])
+    elif program == "python":
         module, *words = words[1:]
         check_values(options_of(words))
         if module == "monai.bundle" and words:
             check_bundle(words, command.is_whole)
+        elif module == "scripts.run" and words:
+            check_bundle(["run", *words], command.is_whole)
         elif module.startswith("scripts"):
             check_script(module, words, command.is_whole)
         else:
@@ -322,12 +275,8 @@ def desk(tmp_path_factory):
 
 def made_small(words):
     """Put the smallest overlay on top of a stage; leave all other words as they are written."""
-    at = words.index("--config_file") + 1
-    files = listed(words[at])
-    small = f"configs/experiments/smoke/{Path(files[0]).name}"
-    where = [] if "--checkpoint" in words or "inference.yaml" not in files[0] else ["outputs/train/model.pt"]
-    more = [word for path in where for word in ("--checkpoint", path)]
-    return [*words[:at], str([*files, small]), *words[at + 1 :], *more]
+    is_trained = "--checkpoint" in words or "inference.yaml" not in options_of(words)["config_file"]
+    return [*with_overlay(words, "smoke"), *([] if is_trained else ["--checkpoint", "outputs/train/model.pt"])]
 
 
 STAGES = ("pretrain", "evaluate_grader", "pseudo_label", "train", "evaluate", "calibrate", "inference")

@@ -1,7 +1,7 @@
 """A Python that has imported MONAI once and forks for every command: an import takes seven seconds, a fork none.
 
 The child is what ``python -m module words`` is, down to how it ends. Nothing of this project is imported before the
-fork, and nothing is computed.
+fork, unless that is asked for, and nothing is computed.
 """
 
 import gc
@@ -18,16 +18,16 @@ IMPORTED = ("monai.bundle", "pytorch_grad_cam", "torchvision.models", "mlflow")
 
 
 class ReadyPython:
-    """Starts with the first command, and lives until it is closed."""
+    """Starts with the first command, and lives until it is closed; `more` modules are imported as well."""
 
-    def __init__(self):
-        self.process = None
+    def __init__(self, more=()):
+        self.process, self.more = None, more
 
     def __call__(self, module, *words, cwd, environment=None):
         """Run a module as a user would, from another folder than the bundle's."""
         if self.process is None:
             self.process = subprocess.Popen(
-                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                [sys.executable, __file__, *self.more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 start_new_session=True,
             )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +76,7 @@ def become(request):
 
 
 if __name__ == "__main__":
-    for name in IMPORTED:
+    for name in (*IMPORTED, *sys.argv[1:]):
         importlib.import_module(name)
     gc.freeze()  # what is imported is never looked through again: a page that is not touched is not copied
     wanted = serve()

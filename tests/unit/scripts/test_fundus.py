@@ -105,7 +105,7 @@ def test_a_script_runs_as_by_its_module(type_fundus, tiny_idrid, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["prepair"], "expected one of prepare, pipeline, predict, sweep, compare, figures, export, package, "),
+        (["prepair"], "expected one of prepare, pipeline, run, predict, sweep, compare, figures, export, package, "),
         ([], "benchmark first, got ''; --help says what each does"),
         (["prepare", "--dataset", "idrid"], "expected --root, got --dataset idrid; there are --dataset, --root, "),
         (["prepare", "--root"], "expected a value after --root"),
