@@ -9,6 +9,7 @@ from bundle.datasets.items import UNKNOWN_GRADE
 from bundle.files import write_json_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph
+from bundle.metrics.grade_sets import set_intervals, set_scores
 from bundle.metrics.grading import grading_intervals, grading_scores
 from bundle.metrics.lesions import LesionScores
 from bundle.transforms import class_names, fuse_outlines, load_masks, to_native
@@ -118,6 +119,7 @@ class ScoreGrades(Scorer):
         task: first part of the keys; two sets of photographs need different ones.
         taught_grades: grades that at least one training label may have; None if unknown.
         patient_of: patient of each photograph, where it is known, for the intervals.
+        set_quantiles: limits of the sets of likely grades, which are then scored too (:func:`set_scores`), or None.
 
     Example:
         >>> import torch
@@ -134,9 +136,11 @@ class ScoreGrades(Scorer):
         task: str = "grade",
         taught_grades: Sequence[int] | None = None,
         patient_of: Mapping[str, str] | None = None,
+        set_quantiles: Sequence[float] | None = None,
     ) -> None:
         self.ids, self.training_grades, self.task = set(ids), training_grades, task
         self.taught_grades, self.patient_of = taught_grades, dict(patient_of or {})
+        self.set_quantiles = set_quantiles
         self.reset()
 
     def reset(self) -> None:
@@ -157,13 +161,18 @@ class ScoreGrades(Scorer):
         """Write the scores to ``engine.state.metrics``."""
         if self.grades:
             scores = grading_scores(*self.arrays(), self.training_grades, self.taught_grades)
+            if self.set_quantiles is not None:
+                scores |= set_scores(*self.arrays(), self.set_quantiles)
             engine.state.metrics.update(self._with_task(scores))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
         if not self.grades:
             return {}
-        return self._with_task(grading_intervals(*self.arrays(), patients=self.patients))
+        intervals = grading_intervals(*self.arrays(), patients=self.patients)
+        if self.set_quantiles is not None:
+            intervals |= set_intervals(*self.arrays(), self.set_quantiles, patients=self.patients)
+        return self._with_task(intervals)
 
     def _with_task(self, scores: Mapping[str, T]) -> dict[str, T]:
         return {f"{self.task}/{key.removeprefix('grade/')}": value for key, value in scores.items()}

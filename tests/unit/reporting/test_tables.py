@@ -278,3 +278,11 @@ def test_patients_are_counted_beside_the_photographs_where_they_are_known():
     metrics = {"scores": {"grade/accuracy": 0.5}, "subset": {"grade": "test"}, "counts": {"grade": 8}}
     assert "### Grades (test, 8 photographs, 4 patients)" in evaluation_table({**metrics, "patients": {"grade": 4}})
     assert "### Grades (test, 8 photographs)\n" in evaluation_table({**metrics, "patients": {"grade": 0}})
+
+
+def test_scores_of_sets_have_names_and_small_sets_are_better():
+    scores = {"grade/set_coverage": 0.9, "grade/set_coverage_2": 0.8, "grade/set_size": 2.5, "grade/set_single": 0.1}
+    table = evaluation_table({"scores": scores, "intervals": {"grade/set_coverage": [0.8, 0.95]}})
+    assert cells(table, "sets of likely grades that have the true one")[1:3] == ["0.900", "0.800 to 0.950"]
+    assert cells(table, "sets of likely grades that have the true one, 2 moderate")[1] == "0.800"
+    assert cells(table, "grades in a set of likely grades, mean (lower is better)")[1] == "2.500"
