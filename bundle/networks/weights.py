@@ -488,7 +488,7 @@ def grade_set_quantiles(path: str | os.PathLike) -> tuple[float, ...] | None:
 
 
 def grade_sets_in_words(path: str | os.PathLike, quantiles: Sequence[float] | None) -> str:
-    """Write what the sets of likely grades promise, for the head of the report.
+    """Write what the sets of likely grades were fitted to do, for the head of the report.
 
     Args:
         path: of the weights file.
@@ -503,15 +503,15 @@ def grade_sets_in_words(path: str | os.PathLike, quantiles: Sequence[float] | No
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"grade_sets": facts})
         ...     grade_sets_in_words(f"{folder}/model.pt", [0.7] * 5)
-        'include the true grade of 90 % of photographs like those that they were fitted on, 76 photographs of fold 0'
+        'fitted to include the true grade in 90 % of photographs like 76 photographs of fold 0; maybe fewer in others'
     """
     if quantiles is None:
         return "none"
     fitted = _grade_sets(path)
     if fitted is None or list(quantiles) != fitted["quantiles"]:
-        return "by limits other than those in the weights file: how often they include the true grade is not known"
-    like = f"photographs like those that they were fitted on, {fitted['fitted_on']}"
-    return f"include the true grade of {100 * fitted['coverage']:g} % of {like}"
+        return "by other limits than those of the weights file: how often they include the true grade is not known"
+    like = f"{100 * fitted['coverage']:g} % of photographs like {fitted['fitted_on']}"
+    return f"fitted to include the true grade in {like}; maybe fewer in others"
 
 
 def _grade_sets(path: str | os.PathLike) -> dict[str, Any] | None:

@@ -146,7 +146,8 @@ def test_limits_of_sets_come_by_grade_and_old_files_have_none(weights, tmp_path)
     save_weights(tmp_path / "fitted.pt", unet(0), {**FACTS, "grade_sets": SETS})
     found = grade_set_quantiles(tmp_path / "fitted.pt")
     assert found == (0.5, 0.7, 0.25, 0.7, 1)
-    assert "true grade of 90 % of photographs like those" in grade_sets_in_words(tmp_path / "fitted.pt", found)
+    words = grade_sets_in_words(tmp_path / "fitted.pt", found)
+    assert "true grade in 90 % of photographs like 76 photographs of fold 0;" in words
     for path in (tmp_path / "fitted.pt", weights):  # somebody typed others
         assert grade_sets_in_words(path, [0.5] * 5).endswith("how often they include the true grade is not known")
 
