@@ -165,7 +165,7 @@ def fit_quantiles(probabilities_NC: np.ndarray, grades_N: np.ndarray, coverage: 
     check_coverage(coverage)
     p, truth = checked_predictions(probabilities_NC, grades_N)
     scores = ordinal_scores(p)[np.arange(len(truth)), truth]  # (N,), of the true grades
-    quantiles = {}
+    quantiles: dict[int, float] = {}
     for group in grades_fitted_together(np.bincount(truth, minlength=len(GRADES)).tolist(), coverage):
         quantile = conformal_quantile(scores[np.isin(truth, group)], coverage)
         quantiles |= dict.fromkeys(group, quantile)
