@@ -1,7 +1,7 @@
-"""Lesions and grades: names, colours, and the area from which a lesion counts as present."""
+"""Lesions and grades: names, colours, the area from which a lesion counts as present, and sets of grades."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 LESIONS = ("MA", "HE", "EX", "SE")
 """Microaneurysm, haemorrhage, hard exudate, soft exudate: classes 1 to 4 of a label map; 0 is background."""
@@ -102,3 +102,36 @@ def smallest_areas_ppm(min_area_ppm: float | Mapping[str, float]) -> dict[str, f
             f"got {min_area_ppm}"
         )
     return {lesion: float(areas[lesion]) for lesion in LESIONS}
+
+
+def checked_quantiles(quantiles: Sequence[float]) -> tuple[float, ...]:
+    """Return the limits of the sets of likely grades (:func:`bundle.metrics.grade_sets.fit_quantiles`) as floats.
+
+    Raises:
+        ValueError: if there is not one number in [0, 1] for each grade.
+
+    Example:
+        >>> checked_quantiles([1, 0.5, 0.5, 0.5, 1])
+        (1.0, 0.5, 0.5, 0.5, 1.0)
+    """
+    numbers = isinstance(quantiles, (list, tuple)) and all(
+        isinstance(q, (int, float)) and 0 <= q <= 1 for q in quantiles
+    )
+    if not numbers or len(quantiles) != len(GRADES):
+        raise ValueError(
+            f"expected grade_set_quantiles as {len(GRADES)} numbers in [0, 1], one a grade, got {quantiles}"
+        )
+    return tuple(float(quantile) for quantile in quantiles)
+
+
+def grades_in_words(grades: Sequence[int]) -> str:
+    """Name the grades of a set, in the given order.
+
+    Example:
+        >>> grades_in_words((2,)), grades_in_words((2, 3)), grades_in_words((1, 2, 3)), grades_in_words(GRADES)
+        ('moderate', 'moderate or severe', 'mild, moderate or severe', 'any grade')
+    """
+    *others, last = (GRADE_NAMES[grade] for grade in grades)
+    if len(grades) == len(GRADES):
+        return "any grade"
+    return f"{', '.join(others)} or {last}" if others else last

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 CONFIG = ROOT / "configs" / "inference.yaml"
 WEIGHTS = ROOT / "models" / "model.pt"
-DECIDING = ("min_area_ppm", "lesion_thresholds", "abstain_below")
+DECIDING = ("min_area_ppm", "lesion_thresholds", "grade_set_quantiles", "abstain_below")
 OPTIONS = (
     *DECIDING, "image_size", "device", "backend", "amp", "flips", "window_px", "lesion_size",
 )  # fmt: skip

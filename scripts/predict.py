@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.labels import LESIONS
+from bundle.labels import LESIONS, grades_in_words
 from bundle.predict import CONFIG, WEIGHTS, as_paths, check_weights, in_one_sentence
 from monai.bundle.workflows import ConfigWorkflow
 from scripts.cli import main
@@ -77,8 +77,11 @@ def _describe_rows(rows: Sequence[Mapping[str, Any]]) -> str:
         return f"{len(read)} of {len(rows)} photographs read"
     row = read[0]
     lesions = ", ".join(f"{lesion} {row[f'{lesion}_count']}" for lesion in LESIONS)
+    likely = f", likely {grades_in_words([*map(int, row['grade_set'].split())])}" if row["grade_set"] else ""
     allowed = f" (the lesions allow {row['feasible']})" if row["contradiction"] else ""
-    return f"{row['file']}: grade {row['grade']}{allowed}, confidence {row['confidence']:.2f}, lesions: {lesions}"
+    return (
+        f"{row['file']}: grade {row['grade']}{allowed}, confidence {row['confidence']:.2f}{likely}, lesions: {lesions}"
+    )
 
 
 if __name__ == "__main__":

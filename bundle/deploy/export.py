@@ -14,7 +14,7 @@ from bundle.files import written_whole
 from bundle.metrics.lesions import lesion_dice
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graded_network import GradedNetwork
-from bundle.networks.weights import fact, lesion_thresholds, network_of
+from bundle.networks.weights import fact, grade_set_quantiles, lesion_thresholds, network_of
 from bundle.networks.weights import image_size as trained_size
 from bundle.optional import import_optional
 from bundle.phantom.drawing import draw_photograph
@@ -26,7 +26,7 @@ SUFFIXES = {"torchscript": ".ts", "pt2": ".pt2", "onnx": ".onnx", "openvino": ".
 """Names of the formats, and their file suffixes; OpenVINO keeps its weights in a second file, ``.bin``."""
 
 SAID = "facts.json"
-"""Name under which every format stores its image size and lesion thresholds, as JSON."""
+"""Name under which every format stores its image size, lesion thresholds and limits of sets of grades, as JSON."""
 
 DIFFERENCE_MOST, DICE_LEAST = 1e-3, 0.999
 """Limits for an export compared with the network, in logits and in lesion pixels; the grade must be the same."""
@@ -76,8 +76,8 @@ def export(
     All formats take RGB in [0, 1] of any number of photographs. Outputs are the logits ``lesions`` and ``grade``, and
     ``maps`` (:class:`ExplainedNetwork`). TorchScript's ``forward`` returns only the lesions, for tools that expect one
     tensor; its method ``explained`` returns all three in this order. ONNX and ``.pt2`` are for photographs of
-    ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file stores ``image_size`` and
-    ``lesion_thresholds`` under the name ``SAID``.
+    ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file stores ``image_size``,
+    ``lesion_thresholds`` and ``grade_set_quantiles`` under the name ``SAID``.
 
     Args:
         checkpoint: weights file of ``configs/train.yaml``, which records its network; nothing in it is executed.
@@ -93,7 +93,7 @@ def export(
     path = _out(checkpoint, form, out)
     network, thresholds = network_of(checkpoint), lesion_thresholds(checkpoint)
     image = _image(photograph, image_size or trained_size(checkpoint))
-    said = json.dumps({"image_size": image.shape[-1], "lesion_thresholds": fact(checkpoint, "lesion_thresholds")})
+    said = _said(checkpoint, image.shape[-1])
     with torch.no_grad():
         expected = ExplainedNetwork(network)(image)
     with ExitStack() as stack:
@@ -133,6 +133,11 @@ def decided(logits: Tensor, thresholds: Sequence[float] | None) -> Tensor:
         (0, 1)
     """
     return most_probable_class(lesion_decision(logits.softmax(dim=1), thresholds), dim=1)
+
+
+def _said(checkpoint: str | os.PathLike, image_size: int) -> str:
+    thresholds, quantiles = fact(checkpoint, "lesion_thresholds"), grade_set_quantiles(checkpoint)
+    return json.dumps({"image_size": image_size, "lesion_thresholds": thresholds, "grade_set_quantiles": quantiles})
 
 
 def _out(checkpoint: str | os.PathLike, form: str, out: str | os.PathLike | None) -> Path:

@@ -1,4 +1,4 @@
-"""What is fitted on the held-out fold after training: temperature, thresholds, and areas from which a lesion counts."""
+"""What is fitted on the held-out fold after training: temperature, thresholds, areas that count, sets of grades."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,8 +8,9 @@ import numpy as np
 from bundle.handlers.joint_scores import largest_found_px
 from bundle.handlers.scores import ScoreGrades, ScoreLesions, Scorer, graded_images
 from bundle.handlers.training_state import validate_last_weights
-from bundle.labels import LEAST_PPM, LESIONS
+from bundle.labels import GRADES, LEAST_PPM, LESIONS
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
+from bundle.metrics.grade_sets import check_coverage, fit_quantiles, grades_fitted_together
 from bundle.metrics.grading import grading_scores
 from bundle.metrics.presence import areas_that_count_ppm
 from bundle.networks.graders import NO_SHIFT, prior_shift
@@ -162,6 +163,22 @@ FITTED_ON = ("fold", "train")
 """First words of the subsets that may be used for fitting; a test set used for fitting is no longer a test set."""
 
 
+def refuse_test(subset: str, what: str) -> None:
+    """Refuse to fit on a subset that is or contains a test set.
+
+    Example:
+        >>> refuse_test("fold 0", "areas")
+        >>> refuse_test("test", "areas")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected a held-out fold or a training part to fit areas on, got test; leave the test for scores
+    """
+    if not subset.startswith(FITTED_ON):
+        raise ValueError(
+            f"expected a held-out fold or a training part to fit {what} on, got {subset}; leave the test for scores"
+        )
+
+
 class FitPresence(Scorer):
     """Scorer that fits the smallest area at which each lesion is present (:func:`areas_that_count_ppm`).
 
@@ -187,10 +204,7 @@ class FitPresence(Scorer):
     def __init__(
         self, ids: Sequence[str], subset: str, thresholds: Sequence[float] | None = None, least_ppm: float = LEAST_PPM
     ) -> None:
-        if not subset.startswith(FITTED_ON):
-            raise ValueError(
-                f"expected a held-out fold or a training part to fit areas on, got {subset}; leave the test for scores"
-            )
+        refuse_test(subset, "areas")
         self.ids, self.subset, self.thresholds, self.least_ppm = set(ids), subset, thresholds, least_ppm
         self.reset()
 
@@ -224,3 +238,54 @@ class FitPresence(Scorer):
         """Return the areas for the weights file; a lesion that no grade in the subset rules out keeps ``least_ppm``."""
         areas_ppm = {lesion: self.areas_ppm.get(lesion, self.least_ppm) for lesion in LESIONS}
         return {"min_area_ppm": areas_ppm, "min_area_fitted_on": f"{len(self.grades)} photographs of {self.subset}"}
+
+
+class FitGradeSets(ScoreGrades):
+    """Scorer that fits the limits of the sets of likely grades (:func:`bundle.metrics.grade_sets.fit_quantiles`).
+
+    The sets are about the probabilities of the grade head, which inference reports as they are.
+
+    Args:
+        ids: graded photographs that count.
+        subset: name of their subset, as returned by :func:`bundle.datasets.splits.scored`.
+        coverage: how often a set must contain the true grade, between 0 and 1.
+
+    Raises:
+        ValueError: if the subset is or contains a test set, or the coverage is not between 0 and 1; at the end of the
+            evaluation, if no photograph was graded.
+
+    Example:
+        >>> import torch
+        >>> engine = Engine(lambda engine, batch: {"grade": torch.tensor([[0.5, 0.25, 0.25, 0.0, 0.0]] * 2)})
+        >>> fit = FitGradeSets(["7", "8"], subset="fold 0", coverage=0.5)
+        >>> fit.attach(engine)
+        >>> _ = engine.run([{"id": ["7", "8"], "grade": torch.tensor([0, 1])}])
+        >>> fit.facts()["grade_sets"]["quantiles"]  # both sets have the true grade if they take 1 too
+        [0.5, 0.5, 0.5, 0.5, 0.5]
+    """
+
+    def __init__(self, ids: Sequence[str], subset: str, coverage: float = 0.9) -> None:
+        refuse_test(subset, "sets of grades")
+        check_coverage(coverage)
+        super().__init__(ids)
+        self.subset, self.coverage = subset, coverage
+        self.quantiles: tuple[float, ...] = ()
+
+    def compute(self, engine: Engine) -> None:
+        """Fit the limits and write them to ``engine.state.metrics``."""
+        if not self.grades:
+            raise ValueError(f"expected graded photographs in {self.subset} to fit sets of grades on, found none")
+        self.quantiles = fit_quantiles(*self.arrays(), self.coverage)
+        engine.state.metrics.update({f"grade_sets/quantile_{grade}": q for grade, q in enumerate(self.quantiles)})
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return no intervals: the limits are settings, not scores."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the limits for the weights file, the grades that share one, and what they were fitted on."""
+        counts = [self.grades.count(grade) for grade in GRADES]
+        together = [list(group) for group in grades_fitted_together(counts, self.coverage)]
+        fitted_on = f"{len(self.grades)} photographs of {self.subset}"
+        sets = {"coverage": self.coverage, "quantiles": list(self.quantiles), "fitted_together": together}
+        return {"grade_sets": {**sets, "fitted_on": fitted_on}}

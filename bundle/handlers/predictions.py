@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from bundle.grade_rules import consistent_grade, feasible_grades, rules_grade
-from bundle.labels import GRADES, LESION_COUNT, LESIONS, PROBABILITY_TOLERANCE, lesions_large_enough
+from bundle.labels import GRADES, LESION_COUNT, LESIONS, PROBABILITY_TOLERANCE, checked_quantiles, lesions_large_enough
+from bundle.metrics.grade_sets import grade_sets
 from bundle.transforms import Crop, largest_px, lesion_areas_px, native_labels, to_native
 from bundle.transforms.lesion_decision import check_thresholds, lesion_decision
 from ignite.engine import Engine, Events
@@ -37,6 +38,7 @@ class Prediction:
         areas_px: number of pixels of each lesion.
         feasible: grades that the predicted lesions allow.
         abstained: whether the confidence of the grade is below the requested minimum.
+        grade_set: likely grades, a run that has the predicted grade in it; empty if nothing was fitted for it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Prediction:
     areas_px: Mapping[str, int]
     feasible: frozenset[int]
     abstained: bool = False
+    grade_set: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         highest = 1 + PROBABILITY_TOLERANCE
@@ -115,11 +118,12 @@ class PredictionHandler:
             at least a pixel. Smaller components are still drawn and counted.
         lesion_thresholds: thresholds of the lesions (:func:`lesion_decision`); None: the most probable class decides.
         abstain_below: confidence below which a grade is marked as abstained; None never abstains.
+        grade_set_quantiles: limits of the sets of likely grades (:func:`grade_sets`); None: the sets are empty.
         threads: number of threads that draw.
 
     Raises:
         ValueError: if ``abstain_below`` is not a probability, there is not one threshold in (0, 1] per lesion, or
-            ``threads`` is below 1.
+            not one limit in [0, 1] per grade, or ``threads`` is below 1.
 
     Example:
         >>> PredictionHandler(paths={}, writers=[], abstain_below=60)
@@ -135,6 +139,7 @@ class PredictionHandler:
         min_area_ppm: float | Mapping[str, float] = 0.0,
         lesion_thresholds: Sequence[float] | None = None,
         abstain_below: float | None = None,
+        grade_set_quantiles: Sequence[float] | None = None,
         threads: int = 2,
     ) -> None:
         if abstain_below is not None and not 0 <= abstain_below <= 1:
@@ -143,9 +148,11 @@ class PredictionHandler:
             raise ValueError(f"expected one thread or more to write, got {threads}")
         if lesion_thresholds is not None:
             check_thresholds(lesion_thresholds, LESION_COUNT)
+        if grade_set_quantiles is not None:
+            checked_quantiles(grade_set_quantiles)
         self.paths, self.writers = dict(paths), list(writers)
         self.min_area_ppm, self.lesion_thresholds = min_area_ppm, lesion_thresholds
-        self.abstain_below, self.threads = abstain_below, threads
+        self.abstain_below, self.grade_set_quantiles, self.threads = abstain_below, grade_set_quantiles, threads
         self.drawing: deque[Future[tuple[Row, list[Any]]]] = deque()
 
     def attach(self, engine: Engine) -> None:
@@ -191,6 +198,7 @@ class PredictionHandler:
         prediction = predicted(
             output, **known, name=name, path=self.paths[name], min_area_ppm=self.min_area_ppm,
             lesion_thresholds=self.lesion_thresholds, abstain_below=self.abstain_below,
+            grade_set_quantiles=self.grade_set_quantiles,
         )  # fmt: skip
         return prediction_row(prediction), [writer.draw(prediction) for writer in self.writers]
 
@@ -205,6 +213,7 @@ def predicted(
     min_area_ppm: float | Mapping[str, float] = 0.0,
     lesion_thresholds: Sequence[float] | None = None,
     abstain_below: float | None = None,
+    grade_set_quantiles: Sequence[float] | None = None,
 ) -> Prediction:
     """Convert the network's output for one photograph to a prediction at native size.
 
@@ -217,6 +226,7 @@ def predicted(
         min_area_ppm: as in :class:`PredictionHandler`.
         lesion_thresholds: likewise.
         abstain_below: likewise.
+        grade_set_quantiles: likewise.
 
     Example:
         >>> output = {"lesions": torch.zeros(5, 4, 4), "grade": torch.eye(5)[2], "maps": torch.zeros(5, 4, 4)}
@@ -240,7 +250,14 @@ def predicted(
         areas_px={lesion: int(each.sum()) for lesion, each in areas_px.items()},
         feasible=feasible_grades(present).grades,
         abstained=abstain_below is not None and max(probabilities) < abstain_below,
+        grade_set=_grade_set(probabilities, grade_set_quantiles),
     )
+
+
+def _grade_set(probabilities: Sequence[float], quantiles: Sequence[float] | None) -> tuple[int, ...]:
+    if quantiles is None:
+        return ()
+    return tuple(np.flatnonzero(grade_sets([probabilities], quantiles)[0]).tolist())
 
 
 def _heat(map_hw: torch.Tensor, geometry: torch.Tensor) -> np.ndarray:
@@ -268,6 +285,7 @@ def prediction_row(prediction: Prediction) -> Row:
         "file": prediction.name,
         "grade": prediction.grade,
         "confidence": prediction.confidence,
+        "grade_set": " ".join(map(str, prediction.grade_set)),
         "abstained": prediction.abstained,
         "contradiction": prediction.contradiction,
         "feasible": " ".join(str(grade) for grade in sorted(prediction.feasible)),
@@ -284,8 +302,8 @@ def prediction_row(prediction: Prediction) -> Row:
 
 
 COLUMNS = (
-    "file", "grade", "confidence", "abstained", "contradiction", "feasible", "consistent_grade", "rules_grade",
-    "field_px",
+    "file", "grade", "confidence", "grade_set", "abstained", "contradiction", "feasible", "consistent_grade",
+    "rules_grade", "field_px",
     *(f"probability_{grade}" for grade in GRADES),
     *(f"{lesion}_{what}" for lesion in LESIONS for what in ("count", "area_px", "area_percent")),
     "error",

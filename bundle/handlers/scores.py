@@ -11,6 +11,7 @@ from bundle.datasets.items import NO_VALUE, UNKNOWN_GRADE
 from bundle.files import write_json_whole
 from bundle.labels import LESIONS
 from bundle.manifest import Manifest, Photograph
+from bundle.metrics.grade_sets import set_intervals, set_scores
 from bundle.metrics.grading import grading_intervals, grading_scores
 from bundle.metrics.lesions import LesionScores
 from bundle.transforms import class_names, fuse_outlines, load_masks, to_native
@@ -159,6 +160,7 @@ class ScoreGrades(Scorer):
         taught_grades: grades that at least one training label may have; None if unknown.
         patient_of: patient of each photograph, where it is known, for the intervals.
         group_of: group of each photograph that is in one; each group is scored alone too.
+        set_quantiles: limits of the sets of likely grades, which are then scored too (:func:`set_scores`), or None.
 
     Example:
         >>> import torch
@@ -176,9 +178,11 @@ class ScoreGrades(Scorer):
         taught_grades: Sequence[int] | None = None,
         patient_of: Mapping[str, str] | None = None,
         group_of: Mapping[str, str] | None = None,
+        set_quantiles: Sequence[float] | None = None,
     ) -> None:
         self.ids, self.training_grades, self.task = set(ids), training_grades, task
         self.taught_grades, self.patient_of, self.group_of = taught_grades, dict(patient_of or {}), dict(group_of or {})
+        self.set_quantiles = set_quantiles
         self.reset()
 
     def reset(self) -> None:
@@ -202,13 +206,18 @@ class ScoreGrades(Scorer):
         """Write the scores to ``engine.state.metrics``."""
         if self.grades:
             scores = grading_scores(*self.arrays(), self.training_grades, self.taught_grades)
+            if self.set_quantiles is not None:
+                scores |= set_scores(*self.arrays(), self.set_quantiles)
             engine.state.metrics.update(self._with_task(scores))
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return 95 % bootstrap intervals over the patients, or images of unknown patients, of the last evaluation."""
         if not self.grades:
             return {}
-        return self._with_task(grading_intervals(*self.arrays(), patients=self.patients))
+        intervals = grading_intervals(*self.arrays(), patients=self.patients)
+        if self.set_quantiles is not None:
+            intervals |= set_intervals(*self.arrays(), self.set_quantiles, patients=self.patients)
+        return self._with_task(intervals)
 
     def groups(self) -> dict[str, GroupScores]:
         """Return the scores of each group; without those that the last evaluation had no photograph of."""

@@ -59,7 +59,7 @@ def grading_scores(
         >>> scores["grade/accuracy"], scores["grade/recall_3"], scores["grade/accuracy_majority"]
         (0.75, 0.0, 0.25)
     """
-    p, truth = _checked(probabilities_NC, grades_N)
+    p, truth = checked_predictions(probabilities_NC, grades_N)
     scores = _scores(p, truth) | {
         "grade/accuracy_majority": np.bincount(truth).max() / len(truth),
         "grade/quadratic_kappa_majority": 0.0,
@@ -100,12 +100,17 @@ def grading_intervals(
         >>> intervals["grade/accuracy"]  # right in each photograph, so right in each resample
         (1.0, 1.0)
     """
-    p, truth = _checked(probabilities_NC, grades_N)
+    p, truth = checked_predictions(probabilities_NC, grades_N)
     draws = resampled_indices(patients_of(len(truth), patients), seed, resamples)
     return percentile_intervals([_scores(p[draw], truth[draw]) for draw in draws])
 
 
-def _checked(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_predictions(probabilities_NC: np.ndarray, grades_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities ``(N, 5)`` in float64 and true grades ``(N,)``, if they can be scored.
+
+    Raises:
+        ValueError: if a row is not a probability distribution, a grade is not in 0-4, or the lengths differ or are 0.
+    """
     p, truth = np.asarray(probabilities_NC, dtype=np.float64), np.asarray(grades_N)
     if p.shape != (len(truth), len(GRADES)) or not len(truth):
         raise ValueError(f"expected probabilities (N, 5) and grades (N,) with N > 0, got {p.shape} and {truth.shape}")

@@ -1,4 +1,4 @@
-"""Confidence intervals: bootstrap over patients or photographs, of one system and of differences; t over folds.
+"""Confidence intervals: bootstrap over patients or photographs, t over folds, and exact ones of shares.
 
 Photographs of one patient are alike, so the bootstrap draws clusters: a patient with all photographs, or a photograph
 alone where its patient is not known. With K clusters of the N photographs, a resample draws K of them with replacement:
@@ -15,7 +15,7 @@ Source:
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import binomtest, t
 
 Patients = Sequence[Hashable | None]
 """The patient of each photograph, ``(N,)``; None where it is not known."""
@@ -113,6 +113,22 @@ def percentile_interval(samples: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)
+
+
+def binomial_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of the share ``hits / count``; NaN for 0 of 0.
+
+    Example:
+        >>> [round(end, 3) for end in binomial_interval(9, 10)], binomial_interval(0, 0)
+        ([0.555, 0.997], (nan, nan))
+
+    Source:
+        Clopper & Pearson, "The Use of Confidence or Fiducial Limits", Biometrika 26:404-413, 1934.
+    """
+    if not count:
+        return float("nan"), float("nan")
+    found = binomtest(hits, count).proportion_ci(confidence_level=0.95, method="exact")
+    return float(found.low), float(found.high)
 
 
 def resampled_interval(values: Sequence[float], test_share: float) -> tuple[float, float]:

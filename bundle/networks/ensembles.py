@@ -319,6 +319,25 @@ def _mean_number(numbers: Sequence[float]) -> float:
     return sum(numbers) / len(numbers)
 
 
+def grade_set_quantiles(paths: Paths) -> tuple[float, ...] | None:
+    """Return the fitted limits of the sets of likely grades; None for several files, or if the only one has none.
+
+    Limits hold for the probabilities that they were fitted on, and those of several networks together are others.
+
+    Raises:
+        ValueError: as :func:`bundle.networks.weights.grade_set_quantiles`.
+    """
+    files = listed(paths)
+    return weights.grade_set_quantiles(files[0]) if len(files) == 1 else None
+
+
+def grade_sets_in_words(paths: Paths, quantiles: Sequence[float] | None) -> str:
+    """Write what the sets of likely grades were fitted to do (:func:`bundle.networks.weights.grade_sets_in_words`)."""
+    files = listed(paths)
+    of_one = len(files) == 1 or quantiles is None
+    return weights.grade_sets_in_words(files[0], quantiles) if of_one else weights.OTHER_LIMITS
+
+
 def taught_grades(paths: Paths) -> list[int] | None:
     """Return the grades that a training label of any file may have; None if a file does not say."""
     found = [_taught(path) for path in listed(paths)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from bundle.files import file_sha256, load_json, write_text_whole, written_whole
-from bundle.labels import LEAST_PPM, LESIONS, smallest_areas_ppm
+from bundle.labels import LEAST_PPM, LESIONS, checked_quantiles, smallest_areas_ppm
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.graders import NO_SHIFT, Grader, prior_shift
 from bundle.networks.imagenet import read_weights
@@ -105,6 +105,8 @@ def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
     """
     return {name: Path(fact).name if isinstance(fact, str) and os.sep in fact else fact for name, fact in facts.items()}
 
+
+OTHER_LIMITS = "by other limits than those of the weights file: how often they include the true grade is not known"
 
 PERCEPTUAL_HASHES = "perceptual_hashes"
 """The fact that lists the photographs trained on, one hash each: too long for messages and records of runs."""
@@ -464,6 +466,69 @@ def min_area_ppm(path: str | os.PathLike) -> dict[str, float]:
         return smallest_areas_ppm(fact(path, "min_area_ppm", LEAST_PPM))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def grade_set_quantiles(path: str | os.PathLike) -> tuple[float, ...] | None:
+    """Return the fitted limits of the sets of likely grades for these weights, one for each grade.
+
+    Returns:
+        The limits (:func:`bundle.metrics.grade_sets.fit_quantiles`); None if the file has none: there are no sets.
+
+    Raises:
+        ValueError: if the file is missing, is not a weights file, or its sets are invalid.
+
+    Example:
+        >>> import tempfile
+        >>> facts = {"coverage": 0.9, "quantiles": [0.7] * 5, "fitted_on": "76 photographs of fold 0"}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"grade_sets": facts})
+        ...     grade_set_quantiles(f"{folder}/model.pt")
+        (0.7, 0.7, 0.7, 0.7, 0.7)
+    """
+    found = _grade_sets(path)
+    return None if found is None else checked_quantiles(found["quantiles"])
+
+
+def grade_sets_in_words(path: str | os.PathLike, quantiles: Sequence[float] | None) -> str:
+    """Write what the sets of likely grades were fitted to do, for the head of the report.
+
+    Args:
+        path: of the weights file.
+        quantiles: limits that decide; None: there are no sets.
+
+    Raises:
+        ValueError: as :func:`grade_set_quantiles`.
+
+    Example:
+        >>> import tempfile
+        >>> facts = {"coverage": 0.9, "quantiles": [0.7] * 5, "fitted_on": "76 photographs of fold 0"}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"grade_sets": facts})
+        ...     grade_sets_in_words(f"{folder}/model.pt", [0.7] * 5)
+        'fitted to include the true grade in 90 % of photographs like 76 photographs of fold 0; maybe fewer in others'
+    """
+    if quantiles is None:
+        return "none"
+    fitted = _grade_sets(path)
+    if fitted is None or list(quantiles) != fitted["quantiles"]:
+        return OTHER_LIMITS
+    like = f"{100 * fitted['coverage']:g} % of photographs like {fitted['fitted_on']}"
+    return f"fitted to include the true grade in {like}; maybe fewer in others"
+
+
+def _grade_sets(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Return what a weights file says of its sets of likely grades, if it has what is needed of them."""
+    found = fact(path, "grade_sets")
+    if found is None:
+        return None
+    try:
+        checked_quantiles(found["quantiles"])
+        well_formed = 0 < found["coverage"] < 1 and isinstance(found["fitted_on"], str)
+    except (KeyError, TypeError, ValueError):
+        well_formed = False
+    if not well_formed:
+        raise ValueError(f"expected grade_sets of configs/calibrate.yaml in {path}, got {found!r}; run it again")
+    return found
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:

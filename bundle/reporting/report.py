@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from bundle.handlers.predictions import Prediction, Row
-from bundle.labels import GRADE_NAMES, LESION_COLOURS, LESION_NAMES, LESIONS
+from bundle.labels import GRADE_NAMES, LESION_COLOURS, LESION_NAMES, LESIONS, grades_in_words
 from bundle.reporting.overlay import HEAT_RGBA, LESION_HEX, heat_picture, shrink_lesions
 from bundle.reporting.pages import TEMPLATES, data_uri, write_page
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ def card_html(prediction: Prediction, image_HW3: NDArray[np.uint8], eye: str | N
     return TEMPLATES.get_template("card.html").render(
         prediction=prediction,
         eye=eye,
+        likely=grades_in_words(prediction.grade_set) if prediction.grade_set else "",
         width_px=photograph.width,
         height_px=photograph.height,
         photograph=data_uri(photograph, "JPEG", quality=82),

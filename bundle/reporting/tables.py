@@ -48,6 +48,9 @@ _NAMES = {
     "brier": "Brier score",
     "aurc": "area under the risk-coverage curve",
     "accuracy_at_coverage_0.8": "accuracy on the most confident 80 %",
+    "set_coverage": "sets of likely grades that have the true one",
+    "set_size": "grades in a set of likely grades, mean",
+    "set_single": "sets of likely grades with one alone",
     "contradictions": "grade contradicts the predicted lesions",
     **{
         f"{answer}_{score}": f"{score.replace('_', ' ')} of {name}"
@@ -57,7 +60,7 @@ _NAMES = {
     "consistent_gain_accuracy": "accuracy that the predicted lesions add to the head",
     "consistent_gain_quadratic_kappa": "quadratic kappa that the predicted lesions add to the head",
 }
-_LOWER_IS_BETTER = {"false_alarm", "hd95_px", "ece", "brier", "aurc", "contradictions"}
+_LOWER_IS_BETTER = {"false_alarm", "hd95_px", "ece", "brier", "aurc", "contradictions", "set_size"}
 _LESIONS = LESION_NAMES | dict.fromkeys(class_names(fuse=True), "any lesion")
 _CLASSES = (
     _LESIONS

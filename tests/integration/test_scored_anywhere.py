@@ -210,3 +210,21 @@ def test_a_column_that_the_manifest_lacks_is_refused_in_one_sentence(evaluate):
         "error: manifest 'grades': expected --score_by out of its columns (none), got 'camera'; prepare it with "
         "--columns"
     )
+
+
+def test_sets_of_likely_grades_are_fitted_on_the_fold_and_scored_on_the_test(folder, weights, tmp_path):
+    places = {"manifest": str(folder / "manifest.json"), "output_dir": str(tmp_path)}
+    files = [str(CONFIGS / name) for name in ("train.yaml", "evaluate.yaml", "calibrate.yaml")]
+    for configs, checkpoint in ((files, weights), (files[:2], tmp_path / "model.pt")):
+        options = {"checkpoint": str(checkpoint), "track": False, "num_workers": 0, **places}
+        workflow = ConfigWorkflow(configs, workflow_type="train", meta_file=[], logging_file=False, **options)
+        workflow.initialize()
+        workflow.run()
+    sets = facts_of(tmp_path / "model.pt")["grade_sets"]
+    assert sets["quantiles"] == [1.0] * 5  # fewer than nine photographs say nothing
+    assert sets["fitted_on"].endswith(f"photographs of fold {FOLD}")
+    assert facts_of(tmp_path / "model.pt")["min_area_ppm"]["MA"] >= 3
+    metrics = load_json(tmp_path / "metrics.json")
+    assert metrics["weights"]["grade_sets"] == sets
+    assert (metrics["scores"]["grade/set_coverage"], metrics["scores"]["grade/set_size"]) == (1, 5)
+    assert metrics["intervals"]["grade/set_coverage"][1] == 1

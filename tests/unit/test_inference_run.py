@@ -211,6 +211,28 @@ def test_masks_are_decided_by_the_thresholds_of_the_weights_and_the_report_says_
     assert classes - {0} == (set(np.unique(old).tolist()) - {0} if found is None else found)
 
 
+def test_likely_grades_stand_in_the_table_and_in_words_in_the_report(infer, tmp_path):
+    torch.manual_seed(0)
+    network = MultiTaskUNet(pretrained=False, width=1 / 16)  # its head starts at zero: all grades alike, 0 the first
+    sets = {"coverage": 0.9, "quantiles": [0.5, 0.5, 0.1, 0.1, 0.1], "fitted_on": "76 photographs of fold 0"}
+    save_weights(tmp_path / "fitted.pt", network, {"image_size": SIZE, "grade_sets": sets})
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "a.png")
+    out = infer(tmp_path / "a.png", checkpoint=str(tmp_path / "fitted.pt"), report=True)
+    assert rows_of(out)["a.png"]["grade_set"] == "0 1"
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert '<p class="likely">Likely: no DR or mild</p>' in report
+    assert "<dt>likely grades</dt><dd>fitted to include the true grade in 90 % of photographs like 76 photo" in report
+
+
+def test_weights_without_sets_leave_the_column_empty_and_the_report_silent(infer, tmp_path):
+    Image.fromarray(eye(3, 150, 100)).save(tmp_path / "a.png")
+    out = infer(tmp_path / "a.png", report=True)
+    assert rows_of(out)["a.png"]["grade_set"] == ""
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert "<dt>likely grades</dt><dd>none</dd>" in report
+    assert "Likely:" not in report
+
+
 def test_a_compared_segmenter_looks_by_its_file_alone_and_the_report_says_what_it_learned_from(infer, tmp_path):
     torch.manual_seed(0)
     data = {"phantom": {"outlined": 40, "graded": 0}, "ddr": {"outlined": 0, "graded": 9}}

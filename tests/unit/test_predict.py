@@ -72,6 +72,7 @@ def infer(image_HW3, folder, checkpoint, **options):
         {"flips": True},
         {"window_px": 64, "lesion_size": 96},
         {"lesion_thresholds": [0.9, 0.9, 0.05, 0.9], "abstain_below": 0.99, "min_area_ppm": 1e5},
+        {"grade_set_quantiles": [0.3] * 5},
     ],
     ids=str,
 )
@@ -93,6 +94,12 @@ def test_the_thresholds_of_the_weights_decide(image_HW3, tmp_path):
     fitted = {"lesion_thresholds": {"MA": 0.9, "HE": 0.9, "EX": 0.05, "SE": 0.9}}
     found = Predictor(write_weights(tmp_path / "fitted.pt", **fitted))(image_HW3)
     assert set(np.unique(found.lesions_HW)) == {0, 3}
+
+
+def test_likely_grades_are_those_of_the_weights_and_none_where_none_were_fitted(image_HW3, tmp_path, predict):
+    fitted = {"coverage": 0.9, "quantiles": [1.0] * 5, "fitted_on": "8 photographs of fold 0"}
+    found = Predictor(write_weights(tmp_path / "fitted.pt", grade_sets=fitted))(image_HW3)
+    assert (found.grade_set, predict(image_HW3).grade_set) == ((0, 1, 2, 3, 4), ())
 
 
 def test_nothing_changes_behind_the_callers_back(image_HW3, checkpoint):
@@ -145,6 +152,7 @@ def test_what_is_no_photograph_is_refused(predict, image, message):
         ({"lesion_size": 96}, "expected window_px with lesion_size 96"),
         ({"abstain_below": 60}, "expected abstain_below to be a probability"),
         ({"lesion_thresholds": [0.5]}, "threshold"),
+        ({"grade_set_quantiles": [0.5]}, "expected grade_set_quantiles as 5 numbers"),
         ({"image_size": 65}, "expected an image_size that is a multiple of 32, got 65"),
     ],
 )

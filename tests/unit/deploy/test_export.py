@@ -13,17 +13,19 @@ import pytest
 import torch
 from bundle.deploy.export import SAID, SUFFIXES, Agreement, agree, export
 from bundle.deploy.runtimes import onnx_runner, openvino_runner
+from bundle.metrics.grade_sets import grade_sets
 from bundle.metrics.lesions import lesion_dice
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.graders import Grader
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.segmenters import GradedSegmenter
-from bundle.networks.weights import network_of, save_weights
+from bundle.networks.weights import grade_set_quantiles, network_of, save_weights
 from PIL import Image
 from scripts.export import export as screen
 
 FACTS = {"image_size": 64}
 THRESHOLDS = {"MA": 0.2, "HE": 0.35, "EX": 0.45, "SE": 0.5}
+SETS = {"coverage": 0.9, "quantiles": [0.25, 0.4, 0.5, 0.4, 0.6], "fitted_on": "76 photographs of fold 0"}
 
 
 def saved(path, facts=FACTS, lesion_classes=4):
@@ -50,7 +52,8 @@ def photograph(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, photograph):
     """Export weights with thresholds, for images of another size than in training, once in each format."""
-    weights = saved(tmp_path_factory.mktemp("exported") / "fitted.pt", {**FACTS, "lesion_thresholds": THRESHOLDS})
+    fitted = {"lesion_thresholds": THRESHOLDS, "grade_sets": SETS}
+    weights = saved(tmp_path_factory.mktemp("exported") / "fitted.pt", {**FACTS, **fitted})
     return cache(lambda form: (weights, export(weights, form, image_size=96, photograph=photograph)))
 
 
@@ -121,14 +124,28 @@ def said_in(form, path):
 
 
 @pytest.mark.parametrize("form", SUFFIXES)
-def test_every_format_carries_its_image_size_and_the_thresholds(form, exported):
+def test_every_format_carries_its_image_size_and_what_decides(form, exported):
     _, made = exported(form)
-    assert json.loads(said_in(form, made.path)) == {"image_size": 96, "lesion_thresholds": THRESHOLDS}
+    decides = {"lesion_thresholds": THRESHOLDS, "grade_set_quantiles": SETS["quantiles"]}
+    assert json.loads(said_in(form, made.path)) == {"image_size": 96, **decides}
 
 
-def test_weights_without_thresholds_say_that_there_are_none(checkpoint):
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_every_format_gives_the_sets_of_the_network(form, exported):
+    weights, made = exported(form)
+    quantiles = json.loads(said_in(form, made.path))["grade_set_quantiles"]
+    image = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = network_of(weights).both_tasks(image)["grade"].softmax(dim=1)
+        _, grade, _ = opened(form, made.path)(image)
+    sets = grade_sets(expected, grade_set_quantiles(weights))
+    assert (grade_sets(grade.softmax(dim=1), quantiles) == sets).all()
+    assert 0 < sets.mean() < 1
+
+
+def test_weights_without_thresholds_and_sets_say_that_there_are_none(checkpoint):
     said = said_in("torchscript", export(checkpoint, "torchscript").path)
-    assert json.loads(said) == {"image_size": 64, "lesion_thresholds": None}
+    assert json.loads(said) == {"image_size": 64, "lesion_thresholds": None, "grade_set_quantiles": None}
 
 
 def test_fused_weights_are_exported_with_their_two_classes(tmp_path):

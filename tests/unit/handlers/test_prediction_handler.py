@@ -174,6 +174,23 @@ def test_a_grade_below_the_threshold_abstains_and_keeps_its_probabilities(abstai
     assert prediction_row(found)["abstained"] is abstained
 
 
+@pytest.mark.parametrize(
+    ("quantiles", "expected"),
+    [(None, ()), ([0.5] * 5, (2,)), ([0.65] * 5, (1, 2)), ([0.75, *[0.5] * 4], (0, 1, 2)), ([1] * 5, (0, 1, 2, 3, 4))],
+)
+def test_a_set_has_the_grade_and_its_neighbours_up_to_the_limits(quantiles, expected):
+    found = one(settings={"grade_set_quantiles": quantiles})  # 2 has 0.6, the others 0.1: 1 at 0.6, 0 at 0.7, 3, 4
+    assert found.grade_set == expected
+    assert prediction_row(found)["grade_set"] == " ".join(map(str, expected))
+
+
+def test_limits_of_other_grades_are_refused_before_the_network_runs():
+    with pytest.raises(
+        ValueError, match=r"expected grade_set_quantiles as 5 numbers in \[0, 1\], one a grade, got \[0"
+    ):
+        PredictionHandler({}, [], grade_set_quantiles=[0.2, 0.3])
+
+
 def test_every_writer_gets_the_prediction():
     first, second = predict(writers=2)
     assert first.drawn == second.drawn

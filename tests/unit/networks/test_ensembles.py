@@ -328,3 +328,15 @@ def test_another_size_than_that_of_the_largest_is_refused_in_an_evaluation(tmp_p
     ensembles.check_facts(paths, {"image_size": 96, "fuse": False})
     with pytest.raises(ValueError, match=r"expected weights of image_size 64 in .*a\.pt \+ .*b\.pt, got 96"):
         ensembles.check_facts(paths, {"image_size": 64, "fuse": False})
+
+
+def test_limits_of_likely_grades_hold_for_one_file_alone(tmp_path):
+    fitted = {"coverage": 0.9, "quantiles": [0.75] * 5, "fitted_on": "76 photographs of fold 0"}
+    for name in "ab":
+        save_weights(tmp_path / name, nn.Linear(2, 3), {"grade_sets": fitted})
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert ensembles.grade_set_quantiles(a) == ensembles.grade_set_quantiles([b]) == (0.75,) * 5
+    assert ensembles.grade_set_quantiles([a, b]) is None
+    assert ensembles.grade_sets_in_words([a, b], None) == "none"
+    assert "90 % of photographs" in ensembles.grade_sets_in_words([a], [0.75] * 5)
+    assert ensembles.grade_sets_in_words([a, b], [0.75] * 5).startswith("by other limits")

@@ -19,6 +19,8 @@ from bundle.networks.vgg import VGG16Encoder
 from bundle.networks.weights import (
     check_facts,
     facts_of,
+    grade_set_quantiles,
+    grade_sets_in_words,
     halve,
     image_size,
     lesion_thresholds,
@@ -133,6 +135,30 @@ def test_thresholds_that_are_none_are_refused_by_the_file_they_stand_in(tmp_path
     save_weights(tmp_path / "model.pt", unet(0), {**FACTS, "lesion_thresholds": wrong})
     with pytest.raises(ValueError, match=r"expected lesion_?\s?thresholds .*"):
         lesion_thresholds(tmp_path / "model.pt")
+
+
+SETS = {"coverage": 0.9, "quantiles": [0.5, 0.7, 0.25, 0.7, 1], "fitted_on": "76 photographs of fold 0"}
+
+
+def test_limits_of_sets_come_by_grade_and_old_files_have_none(weights, tmp_path):
+    assert grade_set_quantiles(weights) is None
+    assert grade_sets_in_words(weights, None) == "none"
+    save_weights(tmp_path / "fitted.pt", unet(0), {**FACTS, "grade_sets": SETS})
+    found = grade_set_quantiles(tmp_path / "fitted.pt")
+    assert found == (0.5, 0.7, 0.25, 0.7, 1)
+    words = grade_sets_in_words(tmp_path / "fitted.pt", found)
+    assert "true grade in 90 % of photographs like 76 photographs of fold 0;" in words
+    for path in (tmp_path / "fitted.pt", weights):  # somebody typed others
+        assert grade_sets_in_words(path, [0.5] * 5).endswith("how often they include the true grade is not known")
+
+
+@pytest.mark.parametrize(
+    "wrong", [0.9, [0.5] * 5, {}, SETS | {"quantiles": [0.5]}, SETS | {"coverage": "0.9"}, SETS | {"fitted_on": None}]
+)
+def test_sets_that_are_none_are_refused_by_the_file_they_stand_in(tmp_path, wrong):
+    save_weights(tmp_path / "model.pt", unet(0), {**FACTS, "grade_sets": wrong})
+    with pytest.raises(ValueError, match=r"expected grade_sets of configs/calibrate\.yaml in .*model\.pt, got .*again"):
+        grade_set_quantiles(tmp_path / "model.pt")
 
 
 def test_nothing_but_the_file_itself_is_left_behind(weights):
@@ -432,6 +458,11 @@ def test_lesion_thresholds_are_kept_beside_a_bare_file(tmp_path):
     facts = {**BARE_FACTS, "lesion_thresholds": {"MA": 0.2, "HE": 1 / 3, "EX": 0.45, "SE": 0.5}}
     write_bare(tmp_path / "fitted.pt", unet(0).state_dict(), "MultiTaskUNet", facts)
     assert lesion_thresholds(tmp_path / "fitted.pt") == (0.2, 1 / 3, 0.45, 0.5)
+
+
+def test_sets_of_grades_are_kept_beside_a_bare_file(tmp_path):
+    write_bare(tmp_path / "fitted.pt", unet(0).state_dict(), "MultiTaskUNet", {**BARE_FACTS, "grade_sets": SETS})
+    assert grade_set_quantiles(tmp_path / "fitted.pt") == (0.5, 0.7, 0.25, 0.7, 1)
 
 
 def test_facts_of_a_bare_file_are_checked(bare):

@@ -331,3 +331,11 @@ def lines_of(section):
 def test_a_score_that_no_group_can_have_is_left_out_of_their_table():
     groups = evaluation_table({**METRICS, "groups": GROUPS}).partition("### Lesions by camera")[2]
     assert "Dice, soft exudate" not in groups  # NaN for all photographs, and in the table above
+
+
+def test_scores_of_sets_have_names_and_small_sets_are_better():
+    scores = {"grade/set_coverage": 0.9, "grade/set_coverage_2": 0.8, "grade/set_size": 2.5, "grade/set_single": 0.1}
+    table = evaluation_table({"scores": scores, "intervals": {"grade/set_coverage": [0.8, 0.95]}})
+    assert cells(table, "sets of likely grades that have the true one")[1:3] == ["0.900", "0.800 to 0.950"]
+    assert cells(table, "sets of likely grades that have the true one, 2 moderate")[1] == "0.800"
+    assert cells(table, "grades in a set of likely grades, mean (lower is better)")[1] == "2.500"

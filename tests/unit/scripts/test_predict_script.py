@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import save_weights
+from bundle.networks.weights import save_weights, say_also
 from PIL import Image, ImageDraw
 from scripts import predict as script
 
@@ -53,6 +53,16 @@ def test_of_one_photograph_it_says_grade_and_lesions_and_where_the_rest_is(comma
     ]  # fmt: skip
     assert (tmp_path / f"out/masks/{name}.png").is_file()
     assert not list(tmp_path.rglob("mlflow.db"))  # nobody asked for one
+
+
+def test_likely_grades_are_told_in_words(run_script, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sets = {"coverage": 0.9, "quantiles": [1] * 5, "fitted_on": "8 photographs of fold 0"}
+    say_also(checkpoint, checkpoint, {"grade_sets": sets})
+    draw(tmp_path / "photo.png")
+    words = ("photo.png", "--checkpoint", checkpoint, "--output_dir", "out")
+    _, out, _ = run_script(script.predict, "predict", *words)
+    assert ", likely any grade, lesions: MA " in said(out)[0]
 
 
 def test_of_a_folder_it_says_how_many_were_read_and_ends_with_code_3_if_not_all_were(command, tmp_path):
