@@ -295,6 +295,16 @@ def eyes_shown(listed: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {item["id"]: item["eye"] for item in listed if "eye" in item}
 
 
+def count_patients(rows: Iterable[Photograph]) -> int:
+    """Count the known patients."""
+    return len(set(patients(rows).values()))
+
+
+def ids(rows: Iterable[Photograph]) -> list[str]:
+    """List the ids of the photographs."""
+    return [row.id for row in rows]
+
+
 def column_values(manifest: Manifest, rows: Iterable[Photograph], column: str | None) -> dict[str, str]:
     """Map the id of each photograph to its value in a further column, or to ``NO_VALUE``; nothing without a column.
 
@@ -327,16 +337,6 @@ def column_values(manifest: Manifest, rows: Iterable[Photograph], column: str | 
             f"{column!r}, which has {len(set(values.values()))}"
         )
     return values
-
-
-def count_patients(rows: Iterable[Photograph]) -> int:
-    """Count the known patients."""
-    return len(set(patients(rows).values()))
-
-
-def ids(rows: Iterable[Photograph]) -> list[str]:
-    """List the ids of the photographs."""
-    return [row.id for row in rows]
 
 
 def grades(rows: Iterable[Photograph]) -> list[int]:

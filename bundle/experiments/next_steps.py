@@ -160,8 +160,7 @@ def after_export() -> str:
 
 def after_package(zipped: Path) -> str:
     """Name the unpacking of a package."""
-    unpacked = f"{_python()} -m zipfile -e {quoted(shown(zipped))} {quoted(shown(zipped.parent))}"
-    return f"next: {unpacked}   # then run its configs/inference.yaml from any other folder than this bundle's"
+    return f"next: {_python()} -m zipfile -e {quoted(shown(zipped))} {quoted(shown(zipped.parent))}"
 
 
 def _use(checkpoint: Where, photographs: Where) -> str:

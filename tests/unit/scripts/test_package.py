@@ -28,8 +28,9 @@ def test_a_small_package_needs_nothing_more(command, checkpoint, tmp_path):
     code, out, err = command("--checkpoint", checkpoint, "--out", tmp_path / "dist")
     (made,) = (tmp_path / "dist").iterdir()
     assert (code, err) == (0, "")
-    assert out.startswith(f"{made}, sha256 ")
-    assert out.count("\n") == 1
+    path, following = out.splitlines()
+    assert path.startswith(f"{made}, sha256 ")
+    assert following.endswith(f" -m zipfile -e {made} {made.parent}")
 
 
 def test_above_the_limit_it_says_how_to_write_large_files(command, checkpoint, tmp_path, monkeypatch):
@@ -39,7 +40,7 @@ def test_above_the_limit_it_says_how_to_write_large_files(command, checkpoint, t
     assert "models/model.pt: above the 25 MB that the zoo takes in a pull request" in out
     assert "again with --weights_url ADDRESS_OF_THEIR_FOLDER" in out
     code, out, _ = command("--checkpoint", checkpoint, "--out", tmp_path / "dist", "--weights_url", "https://e.org")
-    assert (code, out.count("\n")) == (0, 1)
+    assert (code, out.count("\n")) == (0, 2)
 
 
 def test_an_address_that_nothing_needs_is_said(command, checkpoint, tmp_path):

@@ -23,6 +23,7 @@ def test_prepares_a_data_set_and_prints_its_table(command, tiny_idrid, tmp_path)
     assert code == 0
     manifest = load_manifest(out)
     assert (manifest.name, manifest.folds, len(manifest.photographs)) == ("idrid", 2, 13)
+    assert f" --manifest {out} --output_dir outputs/idrid" in printed.splitlines()[-2]
     lines = [line.split() for line in printed.splitlines()]
     assert ["idrid/segmentation/train", "4", "0", "0", "0", "0", "0", "0", "4", "4", "4", "0", "4", "1", "2"] in lines
     (grading,) = [line for line in lines if line[:1] == ["idrid/grading/train"]]
