@@ -122,14 +122,12 @@ def make_folder(folder: Path) -> None:
         >>> make_folder(Path(os.devnull))
         Traceback (most recent call last):
             ...
-        ValueError: expected a folder to write into at /dev/null: File exists; name another --output_dir
+        ValueError: expected an --output_dir that can be written, got /dev/null: File exists
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
-            f"expected a folder to write into at {folder}: {error.strerror}; name another --output_dir"
-        ) from None
+        raise ValueError(f"expected an --output_dir that can be written, got {folder}: {error.strerror}") from None
 
 
 def claim(folder: str | os.PathLike) -> None:

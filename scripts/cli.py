@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import fire
+from bundle.refusals import refusal
 from scripts.commands import Command, command_of, help_page, read_command, summary
 
 HELP = {"-h", "--help"}
@@ -31,7 +32,7 @@ def main(function: Callable[..., None]) -> None:
         readers = {name: _reader(name, *kind) for name, kind in command.kinds.items()}
         fire.Fire(fire.decorators.SetParseFns(**readers)(function))
     except (ValueError, OSError) as error:
-        refuse(str(error))
+        refuse(refusal(error) or str(error))  # of a loader process, the text is its traceback
 
 
 def main_of(modules: Mapping[str, str]) -> None:

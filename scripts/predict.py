@@ -86,4 +86,5 @@ def _describe_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
 if __name__ == "__main__":
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # warns about every run without a logging file
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is said once, by main
     main(predict)

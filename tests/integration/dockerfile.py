@@ -140,7 +140,8 @@ class Image:
         """Run words in the image; mounts are its own and end with it."""
         mounts = f"""
             mount -t proc proc {self.root}/proc && mount --bind /dev {self.root}/dev &&
-            mount -t tmpfs -o size={shm_mb}m tmpfs {self.root}/dev/shm && {before or "true"} &&
+            mount -t tmpfs -o size={shm_mb}m tmpfs {self.root}/dev/shm &&
+            mount -t tmpfs -o mode=1777 tmpfs {self.root}/tmp && {before or "true"} &&
             exec chroot --userspec={user} {self.root} env -i "$@"
         """
         variables = [f"{name}={value}" for name, value in environment.items()]

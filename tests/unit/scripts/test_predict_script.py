@@ -6,6 +6,7 @@ import pytest
 import torch
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights, say_also
+from bundle.refusals import HOME
 from PIL import Image, ImageDraw
 from scripts import predict as script
 
@@ -125,6 +126,17 @@ def test_what_is_wrong_takes_one_line(run_script, checkpoint, tmp_path, monkeypa
     code, _, err = run_script(script.predict, "predict", "--checkpoint", checkpoint, *words)
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: {message}")
+
+
+def test_a_refusal_of_a_loader_process_is_its_sentence_alone(run_script):
+    def full() -> None:
+        raise ValueError(
+            "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            f'  File "{HOME}datasets/loading.py", line 72, in __call__\n    raise ValueError(\n'
+            "ValueError: expected room in /dev/shm\n"
+        )
+
+    assert run_script(full, "full") == (2, "", "error: expected room in /dev/shm\n")
 
 
 def test_a_script_without_words_of_its_own_refuses_them(run_script):
