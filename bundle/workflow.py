@@ -123,7 +123,8 @@ def check_options() -> None:
     from here on a refusal ends the command with its sentence alone (:mod:`bundle.refusals`).
 
     Raises:
-        ValueError: naming the option and the nearest one that exists, or what it takes and what came.
+        ValueError: naming the option and the nearest one that exists, or what it takes and what came; or if the MLflow
+            server is not there.
     """
     say_refusals_alone()
     refuse_stray_word()
@@ -140,7 +141,7 @@ def check_options() -> None:
     settle(parser)
     check_parts(parser.get(), parser.locator)
     settle_tracking(parser)
-    if parser.get("track") is not None and parser.get_parsed_content("track"):
+    if {"track", "tracking_uri"} <= config.keys() and parser.get_parsed_content("track"):
         check_store(parser.get_parsed_content("tracking_uri"))
 
 

@@ -32,7 +32,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
     Example:
         >>> instructions("# comment\nFROM a\nRUN b \\\n && c\n")
-        [('FROM', 'a'), ('RUN', 'b  && c')]
+        [('FROM', 'a'), ('RUN', 'b   && c')]
     """
     lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]

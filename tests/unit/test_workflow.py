@@ -203,13 +203,13 @@ handlers:
 
 
 def test_a_run_is_recorded_by_the_options_of_its_config(config, tmp_path):
-    options = {"output_dir": str(tmp_path), "tracking_uri": "http://here", "tags": {"row": "unet"}}
+    options = {"output_dir": str(tmp_path), "tracking_uri": "sqlite:///here.db", "tags": {"row": "unet"}}
     workflow = config(RECORDED, run=["$@handlers", "$@path"], **options)
     workflow.initialize()
     tracker = workflow.run()[0][0]
     assert isinstance(tracker, RunTracker)
     assert (tracker.stage, tracker.split, tracker.artifacts) == ("train", "train", ("model.pt",))
-    assert (tracker.output_dir, tracker.tracking_uri) == (tmp_path.resolve(), "http://here")
+    assert (tracker.output_dir, tracker.tracking_uri) == (tmp_path.resolve(), "sqlite:///here.db")
     assert (tracker.tags, tracker.facts) == ({"row": "unet"}, {"facts.fold": 1})
     assert (tracker.settings["max_epochs"], tracker.settings["learning_rate"]) == (3, 5e-4)
 

@@ -2,10 +2,11 @@
 
 import json
 import math
+import socket
 from pathlib import Path
 
 import pytest
-from bundle.handlers.tracking import EXPERIMENT, RunTracker, project_folder
+from bundle.handlers.tracking import EXPERIMENT, RunTracker, check_store, project_folder
 from bundle.manifest import Manifest, Photograph
 from ignite.engine import Engine, Events
 
@@ -325,3 +326,25 @@ def test_an_error_of_the_run_is_not_hidden_by_a_store_that_is_lost(runs, monkeyp
     tracker.attach(engine)
     with pytest.raises(ZeroDivisionError):
         engine.run([0])
+
+
+def test_a_server_that_is_not_there_is_missed_before_a_run_begins(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        check_store(address)
+    with pytest.raises(ValueError, match=rf"no server answers at {address}: .*refused; start its server"):
+        check_store(address)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("http://", "http://me:secret@"))
+    with pytest.raises(ValueError, match=rf"no server answers at {address}: "):
+        check_store(None)
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "")
+    check_store(None)  # only MLflow can tell
+
+
+@pytest.mark.parametrize("uri", [None, "sqlite:///a.db", "outputs/mlruns", "file:///a", "databricks"])
+def test_other_stores_are_left_to_mlflow(monkeypatch, uri):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    check_store(uri)
