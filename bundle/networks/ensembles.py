@@ -355,10 +355,9 @@ def names(paths: Paths) -> str:
 
     Example:
         >>> import tempfile
-        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in "ab":
-        ...         Path(folder, f"{name}.pt").write_text(name)
+        ...         weights.save_weights(f"{folder}/{name}.pt", nn.Linear(2, 3), {})
         ...     found = names([f"{folder}/a.pt", f"{folder}/b.pt"])
         >>> found.split(": ")[0]
         '2 networks, whose probabilities are averaged'
