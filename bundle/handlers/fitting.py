@@ -1,6 +1,7 @@
-"""What is fitted on the held-out fold after training: temperature, thresholds, and areas from which a lesion counts."""
+"""What is fitted on the held-out fold after training: temperature, thresholds, areas from which a lesion counts, and
+which photographs are unlike the training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bundle.handlers.training_state import validate_last_weights
 from bundle.labels import LEAST_PPM, LESIONS
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
 from bundle.metrics.grading import grading_scores
+from bundle.metrics.likeness import Likeness, fit_likeness
 from bundle.metrics.presence import areas_that_count_ppm
 from bundle.networks.graders import NO_SHIFT, prior_shift
 from ignite.engine import Engine, Events
@@ -224,3 +226,59 @@ class FitPresence(Scorer):
         """Return the areas for the weights file; a lesion that no grade in the subset rules out keeps ``least_ppm``."""
         areas_ppm = {lesion: self.areas_ppm.get(lesion, self.least_ppm) for lesion in LESIONS}
         return {"min_area_ppm": areas_ppm, "min_area_fitted_on": f"{len(self.grades)} photographs of {self.subset}"}
+
+
+class FitLikeness(Scorer):
+    """Scorer that fits which photographs are unlike the training ones, from their features (:func:`fit_likeness`).
+
+    Args:
+        training: ids of the training photographs, to which others are compared.
+        held_out: ids of other photographs, on which the limit rests too; may be empty.
+
+    Raises:
+        ValueError: at the end of the evaluation, if there are too few training photographs.
+
+    Example:
+        >>> from torch import randn
+        >>> fit = FitLikeness(training=[str(number) for number in range(40)], held_out=[])
+        >>> engine = Engine(lambda engine, batch: {"features": randn(1, 3)})
+        >>> fit.attach(engine)
+        >>> _ = engine.run([{"id": [str(number)]} for number in range(41)])
+        >>> fit.facts()["likeness_fitted_on"]
+        '40 training photographs'
+    """
+
+    def __init__(self, training: Sequence[str], held_out: Sequence[str]) -> None:
+        self.training, self.held_out = set(training), set(held_out)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the images of an earlier evaluation."""
+        self.features: dict[str, np.ndarray] = {}
+        self.likeness: Likeness | None = None
+
+    def update(self, engine: Engine) -> None:
+        """Keep the features of the photographs of a batch."""
+        features_ND = engine.state.output["features"].float().cpu().numpy()
+        self.features |= dict(zip(engine.state.batch["id"], features_ND, strict=True))
+
+    def compute(self, engine: Engine) -> None:
+        """Fit the likeness, and write its limit to ``engine.state.metrics``."""
+        training, others = self._of(self.training), self._of(self.held_out)
+        self.likeness = fit_likeness(training, others if len(others) else None)
+        engine.state.metrics["likeness/limit"] = self.likeness.limit
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return no intervals: the likeness is a setting, not a score."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the likeness for the weights file, and what it was fitted on; None before the evaluation."""
+        if self.likeness is None:
+            return {"likeness": None, "likeness_fitted_on": None}
+        held_out = f", its limit also on {len(self._of(self.held_out))} held-out ones" if self.held_out else ""
+        fitted_on = f"{len(self._of(self.training))} training photographs{held_out}"
+        return {"likeness": self.likeness.facts(), "likeness_fitted_on": fitted_on}
+
+    def _of(self, ids: Collection[str]) -> np.ndarray:
+        return np.array([features for name, features in self.features.items() if name in ids])
