@@ -20,7 +20,7 @@ Example:
     >>> workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **files, **small)
     >>> _ = workflow.initialize()
     >>> _ = workflow.run()
-    photographs: 1 read
+    photographs: 1 read; 1 doubtful (field cut) (eye.png)
 
     The run has written its files, and the objects of the config are attributes of the workflow.
 

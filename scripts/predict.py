@@ -68,7 +68,9 @@ def _describe_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     lesions = ", ".join(f"{lesion} {row[f'{lesion}_count']}" for lesion in LESIONS)
     allowed = f" (the lesions allow {row['feasible']})" if row["contradiction"] else ""
     doubts = f"; a doubtful photograph: {row['doubts']}" if row["doubts"] else ""
-    return f"{row['file']}: grade {row['grade']}{allowed}, confidence {row['confidence']:.2f}, lesions: {lesions}{doubts}"
+    return (
+        f"{row['file']}: grade {row['grade']}{allowed}, confidence {row['confidence']:.2f}, lesions: {lesions}{doubts}"
+    )
 
 
 if __name__ == "__main__":

@@ -215,9 +215,9 @@ def _graded(manifest: Manifest) -> list[Photograph]:
 
 
 def _known(manifest: Manifest) -> list[Photograph]:
-    """Select the first photograph of each group that is outlined or graded."""
+    """Select one outlined photograph of each group, or the first graded one where none is outlined."""
     rows = [row for row in _trainable(manifest) if row.outlined or row.grade is not None]
-    first = {row.group: row for row in reversed(rows)}
+    first = {row.group: row for row in sorted(reversed(rows), key=lambda row: row.outlined)}
     return [row for row in rows if first[row.group] is row]
 
 

@@ -75,9 +75,9 @@ def export(
 
     All formats take RGB in [0, 1] of any number of photographs. Outputs are the logits ``lesions`` and ``grade``,
     ``maps`` and ``features`` (:class:`ExplainedNetwork`). TorchScript's ``forward`` returns only the lesions, for tools
-    that expect one tensor; its method ``explained`` returns all four in this order. ONNX and ``.pt2`` are for photographs of
-    ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file stores ``image_size`` and
-    ``lesion_thresholds`` under the name ``SAID``.
+    that expect one tensor; its method ``explained`` returns all four in this order. ONNX and ``.pt2`` are for
+    photographs of ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file stores ``image_size``
+    and ``lesion_thresholds`` under the name ``SAID``.
 
     Args:
         checkpoint: weights file of ``configs/train.yaml``, which records its network; nothing in it is executed.

@@ -1,5 +1,4 @@
-"""What is fitted on the held-out fold after training: temperature, thresholds, areas from which a lesion counts, and
-which photographs are unlike the training."""
+"""What is fitted after training: temperature, thresholds, areas from which a lesion counts, what is unlike it."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from bundle.handlers.training_state import validate_last_weights
 from bundle.labels import LEAST_PPM, LESIONS
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
 from bundle.metrics.grading import grading_scores
-from bundle.metrics.likeness import Likeness, fit_likeness
+from bundle.metrics.likeness import PHOTOGRAPHS_MIN, Likeness, fit_likeness
 from bundle.metrics.presence import areas_that_count_ppm
 from bundle.networks.graders import NO_SHIFT, prior_shift
 from ignite.engine import Engine, Events
@@ -235,9 +234,6 @@ class FitLikeness(Scorer):
         training: ids of the training photographs, to which others are compared.
         held_out: ids of other photographs, on which the limit rests too; may be empty.
 
-    Raises:
-        ValueError: at the end of the evaluation, if there are too few training photographs.
-
     Example:
         >>> from torch import randn
         >>> fit = FitLikeness(training=[str(number) for number in range(40)], held_out=[])
@@ -263,8 +259,11 @@ class FitLikeness(Scorer):
         self.features |= dict(zip(engine.state.batch["id"], features_ND, strict=True))
 
     def compute(self, engine: Engine) -> None:
-        """Fit the likeness, and write its limit to ``engine.state.metrics``."""
+        """Fit the likeness, if there are enough training photographs, and write its limit to the engine's metrics."""
         training, others = self._of(self.training), self._of(self.held_out)
+        if len(training) < PHOTOGRAPHS_MIN:
+            engine.logger.info(f"{len(training)} training photographs: too few to say what is unlike them")
+            return
         self.likeness = fit_likeness(training, others if len(others) else None)
         engine.state.metrics["likeness/limit"] = self.likeness.limit
 
@@ -273,7 +272,7 @@ class FitLikeness(Scorer):
         return {}
 
     def facts(self) -> dict[str, Any]:
-        """Return the likeness for the weights file, and what it was fitted on; None before the evaluation."""
+        """Return the likeness for the weights file, and what it was fitted on; None if nothing was fitted."""
         if self.likeness is None:
             return {"likeness": None, "likeness_fitted_on": None}
         held_out = f", its limit also on {len(self._of(self.held_out))} held-out ones" if self.held_out else ""

@@ -166,8 +166,8 @@ class PredictionHandler:
     ) -> None:
         if withhold_doubtful and likeness is None:
             raise ValueError(
-                "expected weights with a likeness of their training photographs for withhold_doubtful true, got weights "
-                "without one; fit it by configs/calibrate.yaml, or leave withhold_doubtful out"
+                "expected weights with a likeness of their training photographs for withhold_doubtful true, got "
+                "weights without one; fit it by configs/calibrate.yaml, or leave withhold_doubtful out"
             )
         if abstain_below is not None and not 0 <= abstain_below <= 1:
             raise ValueError(f"expected abstain_below to be a probability in [0, 1] or null, got {abstain_below}")

@@ -18,6 +18,9 @@ MARKED_SHARE = 0.025
 PARTS = 5
 """Number of parts of the training photographs; each is compared with a fit of the others."""
 
+PHOTOGRAPHS_MIN = 2 * PARTS
+"""Fewer training photographs give parts of one."""
+
 SMALLEST_VARIANCE = 1e-6
 DIGITS = 5
 """Significant digits in a weights file."""
@@ -124,8 +127,8 @@ def fit_likeness(training_ND: Rows, held_out_MD: Rows | None = None, marked_shar
         marked_share: share of these distances that are beyond the limit.
 
     Raises:
-        ValueError: if there are fewer than ``2 * PARTS`` training photographs, the numbers of features differ, or a
-            feature is not finite.
+        ValueError: if there are fewer than ``PHOTOGRAPHS_MIN`` training photographs, the numbers of features differ,
+            or a feature is not finite.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -133,7 +136,7 @@ def fit_likeness(training_ND: Rows, held_out_MD: Rows | None = None, marked_shar
         >>> bool(0.01 < (fit_likeness(training).unlikeness(others) > 1).mean() < 0.05)
         True
     """
-    training = _checked(training_ND, least=2 * PARTS)
+    training = _checked(training_ND, least=PHOTOGRAPHS_MIN)
     fitted, distances = _fit(training), [_cross_fitted(training)]
     if held_out_MD is not None:
         distances.append(fitted._distances(_checked(held_out_MD, least=1)))

@@ -1,4 +1,4 @@
-"""The network's outputs, a class activation map for each grade, and pooled features, from one pass without gradients."""
+"""The network's outputs, a class activation map of each grade and pooled features, from one pass, without gradients."""
 
 # flake8: noqa: N803, N806
 

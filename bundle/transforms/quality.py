@@ -1,4 +1,4 @@
-"""Plain quality of a photograph, without a network: is the field whole, and is it sharp, bright and rich in contrast?"""
+"""Plain quality of a photograph, without a network: how whole, sharp, bright and rich in contrast its field is."""
 
 # flake8: noqa: N803, N806
 
@@ -33,8 +33,8 @@ class Quality(NamedTuple):
         sharpness: standard deviation of fine detail over that of all detail, in percent of [0, 100]. With G the green
             channel and B the Gaussian filter: ``std(G - B_fine G) / std(G - B_coarse G)`` in the field.
         brightness: median of the brightest channel in the field, in percent of white, in [0, 100].
-        contrast: standard deviation of all detail over the mean of the green channel, ``std(G - B_coarse G) / mean(G)``,
-            in percent, 0 or more.
+        contrast: standard deviation of all detail over the mean of the green channel, in percent, 0 or more:
+            ``std(G - B_coarse G) / mean(G)``.
     """
 
     field_inside: float

@@ -52,7 +52,7 @@ def swapped(pixels: Pixels) -> Pixels:
 def blurred(pixels: Pixels, percent: float) -> Pixels:
     """Return the photograph after a Gaussian filter, whose standard deviation is in percent of the field's width."""
     left, _, right, _ = field_of_view(pixels)
-    return cv2.GaussianBlur(pixels, (0, 0), percent * (right - left) / 100)
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), percent * (right - left) / 100), np.uint8)
 
 
 def dimmed(pixels: Pixels, share: float) -> Pixels:

@@ -54,6 +54,7 @@ def test_a_weights_file_keeps_it_and_one_without_says_so(tmp_path):
     assert found.unlikeness(FEATURES) == pytest.approx(fit.likeness.unlikeness(FEATURES), rel=1e-3)
 
 
-def test_too_few_training_photographs_are_refused():
-    with pytest.raises(ValueError, match="expected features of 10 photographs or more"):
-        evaluate(FitLikeness(training=IDS[:9], held_out=IDS[30:]))
+def test_of_too_few_training_photographs_nothing_is_fitted():
+    fit = FitLikeness(training=IDS[:9], held_out=IDS[30:])
+    assert "likeness/limit" not in evaluate(fit)
+    assert fit.facts() == {"likeness": None, "likeness_fitted_on": None}

@@ -221,7 +221,9 @@ def test_the_grade_of_a_doubtful_photograph_can_be_withheld():
 
 
 def test_withholding_by_weights_without_a_likeness_is_refused():
-    with pytest.raises(ValueError, match=r"expected weights with a likeness .* for withhold_doubtful true, got weights"):
+    with pytest.raises(
+        ValueError, match=r"expected weights with a likeness .* for withhold_doubtful true, got weights"
+    ):
         PredictionHandler({}, [], withhold_doubtful=True)
 
 

@@ -93,7 +93,7 @@ def test_features_of_another_network_and_too_few_photographs_are_refused():
     with pytest.raises(ValueError, match=r"expected features of 10 photographs or more, \(N, D\), got \(9, 6\)"):
         fit_likeness(WIDE[:9])
     with pytest.raises(ValueError, match="expected finite features, got NaN"):
-        fit_likeness(np.where(WIDE == WIDE.max(), np.nan, WIDE))
+        fit_likeness(np.where(WIDE.max() == WIDE, np.nan, WIDE))
 
 
 def test_nothing_can_be_changed_after_fitting():

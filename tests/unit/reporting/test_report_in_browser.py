@@ -153,7 +153,11 @@ def test_doubtful_photographs_can_be_shown_alone_and_a_withheld_grade_is_below_a
     assert shown(page)[:2] == ["gone.jpg", "a.jpg"]
     page.get_by_label("doubtful only").check()
     assert shown(page) == ["gone.jpg", "odd.jpg"]
-    assert page.locator("#shown").inner_text().endswith("2 of 5 photographs, 0 with a contradiction, 0 abstained, 2 doubtful")
+    assert (
+        page.locator("#shown")
+        .inner_text()
+        .endswith("2 of 5 photographs, 0 with a contradiction, 0 abstained, 2 doubtful")
+    )
     page.get_by_label("confidence of at least").fill("0")
     assert shown(page) == ["odd.jpg"]
 
