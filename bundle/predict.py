@@ -15,12 +15,13 @@ from bundle.datasets.inference import PhotographDataset, collate, reason_of
 from bundle.handlers.predictions import Prediction, PredictionHandler, predicted
 from bundle.networks.ensembles import Paths, listed, refuse_fused
 from bundle.options import settle
+from bundle.transforms.quality import Quality
 from monai.bundle.config_parser import ConfigParser
 from numpy.typing import NDArray
 
 CONFIG = ROOT / "configs" / "inference.yaml"
 WEIGHTS = ROOT / "models" / "model.pt"
-DECIDING = ("min_area_ppm", "lesion_thresholds", "grade_set_quantiles", "abstain_below")
+DECIDING = ("min_area_ppm", "lesion_thresholds", "grade_set_quantiles", "abstain_below", "withhold_doubtful")
 OPTIONS = (
     *DECIDING, "image_size", "device", "backend", "amp", "flips", "window_px", "lesion_size",
 )  # fmt: skip
@@ -67,7 +68,7 @@ class Predictor:
                 parser.get_parsed_content, ("preprocessing", "image_size", "device", "network")
             )
             self.step = parser.get_parsed_content("evaluator::iteration_update")
-            self.deciding = {name: parser.get_parsed_content(name) for name in DECIDING}
+            self.deciding = {name: parser.get_parsed_content(name) for name in (*DECIDING, "likeness")}
         PredictionHandler(paths={}, writers=[], **self.deciding)  # checks the options as at inference
 
     def __call__(self, image_HW3: NDArray[np.uint8]) -> Prediction:
@@ -79,8 +80,8 @@ class Predictor:
         state = SimpleNamespace(device=self.device)
         engine = SimpleNamespace(network=self.network, state=state, fire_event=lambda event: None)  # enough for a step
         output = {key: value[0].cpu() for key, value in self.step(engine, batch).items()}
-        field_px = int(batch["field_px"][0])
-        return predicted(output, batch["geometry"][0], field_px, name="", path="", **self.deciding)
+        field_px, quality = int(batch["field_px"][0]), Quality(*batch["quality"][0].tolist())
+        return predicted(output, batch["geometry"][0], field_px, quality, name="", path="", **self.deciding)
 
 
 def _parsed(checkpoint: Paths, options: Mapping[str, Any]) -> ConfigParser:

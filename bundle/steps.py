@@ -297,7 +297,7 @@ class EvaluationStep:
 
 
 class ExplainedStep:
-    """Like :class:`EvaluationStep` for the multi-task network, with Grad-CAM of all five grades from the same pass.
+    """Like :class:`EvaluationStep` for the multi-task network, with Grad-CAM of all five grades and pooled features.
 
     The engine's network is a :class:`bundle.networks.explained.ExplainedNetwork` or a backend
     (:func:`bundle.deploy.runtimes.load`). Maps are in float32 and have the size of the images.
@@ -313,7 +313,7 @@ class ExplainedStep:
         >>> engine = Some(network=network, state=Some(device=torch.device("cpu")), fire_event=lambda event: None)
         >>> output = ExplainedStep()(engine, {"image": torch.rand(1, 3, 64, 96)})
         >>> {name: tuple(value.shape) for name, value in output.items()}
-        {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 64, 96)}
+        {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 64, 96), 'features': (1, 36)}
     """
 
     def __init__(self, amp: bool = False) -> None:
@@ -330,7 +330,7 @@ class ExplainedStep:
         if broken := (~output["grade"].isfinite().all(dim=1)).nonzero().flatten().tolist():
             raise NonFiniteLogits(network, broken)
         tasks = {task: output[task].softmax(dim=1) for task in ("lesions", "grade")}
-        return {**tasks, "maps": resized_maps(output["maps"], image.shape[-2:])}
+        return {**output, **tasks, "maps": resized_maps(output["maps"], image.shape[-2:])}
 
 
 class ProposalStep:

@@ -21,7 +21,7 @@ Example:
     >>> _ = workflow.initialize()
     >>> _ = workflow.run()  # doctest: +ELLIPSIS
     results: ...
-    photographs: 1 read
+    photographs: 1 read; 1 doubtful (field cut) (eye.png)
 
     The run has written its files, and the objects of the config are attributes of the workflow.
 

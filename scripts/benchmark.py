@@ -5,11 +5,12 @@ fundus benchmark attribution
 fundus benchmark labels --manifest phantom.json --folder outputs/labels
 fundus benchmark meta
 fundus benchmark inference --photographs DIR --checkpoint model.pt
+fundus benchmark unlike --manifest idrid.json
 """
 
 from scripts.cli import main_of
 
-SUITES = ("attribution", "data", "inference", "labels", "meta")
+SUITES = ("attribution", "data", "inference", "labels", "meta", "unlike")
 
 if __name__ == "__main__":
     main_of({name: f"scripts.benchmarks.{name}" for name in SUITES})

@@ -79,8 +79,10 @@ def _describe_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     lesions = ", ".join(f"{lesion} {row[f'{lesion}_count']}" for lesion in LESIONS)
     likely = f", likely {grades_in_words([*map(int, row['grade_set'].split())])}" if row["grade_set"] else ""
     allowed = f" (the lesions allow {row['feasible']})" if row["contradiction"] else ""
+    doubts = f"; a doubtful photograph: {row['doubts']}" if row["doubts"] else ""
     return (
         f"{row['file']}: grade {row['grade']}{allowed}, confidence {row['confidence']:.2f}{likely}, lesions: {lesions}"
+        f"{doubts}"
     )
 
 

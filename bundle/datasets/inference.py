@@ -19,7 +19,8 @@ class PhotographDataset(Dataset):
 
     Args:
         data: items of :func:`bundle.datasets.items.file_items`.
-        transform: makes ``image`` float32 ``(3, S, S)``, ``geometry``, ``field_px`` and, for windows, ``detail``.
+        transform: makes ``image`` float32 ``(3, S, S)``, ``geometry``, ``field_px``, ``quality`` and, for windows,
+            ``detail``.
         image_size: ``S``.
 
     Example:
@@ -48,6 +49,7 @@ class PhotographDataset(Dataset):
                 "image": torch.zeros(3, size, size),
                 "geometry": torch.tensor([0.0, 0.0, size, size, size]),
                 "field_px": torch.tensor(1),
+                "quality": torch.zeros(4),
                 "detail": torch.zeros(3, 1, 1, dtype=torch.uint8),
             }
 

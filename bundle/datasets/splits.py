@@ -188,6 +188,16 @@ def evaluation_with_copies(manifest: Manifest) -> tuple[str, list[Photograph]]:
     return "test and copies", rows if added else []
 
 
+def training(manifest: Manifest, fold: int | None) -> list[Photograph]:
+    """Select the outlined or graded training photographs outside ``fold``, one of each group of copies."""
+    return _outside(manifest, _known(manifest), fold, "photographs to train on")
+
+
+def validation(manifest: Manifest, fold: int | None) -> list[Photograph]:
+    """Select the outlined or graded training photographs of ``fold``, one of each group of copies."""
+    return _inside(manifest, _known(manifest), fold, "photographs to validate on")
+
+
 def fold_is_lesion_test(manifest: Manifest, fold: int | None) -> bool:
     """Return whether lesions are measured on the held-out fold; then nothing may be fitted on it."""
     return fold is not None and any(row.split != "test" for row in evaluation(manifest, fold, "lesions")[1])
@@ -202,6 +212,13 @@ def _graded(manifest: Manifest) -> list[Photograph]:
     outlined = {row.group for row in manifest.photographs if row.outlined}
     known = set(manifest.known_grades()) - outlined
     return [row for row in _trainable(manifest) if row.grade is not None and row.group in known]
+
+
+def _known(manifest: Manifest) -> list[Photograph]:
+    """Select one outlined photograph of each group, or the first graded one where none is outlined."""
+    rows = [row for row in _trainable(manifest) if row.outlined or row.grade is not None]
+    first = {row.group: row for row in sorted(reversed(rows), key=lambda row: row.outlined)}
+    return [row for row in rows if first[row.group] is row]
 
 
 def _trainable(manifest: Manifest) -> Iterable[Photograph]:

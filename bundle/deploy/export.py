@@ -73,10 +73,10 @@ def export(
 ) -> Export:
     """Write a trained network in another format, and compare the file with the network on a photograph.
 
-    All formats take RGB in [0, 1] of any number of photographs. Outputs are the logits ``lesions`` and ``grade``, and
-    ``maps`` (:class:`ExplainedNetwork`). TorchScript's ``forward`` returns only the lesions, for tools that expect one
-    tensor; its method ``explained`` returns all three in this order. ONNX and ``.pt2`` are for photographs of
-    ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file stores ``image_size``,
+    All formats take RGB in [0, 1] of any number of photographs. Outputs are the logits ``lesions`` and ``grade``,
+    ``maps`` and ``features`` (:class:`ExplainedNetwork`). TorchScript's ``forward`` returns only the lesions, for tools
+    that expect one tensor; its method ``explained`` returns all four in this order. ONNX and ``.pt2`` are for
+    photographs of ``image_size``; TorchScript and OpenVINO for any multiples of 32. Every file stores ``image_size``,
     ``lesion_thresholds`` and ``grade_set_quantiles`` under the name ``SAID``.
 
     Args:

@@ -29,8 +29,8 @@ class Ordered(nn.Module):
     Example:
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
         >>> ordered = Ordered(ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16)))
-        >>> [tuple(output.shape) for output in ordered(torch.rand(1, 3, 64, 96))]  # lesions, grade, maps
-        [(1, 5, 64, 96), (1, 5), (1, 5, 2, 3)]
+        >>> [tuple(output.shape) for output in ordered(torch.rand(1, 3, 64, 96))]  # lesions, grade, maps, features
+        [(1, 5, 64, 96), (1, 5), (1, 5, 2, 3), (1, 36)]
     """
 
     def __init__(self, explained: ExplainedNetwork) -> None:
@@ -215,7 +215,7 @@ def load(
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
         >>> run = load("torch", MultiTaskUNet(pretrained=False, width=1 / 16))
         >>> {name: tuple(value.shape) for name, value in run(torch.rand(2, 3, 64, 96)).items()}
-        {'lesions': (2, 5, 64, 96), 'grade': (2, 5), 'maps': (2, 5, 2, 3)}
+        {'lesions': (2, 5, 64, 96), 'grade': (2, 5), 'maps': (2, 5, 2, 3), 'features': (2, 36)}
     """
     check_backend(backend, device, amp)
     if backend == "torch":

@@ -1,6 +1,6 @@
-"""What is fitted on the held-out fold after training: temperature, thresholds, areas that count, sets of grades."""
+"""What is fitted after training: temperature, thresholds, areas that count, sets of grades, what is unlike it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from bundle.labels import GRADES, LEAST_PPM, LESIONS
 from bundle.metrics.calibration import Calibration, as_logits, calibrate
 from bundle.metrics.grade_sets import check_coverage, fit_quantiles, grades_fitted_together
 from bundle.metrics.grading import grading_scores
+from bundle.metrics.likeness import PHOTOGRAPHS_MIN, Likeness, fit_likeness
 from bundle.metrics.presence import areas_that_count_ppm
 from bundle.networks.graders import NO_SHIFT, prior_shift
 from ignite.engine import Engine, Events
@@ -289,3 +290,59 @@ class FitGradeSets(ScoreGrades):
         fitted_on = f"{len(self.grades)} photographs of {self.subset}"
         sets = {"coverage": self.coverage, "quantiles": list(self.quantiles), "fitted_together": together}
         return {"grade_sets": {**sets, "fitted_on": fitted_on}}
+
+
+class FitLikeness(Scorer):
+    """Scorer that fits which photographs are unlike the training ones, from their features (:func:`fit_likeness`).
+
+    Args:
+        training: ids of the training photographs, to which others are compared.
+        held_out: ids of other photographs, on which the limit rests too; may be empty.
+
+    Example:
+        >>> from torch import randn
+        >>> fit = FitLikeness(training=[str(number) for number in range(40)], held_out=[])
+        >>> engine = Engine(lambda engine, batch: {"features": randn(1, 3)})
+        >>> fit.attach(engine)
+        >>> _ = engine.run([{"id": [str(number)]} for number in range(41)])
+        >>> fit.facts()["likeness_fitted_on"]
+        '40 training photographs'
+    """
+
+    def __init__(self, training: Sequence[str], held_out: Sequence[str]) -> None:
+        self.training, self.held_out = set(training), set(held_out)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the images of an earlier evaluation."""
+        self.features: dict[str, np.ndarray] = {}
+        self.likeness: Likeness | None = None
+
+    def update(self, engine: Engine) -> None:
+        """Keep the features of the photographs of a batch."""
+        features_ND = engine.state.output["features"].float().cpu().numpy()
+        self.features |= dict(zip(engine.state.batch["id"], features_ND, strict=True))
+
+    def compute(self, engine: Engine) -> None:
+        """Fit the likeness, if there are enough training photographs, and write its limit to the engine's metrics."""
+        training, others = self._of(self.training), self._of(self.held_out)
+        if len(training) < PHOTOGRAPHS_MIN:
+            engine.logger.info(f"{len(training)} training photographs: too few to say what is unlike them")
+            return
+        self.likeness = fit_likeness(training, others if len(others) else None)
+        engine.state.metrics["likeness/limit"] = self.likeness.limit
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return no intervals: the likeness is a setting, not a score."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the likeness for the weights file, and what it was fitted on; None if nothing was fitted."""
+        if self.likeness is None:
+            return {"likeness": None, "likeness_fitted_on": None}
+        held_out = f", its limit also on {len(self._of(self.held_out))} held-out ones" if self.held_out else ""
+        fitted_on = f"{len(self._of(self.training))} training photographs{held_out}"
+        return {"likeness": self.likeness.facts(), "likeness_fitted_on": fitted_on}
+
+    def _of(self, ids: Collection[str]) -> np.ndarray:
+        return np.array([features for name, features in self.features.items() if name in ids])

@@ -13,12 +13,17 @@ import torch
 from bundle.grade_rules import consistent_grade, feasible_grades, rules_grade
 from bundle.labels import GRADES, LESION_COUNT, LESIONS, PROBABILITY_TOLERANCE, checked_quantiles, lesions_large_enough
 from bundle.metrics.grade_sets import grade_sets
+from bundle.metrics.likeness import Likeness
 from bundle.transforms import Crop, largest_px, lesion_areas_px, native_labels, to_native
 from bundle.transforms.lesion_decision import check_thresholds, lesion_decision
+from bundle.transforms.quality import Quality, doubts_about
 from ignite.engine import Engine, Events
 
 HEAT_LONG_SIDE_PX = 1024
 """Longest side of a heat map; heat maps come from a feature map 32 times coarser than the network's input."""
+
+UNLIKE = "unlike the training photographs"
+"""The doubt about a photograph that is beyond the limit of :class:`bundle.metrics.likeness.Likeness`."""
 
 Row = dict[str, Any]
 
@@ -39,6 +44,10 @@ class Prediction:
         feasible: grades that the predicted lesions allow.
         abstained: whether the confidence of the grade is below the requested minimum.
         grade_set: likely grades, a run that has the predicted grade in it; empty if nothing was fitted for it.
+        quality: plain quality of the photograph; None if it was not measured.
+        unlikeness: distance from the training photographs, above 1 if it is unlike them; None if the weights file has
+            no likeness.
+        withhold_doubtful: whether to withhold the grade if there is a doubt about the photograph.
     """
 
     name: str
@@ -52,6 +61,9 @@ class Prediction:
     feasible: frozenset[int]
     abstained: bool = False
     grade_set: tuple[int, ...] = ()
+    quality: Quality | None = None
+    unlikeness: float | None = None
+    withhold_doubtful: bool = False
 
     def __post_init__(self) -> None:
         highest = 1 + PROBABILITY_TOLERANCE
@@ -84,6 +96,17 @@ class Prediction:
     def contradiction(self) -> bool:
         """Whether the predicted lesions do not allow the predicted grade."""
         return self.grade not in self.feasible
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the photograph should be looked at before its results, in words; empty if it is ordinary."""
+        unlike = (UNLIKE,) if self.unlikeness is not None and self.unlikeness > 1 else ()
+        return unlike + (doubts_about(self.quality) if self.quality is not None else ())
+
+    @property
+    def withheld(self) -> bool:
+        """Whether tables and report leave the grade out."""
+        return self.withhold_doubtful and bool(self.doubts)
 
 
 class Writer(Protocol):
@@ -120,10 +143,13 @@ class PredictionHandler:
         abstain_below: confidence below which a grade is marked as abstained; None never abstains.
         grade_set_quantiles: limits of the sets of likely grades (:func:`grade_sets`); None: the sets are empty.
         threads: number of threads that draw.
+        likeness: of the training photographs; None if the weights file has none.
+        withhold_doubtful: leave the grade of a photograph out if it is poor or unlike the training photographs.
 
     Raises:
-        ValueError: if ``abstain_below`` is not a probability, there is not one threshold in (0, 1] per lesion, or
-            not one limit in [0, 1] per grade, or ``threads`` is below 1.
+        ValueError: if ``abstain_below`` is not a probability, there is not one threshold in (0, 1] per lesion, or not
+            one limit in [0, 1] per grade, ``threads`` is below 1, or grades are to be withheld and there is no
+            likeness.
 
     Example:
         >>> PredictionHandler(paths={}, writers=[], abstain_below=60)
@@ -141,7 +167,14 @@ class PredictionHandler:
         abstain_below: float | None = None,
         grade_set_quantiles: Sequence[float] | None = None,
         threads: int = 2,
+        likeness: Likeness | None = None,
+        withhold_doubtful: bool = False,
     ) -> None:
+        if withhold_doubtful and likeness is None:
+            raise ValueError(
+                "expected weights with a likeness of their training photographs for withhold_doubtful true, got "
+                "weights without one; fit it by configs/calibrate.yaml, or leave withhold_doubtful out"
+            )
         if abstain_below is not None and not 0 <= abstain_below <= 1:
             raise ValueError(f"expected abstain_below to be a probability in [0, 1] or null, got {abstain_below}")
         if threads < 1:
@@ -153,6 +186,7 @@ class PredictionHandler:
         self.paths, self.writers = dict(paths), list(writers)
         self.min_area_ppm, self.lesion_thresholds = min_area_ppm, lesion_thresholds
         self.abstain_below, self.grade_set_quantiles, self.threads = abstain_below, grade_set_quantiles, threads
+        self.likeness, self.withhold_doubtful = likeness, withhold_doubtful
         self.drawing: deque[Future[tuple[Row, list[Any]]]] = deque()
 
     def attach(self, engine: Engine) -> None:
@@ -170,8 +204,12 @@ class PredictionHandler:
         batch, output = engine.state.batch, engine.state.output
         reasons = batch.get("error", [""] * len(batch["id"]))
         for index, name in enumerate(batch["id"]):
-            one = {key: output[key][index].cpu() for key in ("lesions", "grade", "maps")}
-            known = {"geometry": batch["geometry"][index], "field_px": int(batch["field_px"][index])}
+            one = {key: output[key][index].cpu() for key in ("lesions", "grade", "maps", "features")}
+            known = {
+                "geometry": batch["geometry"][index],
+                "field_px": int(batch["field_px"][index]),
+                "quality": Quality(*batch["quality"][index].tolist()),
+            }
             self.drawing.append(self.pool.submit(self._draw, name, one, known, reasons[index]))
         self._note(waiting=2 * self.threads)
 
@@ -199,6 +237,7 @@ class PredictionHandler:
             output, **known, name=name, path=self.paths[name], min_area_ppm=self.min_area_ppm,
             lesion_thresholds=self.lesion_thresholds, abstain_below=self.abstain_below,
             grade_set_quantiles=self.grade_set_quantiles,
+            likeness=self.likeness, withhold_doubtful=self.withhold_doubtful,
         )  # fmt: skip
         return prediction_row(prediction), [writer.draw(prediction) for writer in self.writers]
 
@@ -207,6 +246,7 @@ def predicted(
     output: Mapping[str, torch.Tensor],
     geometry: torch.Tensor,
     field_px: int,
+    quality: Quality | None = None,
     *,
     name: str,
     path: str,
@@ -214,19 +254,25 @@ def predicted(
     lesion_thresholds: Sequence[float] | None = None,
     abstain_below: float | None = None,
     grade_set_quantiles: Sequence[float] | None = None,
+    likeness: Likeness | None = None,
+    withhold_doubtful: bool = False,
 ) -> Prediction:
     """Convert the network's output for one photograph to a prediction at native size.
 
     Args:
-        output: probabilities ``lesions (5, S, S)`` and ``grade (5,)``, and ``maps (5, S, S)`` in [0, 1], on the CPU.
+        output: probabilities ``lesions (5, S, S)`` and ``grade (5,)``, and ``maps (5, S, S)`` in [0, 1], on the CPU;
+            with a likeness also ``features (D,)``.
         geometry: geometry of the square (:class:`bundle.transforms.PrepareFundusd`).
         field_px: number of native pixels of the field of view.
+        quality: plain quality of the photograph, if it was measured.
         name: name of the photograph.
         path: path of the photograph.
         min_area_ppm: as in :class:`PredictionHandler`.
         lesion_thresholds: likewise.
         abstain_below: likewise.
         grade_set_quantiles: likewise.
+        likeness: likewise.
+        withhold_doubtful: likewise.
 
     Example:
         >>> output = {"lesions": torch.zeros(5, 4, 4), "grade": torch.eye(5)[2], "maps": torch.zeros(5, 4, 4)}
@@ -251,6 +297,9 @@ def predicted(
         feasible=feasible_grades(present).grades,
         abstained=abstain_below is not None and max(probabilities) < abstain_below,
         grade_set=_grade_set(probabilities, grade_set_quantiles),
+        quality=quality,
+        unlikeness=None if likeness is None else float(likeness.unlikeness(output["features"][None].numpy())[0]),
+        withhold_doubtful=withhold_doubtful,
     )
 
 
@@ -287,23 +336,33 @@ def prediction_row(prediction: Prediction) -> Row:
         "confidence": prediction.confidence,
         "grade_set": " ".join(map(str, prediction.grade_set)),
         "abstained": prediction.abstained,
+        "doubts": "; ".join(prediction.doubts),
         "contradiction": prediction.contradiction,
         "feasible": " ".join(str(grade) for grade in sorted(prediction.feasible)),
         "consistent_grade": prediction.consistent_grade,
         "rules_grade": prediction.rules_grade,
         "field_px": prediction.field_px,
+        "unlikeness": prediction.unlikeness,
+        **(dict.fromkeys(Quality._fields) if prediction.quality is None else prediction.quality._asdict()),
     }
     row |= {f"probability_{grade}": p for grade, p in enumerate(prediction.probabilities)}
     for lesion in LESIONS:
         row[f"{lesion}_count"] = prediction.counts[lesion]
         row[f"{lesion}_area_px"] = prediction.areas_px[lesion]
         row[f"{lesion}_area_percent"] = 100 * prediction.areas_px[lesion] / prediction.field_px
-    return row | {"error": ""}
+    withheld = dict.fromkeys(OF_THE_GRADE) if prediction.withheld else {}
+    return row | withheld | {"error": ""}
 
+
+OF_THE_GRADE = (
+    "grade", "confidence", "grade_set", "contradiction", "feasible", "consistent_grade", "rules_grade",
+    *(f"probability_{grade}" for grade in GRADES),
+)  # fmt: skip
+"""Columns that are empty where the grade is withheld."""
 
 COLUMNS = (
-    "file", "grade", "confidence", "grade_set", "abstained", "contradiction", "feasible", "consistent_grade",
-    "rules_grade", "field_px",
+    "file", "grade", "confidence", "grade_set", "abstained", "doubts", "contradiction", "feasible", "consistent_grade",
+    "rules_grade", "field_px", "unlikeness", *Quality._fields,
     *(f"probability_{grade}" for grade in GRADES),
     *(f"{lesion}_{what}" for lesion in LESIONS for what in ("count", "area_px", "area_percent")),
     "error",

@@ -70,11 +70,12 @@ class Ensemble(MultiTaskNetwork):
         return self._tasks(image, [network.both_tasks(seen) for network, seen in self._views(image)])
 
     def explained(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the log of the mean probabilities of both tasks, and the mean map of each grade."""
+        """Return the log of the mean probabilities of both tasks, the mean map of each grade, and all features."""
         found = [network.explained(seen) for network, seen in self._views(image)]
         grid_hw = found[self.image_sizes.index(self.largest)]["maps"].shape[-2:]
         maps = _mean([resized_maps(one["maps"], grid_hw) for one in found], self.grade_shares)
-        return {**self._tasks(image, found), "maps": maps}
+        features = torch.cat([one["features"] for one in found], dim=1)
+        return {**self._tasks(image, found), "maps": maps, "features": features}
 
     def ends(self) -> list[nn.Module]:
         """Return the first and last modules of each network."""
@@ -329,6 +330,15 @@ def grade_set_quantiles(paths: Paths) -> tuple[float, ...] | None:
     """
     files = listed(paths)
     return weights.grade_set_quantiles(files[0]) if len(files) == 1 else None
+
+
+def likeness_facts(paths: Paths) -> dict[str, Any] | None:
+    """Return what tells photographs unlike those trained on; None for several files, or if the only one has none.
+
+    As limits of likely grades do, it holds for the features of the network that it was fitted on.
+    """
+    files = listed(paths)
+    return weights.fact(files[0], weights.LIKENESS) if len(files) == 1 else None
 
 
 def grade_sets_in_words(paths: Paths, quantiles: Sequence[float] | None) -> str:

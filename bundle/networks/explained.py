@@ -1,8 +1,9 @@
-"""The network's outputs and a class activation map for each grade, from one pass and without gradients."""
+"""The network's outputs, a class activation map of each grade and pooled features, from one pass, without gradients."""
 
 # flake8: noqa: N803, N806
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-OUTPUTS = ("lesions", "grade", "maps")
+OUTPUTS = ("lesions", "grade", "maps", "features")
 """Outputs of :class:`ExplainedNetwork`, in this order in formats without output names."""
 
 SMALLEST_RANGE = 1e-7
@@ -34,7 +35,7 @@ class MultiTaskNetwork(nn.Module, ABC):
 
     @abstractmethod
     def explained(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the logits of both tasks and the maps of all grades, as :class:`ExplainedNetwork` does."""
+        """Return the logits of both tasks, the maps of all grades and features, as :class:`ExplainedNetwork` does."""
 
     @abstractmethod
     def ends(self) -> list[nn.Module]:
@@ -49,14 +50,15 @@ class ExplainedNetwork(nn.Module):
 
     Shape:
         - image: ``(N, 3, H, W)``, RGB in [0, 1].
-        - output: logits ``lesions (N, C, H, W)`` and ``grade (N, 5)``, and ``maps (N, 5, h, w)`` in [0, 1] at the size
-          of the deepest features. :func:`resized_maps` resizes them to the photograph.
+        - output: logits ``lesions (N, C, H, W)`` and ``grade (N, 5)``, ``maps (N, 5, h, w)`` in [0, 1] at the size of
+          the deepest features, which :func:`resized_maps` resizes to the photograph, and ``features (N, D)``, by which
+          :class:`bundle.metrics.likeness.Likeness` compares photographs (:func:`pooled_features`).
 
     Example:
         >>> from bundle.networks.multitask_unet import MultiTaskUNet
         >>> explained = ExplainedNetwork(MultiTaskUNet(pretrained=False, width=1 / 16))
         >>> {name: tuple(value.shape) for name, value in explained(torch.rand(1, 3, 64, 96)).items()}
-        {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 2, 3)}
+        {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 2, 3), 'features': (1, 36)}
     """
 
     def __init__(self, network: MultiTaskNetwork) -> None:
@@ -87,6 +89,28 @@ def activation_maps(activations_NChw: Tensor, weight_5C: Tensor) -> Tensor:
     with _without_autocast(activations_NChw.device.type):
         kernel = weight_5C[:, :, None, None] / (height * width)  # (5, C, 1, 1)
         return _scaled(F.conv2d(activations_NChw.float(), kernel).relu())
+
+
+def pooled_features(features: Sequence[Tensor]) -> Tensor:
+    """Describe a photograph by the mean of every channel of its first and of its deepest features, in float32.
+
+    The first features, which most encoders take as the normalised image itself, tell its colours and its light; the
+    deepest tell what it is a picture of. Those between tell one camera from another
+    (docs/decisions/0035-doubtful-photographs.md).
+
+    Args:
+        features: ``(N, C, H, W)`` of each resolution, deepest last.
+
+    Shape:
+        - output: ``(N, D)``.
+
+    Example:
+        >>> two = torch.tensor([1.0, 3.0]).reshape(1, 1, 1, 2)
+        >>> pooled_features([two, 9 * two, 5 * two])
+        tensor([[ 2., 10.]])
+    """
+    with _without_autocast(features[-1].device.type):
+        return torch.cat([features[place].float().mean(dim=(2, 3)) for place in (0, -1)], dim=1)
 
 
 def resized_maps(maps_N5hw: Tensor, size_HW: tuple[int, int]) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from bundle.labels import GRADES
-from bundle.networks.explained import MultiTaskNetwork, activation_maps
+from bundle.networks.explained import MultiTaskNetwork, activation_maps, pooled_features
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -42,12 +42,13 @@ class GradedNetwork(MultiTaskNetwork):
         return {"lesions": self._decode(features), "grade": self.head(features[-1])}
 
     def explained(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the logits of both tasks and the maps of all grades, from one pass of the encoder."""
+        """Return the logits of both tasks, the maps of all grades and pooled features, from one pass of the encoder."""
         features = self._encode(image)
         return {
             "lesions": self._decode(features),
             "grade": self.head(features[-1]),
             "maps": activation_maps(features[-1], self.grade_head.weight),
+            "features": pooled_features(features),
         }
 
     def features(self, image: Tensor) -> Tensor:

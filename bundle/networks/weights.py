@@ -109,7 +109,13 @@ def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
 OTHER_LIMITS = "by other limits than those of the weights file: how often they include the true grade is not known"
 
 PERCEPTUAL_HASHES = "perceptual_hashes"
-"""The fact that lists the photographs trained on, one hash each: too long for messages and records of runs."""
+"""The fact that lists the photographs trained on, one hash each."""
+
+LIKENESS = "likeness"
+"""The fact that tells photographs unlike those trained on (:class:`bundle.metrics.likeness.Likeness`)."""
+
+LONG_FACTS = (PERCEPTUAL_HASHES, LIKENESS)
+"""Facts that are too long for messages and records of runs."""
 
 NEEDED = {
     MultiTaskUNet.__name__: ("width", "batch_norm", "decoder_norm"),
@@ -562,14 +568,13 @@ def load_graders(
 
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:
-    """Return the data that identify a weights file: path, hash, network, and facts other than lists of photographs."""
+    """Return the data that identify a weights file: path, hash, network, and facts other than long ones."""
     network, facts = _network_and_facts(path)
     return {"path": str(path), "sha256": file_sha256(path), "network": network, **_short(facts)}
 
 
 def _short(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the list of the photographs trained on."""
-    return {name: value for name, value in facts.items() if name != PERCEPTUAL_HASHES}
+    return {name: value for name, value in facts.items() if name not in LONG_FACTS}
 
 
 def provenances(paths: Sequence[str | os.PathLike] | str) -> list[dict[str, Any]]:

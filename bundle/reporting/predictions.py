@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from bundle.datasets.readers.files import names
 from bundle.files import CLAIM, TABLE_ENCODING, claim, release, written_at_once, written_whole
 from bundle.handlers.predictions import COLUMNS, Prediction, Row
+from bundle.labels import LESIONS
 from bundle.reporting.copies import counted, printable
 from bundle.reporting.dicom_seg import write_dicom_seg
 from bundle.reporting.overlay import heat_picture, lesion_overlay, write_mask_png
@@ -36,7 +37,10 @@ TABLES = ("predictions.csv", "predictions.jsonl")
 REPORT = "report.html"
 
 
-SHOWN_OF_PATIENT = ("file", "grade", "consistent_grade", "abstained", "error")
+NO_LESION_ABOVE = 20
+"""Number of photographs above which it is said if no lesion was found on any."""
+
+SHOWN_OF_PATIENT = ("file", "grade", "consistent_grade", "abstained", "doubts", "error")
 """Columns that the heading of a patient needs of each photograph."""
 
 
@@ -105,8 +109,9 @@ class PredictionFiles:
             (self.output_dir / name).unlink(missing_ok=True)
         temporary = partial(TemporaryFile, "w+", dir=self.output_dir, encoding="utf-8", newline="\n")
         self.rows, self.cards = temporary(), temporary()  # JSON lines; HTML
-        self.photographs, self.abstained = 0, 0
+        self.photographs, self.abstained, self.with_lesions = 0, 0, 0
         self.unread: dict[str, str] = {}
+        self.doubtful: dict[str, list[str]] = defaultdict(list)  # photographs by the doubts about them
         self.noted: list[_Noted] = []  # only if patients are known
         self.changed: dict[str, list[str]] = defaultdict(list)
 
@@ -132,8 +137,11 @@ class PredictionFiles:
         """Store a row and a card on disk."""
         self.photographs += 1
         self.abstained += bool(row["abstained"])
+        self.with_lesions += any(row[f"{lesion}_count"] for lesion in LESIONS)
         if row["error"]:
             self.unread[row["file"]] = row["error"]
+        if row["doubts"]:
+            self.doubtful[row["doubts"]].append(row["file"])
         if self.patients:
             patient = self.patients.get(row["file"])
             card = "" if drawing is None else drawing.card
@@ -151,6 +159,10 @@ class PredictionFiles:
             facts["patients"] = self._patients_in_words()
         if self.abstained:
             facts["abstained"] = f"{self.abstained}; their grades are less confident than was asked for"
+        if self.doubtful:
+            facts["doubtful photographs"] = ", ".join(f"{len(found):,} {why}" for why, found in self.doubtful.items())
+        if self.finds_nothing:
+            facts["lesions"] = self._nothing_in_words()
         if remarks := self.remarks():
             listed_kinds = "; ".join(f"{len(listed):,} {what}" for what, listed in remarks.items())
             facts["other files"] = f"{listed_kinds}: listed at the end of this page"
@@ -166,7 +178,16 @@ class PredictionFiles:
             "files/left_out": len(self.unread),
             "files/passed_over": len(self.passed_over),
             "files/changed": len(set().union(*self.changed.values())),
+            "files/doubtful": sum(map(len, self.doubtful.values())),
         }
+
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether there are many photographs, and no lesion was found on any."""
+        return self.photographs - len(self.unread) > NO_LESION_ABOVE and not self.with_lesions
+
+    def _nothing_in_words(self) -> str:
+        return f"none found on any of {self.photographs - len(self.unread):,} photographs: look whether that can be"
 
     def remarks(self) -> dict[str, Sequence[str]]:
         """Map what was passed over or changed to the names of the files."""
@@ -174,11 +195,13 @@ class PredictionFiles:
         return {**others, **{f"changed, {change}": self.changed[change] for change in sorted(self.changed)}}
 
     def summary(self) -> str:
-        """Write in one line how many files were read, left out, passed over and changed, and the first names."""
+        """Write in one line how many files were read, left out, doubtful and so on, and the first names."""
         unread = {"left out, could not be read": list(self.unread)} if self.unread else {}
-        found = {**unread, **self.remarks()}
+        doubtful = {f"doubtful ({why})": listed for why, listed in self.doubtful.items()}
+        found = {**unread, **doubtful, **self.remarks()}
         groups = [f"{len(listed):,} {what} ({names(listed)})" for what, listed in found.items()]
-        return printable("; ".join([f"photographs: {self.photographs - len(self.unread):,} read", *groups]))
+        nothing = [f"lesions: {self._nothing_in_words()}"] * self.finds_nothing
+        return printable("; ".join([f"photographs: {self.photographs - len(self.unread):,} read", *groups, *nothing]))
 
     def exit_if_unread(self) -> None:
         """End the process with code 3 if a photograph could not be read.

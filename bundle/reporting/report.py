@@ -75,8 +75,8 @@ def patient_html(patient: str, rows: Sequence[Row], cards: Iterable[str]) -> Ite
         cards: from :func:`card_html`, of the photographs that could be read, or in pieces; may be a generator.
 
     Example:
-        >>> rows = [{"file": f"0_{side}.jpg", "grade": grade, "consistent_grade": 2, "abstained": False, "error": ""}
-        ...         for side, grade in (("left", 1), ("right", 3))]
+        >>> same = {"consistent_grade": 2, "abstained": False, "doubts": "", "error": ""}
+        >>> rows = [{"file": f"0_{side}.jpg", "grade": grade, **same} for side, grade in (("left", 1), ("right", 3))]
         >>> "".join(patient_html("0", rows, [])).splitlines()[1]  # doctest: +NORMALIZE_WHITESPACE
         '<h2>Patient 0: grade 3 severe<span>, the higher of 2 photographs: 0_right.jpg. Together with the lesions:
             2 moderate.</span></h2>'
@@ -84,15 +84,18 @@ def patient_html(patient: str, rows: Sequence[Row], cards: Iterable[str]) -> Ite
     read = [row for row in rows if not row["error"]]
     if not read:
         return
-    grade = max(row["grade"] for row in read)
+    graded = [row for row in read if row["grade"] is not None]
+    grade = max((row["grade"] for row in graded), default=None)
     yield from TEMPLATES.get_template("patient.html").generate(
         patient=patient,
-        read=read,
+        read=graded,
         unread=[row["file"] for row in rows if row["error"]],
-        abstained=[row["file"] for row in read if row["abstained"]],
+        withheld=[row["file"] for row in read if row["grade"] is None],
+        doubtful=[row["file"] for row in graded if row["doubts"]],
+        abstained=[row["file"] for row in graded if row["abstained"]],
         grade=grade,
-        highest=[row["file"] for row in read if row["grade"] == grade],
-        together=max(row["consistent_grade"] for row in read),
+        highest=[row["file"] for row in graded if row["grade"] == grade],
+        together=max((row["consistent_grade"] for row in graded), default=None),
         cards=cards,
         **NAMES,
     )

@@ -23,6 +23,7 @@ from bundle.transforms.outlines import (
     load_runs,
 )
 from bundle.transforms.prepare import CutDetaild, MeasureFieldd, NativeLabelsd, PrepareFundusd
+from bundle.transforms.quality import MeasureQualityd
 from bundle.transforms.resize import resize_lesions, resize_mask
 from bundle.transforms.runs import runs_of
 
@@ -31,6 +32,7 @@ __all__ = [
     "CutDetaild",
     "FuseLesionsd",
     "MeasureFieldd",
+    "MeasureQualityd",
     "NativeLabelsd",
     "PrepareFundusd",
     "RandColourd",

@@ -122,7 +122,8 @@ def test_one_photograph_of_any_suffix_is_the_same_and_the_rest_of_the_folder_is_
         assert np.array_equal(mask_of(out, name), mask_of(out, "d.png"))
         assert {**rows[name], "file": ""} == {**rows["d.png"], "file": ""}
     told = "2 passed over, not photographs by their suffix"
-    assert f"photographs: 6 read; {told} (IM0001, notes.txt)\n" in capsys.readouterr().out
+    doubtful = "6 doubtful (blurred) (a.bmp, b.webp, c.TIF, ...)"  # as its patches are smooth
+    assert f"photographs: 6 read; {doubtful}; {told} (IM0001, notes.txt)\n" in capsys.readouterr().out
     assert told in (out / "report.html").read_text(encoding="utf-8")
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (run,) = client.search_runs([one.experiment_id for one in client.search_experiments()])
@@ -183,6 +184,18 @@ def test_a_threshold_marks_the_grade_and_keeps_the_probabilities(infer, tmp_path
     row = rows_of(infer(tmp_path / "a.png", abstain_below=0.999))["a.png"]
     assert row["abstained"] == "True"
     assert 0.2 <= float(row["confidence"]) < 0.999
+
+
+def test_a_dark_photograph_is_marked_and_its_neighbour_is_not_called_dark(infer, tmp_path):
+    for name, light in (("dark.png", 0.2), ("light.png", 1.0)):
+        Image.fromarray((light * eye(3, 150, 100)).astype(np.uint8)).save(tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    rows = rows_of(infer(tmp_path, only_evaluate, batch_size=3, output_dir=str(tmp_path.parent / "found")))
+    assert "dark" in rows["dark.png"]["doubts"].split("; ")
+    assert "dark" not in rows["light.png"]["doubts"].split("; ")
+    assert float(rows["dark.png"]["brightness"]) == pytest.approx(float(rows["light.png"]["brightness"]) / 5, rel=0.1)
+    assert (rows["dark.png"]["unlikeness"], rows["dark.png"]["grade"] != "") == ("", True)
+    assert (rows["broken.png"]["doubts"], rows["broken.png"]["brightness"]) == ("", "")
 
 
 THRESHOLDS = {"MA": 0.05, "HE": 0.9, "EX": 0.9, "SE": 0.9}

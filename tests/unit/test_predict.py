@@ -8,6 +8,7 @@ import pytest
 import torch
 from bundle import ROOT
 from bundle.handlers.predictions import prediction_row
+from bundle.metrics.likeness import Likeness
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import save_weights
 from bundle.predict import Predictor
@@ -100,6 +101,18 @@ def test_likely_grades_are_those_of_the_weights_and_none_where_none_were_fitted(
     fitted = {"coverage": 0.9, "quantiles": [1.0] * 5, "fitted_on": "8 photographs of fold 0"}
     found = Predictor(write_weights(tmp_path / "fitted.pt", grade_sets=fitted))(image_HW3)
     assert (found.grade_set, predict(image_HW3).grade_set) == ((0, 1, 2, 3, 4), ())
+
+
+def test_weights_with_a_likeness_tell_what_is_unlike_and_may_withhold_its_grade(image_HW3, tmp_path, predict):
+    plain = predict(image_HW3)
+    near = Likeness(np.zeros(36), np.ones(36), np.eye(1, 36), np.ones(1), rest=1.0, limit=1e-3)
+    weights = write_weights(tmp_path / "fitted.pt", likeness=near.facts())
+    found = Predictor(weights, withhold_doubtful=True)(image_HW3)
+    assert (plain.unlikeness, found.unlikeness > 1, found.withheld) == (None, True, True)
+    assert found.doubts[0] == "unlike the training photographs"
+    assert found.probabilities == plain.probabilities
+    with pytest.raises(ValueError, match="expected weights with a likeness"):
+        Predictor(write_weights(tmp_path / "bare.pt"), withhold_doubtful=True)
 
 
 def test_nothing_changes_behind_the_callers_back(image_HW3, checkpoint):

@@ -15,7 +15,9 @@ from bundle.datasets.splits import (
     lesion_training,
     lesion_validation,
     scored,
+    training,
     training_grades,
+    validation,
 )
 from bundle.manifest import Manifest, Photograph
 
@@ -221,6 +223,13 @@ def test_refuses_what_cannot_be_scored(options, message):
 def test_grades_of_training_are_those_outside_the_fold_of_its_own_manifest():
     assert training_grades(MADE, 0, was_trained_on=True) == [1]
     assert training_grades(MADE, None, was_trained_on=False) == []
+
+
+def test_each_eye_that_training_may_use_is_there_once_outlined_if_it_can_be():
+    assert ids(training(MADE, 0)) == ["graded1", "outlined1"]
+    assert ids(validation(MADE, 0)) == ["graded0", "outlined0"]  # not graded_copy, of the same eye
+    assert ids(training(MADE, None)) == ["graded0", "graded1", "outlined0", "outlined1"]
+    assert validation(MADE, None) == []
 
 
 def test_photographs_are_counted_by_data_set():

@@ -6,7 +6,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from bundle.handlers.predictions import COLUMNS, PredictionHandler, prediction_row, unread_row
+from bundle.handlers.predictions import COLUMNS, OF_THE_GRADE, PredictionHandler, prediction_row, unread_row
+from bundle.metrics.likeness import Likeness
+from bundle.transforms.quality import Quality
 from ignite.engine import Engine
 
 SIDE = 30
@@ -17,6 +19,9 @@ NOTHING = {"MA": 0, "HE": 0, "EX": 0, "SE": 0}
 
 
 FIELD_PX = 2345
+
+ORDINARY = Quality(field_inside=0.95, sharpness=40.0, brightness=60.0, contrast=8.0)
+DARK = ORDINARY._replace(brightness=3.0)
 
 
 class Collected:
@@ -51,11 +56,12 @@ def outputs(lesions=(), grade=2, heat=0.5, map_side=SIDE):
     probabilities[0, grade] = 0.6
     maps = torch.zeros(1, 5, map_side, map_side)
     maps[0, grade] = heat
-    return {"lesions": scores, "grade": probabilities, "maps": maps}
+    return {"lesions": scores, "grade": probabilities, "maps": maps, "features": torch.tensor([[2.0, 7.0]])}
 
 
-def batch(name="deep/a.jpg", **more):
-    return {"id": [name], "geometry": GEOMETRY[None], "field_px": torch.tensor([FIELD_PX]), **more}
+def batch(name="deep/a.jpg", quality=ORDINARY, **more):
+    measured = {"field_px": torch.tensor([FIELD_PX]), "quality": torch.tensor([quality])}
+    return {"id": [name], "geometry": GEOMETRY[None], **measured, **more}
 
 
 def run(writers, batches, output, **settings):
@@ -189,6 +195,53 @@ def test_limits_of_other_grades_are_refused_before_the_network_runs():
         ValueError, match=r"expected grade_set_quantiles as 5 numbers in \[0, 1\], one a grade, got \[0"
     ):
         PredictionHandler({}, [], grade_set_quantiles=[0.2, 0.3])
+
+
+def likeness(limit):
+    """The features of ``outputs`` are 3 standard deviations from the mean, along the only axis."""
+    one = np.ones(2)
+    return Likeness(np.array([2.0, 1.0]), 2 * one, np.array([[0.0, 1.0]]), np.ones(1), rest=1.0, limit=limit)
+
+
+def doubtful(quality=ORDINARY, **settings):
+    got = Collected()
+    run([got], [batch(quality=quality)], outputs(grade=2), **settings)
+    return got.drawn[0]
+
+
+def test_a_photograph_beyond_the_limit_is_unlike_the_training_and_keeps_its_grade():
+    found = doubtful(likeness=likeness(limit=2.0))
+    row = prediction_row(found)
+    assert found.unlikeness == pytest.approx(3 / 2)
+    assert (row["doubts"], row["grade"]) == ("unlike the training photographs", 2)
+    assert row["unlikeness"] == found.unlikeness
+    assert prediction_row(doubtful(likeness=likeness(limit=3.0)))["doubts"] == ""
+
+
+def test_all_doubts_are_told_with_the_numbers_behind_them():
+    row = prediction_row(doubtful(DARK, likeness=likeness(limit=2.0)))
+    assert row["doubts"] == "unlike the training photographs; dark"
+    assert (row["brightness"], row["sharpness"], row["field_inside"]) == pytest.approx((3.0, 40.0, 0.95))
+
+
+def test_without_a_likeness_there_is_no_distance_but_still_a_quality():
+    row = prediction_row(doubtful(DARK))
+    assert (row["unlikeness"], row["doubts"]) == (None, "dark")
+
+
+def test_the_grade_of_a_doubtful_photograph_can_be_withheld():
+    settings = {"likeness": likeness(limit=3.0), "withhold_doubtful": True}
+    withheld, ordinary = prediction_row(doubtful(DARK, **settings)), prediction_row(doubtful(**settings))
+    assert {withheld[name] for name in OF_THE_GRADE} == {None}
+    assert (withheld["doubts"], withheld["EX_count"], tuple(withheld)) == ("dark", 0, COLUMNS)
+    assert (ordinary["grade"], ordinary["doubts"]) == (2, "")
+
+
+def test_withholding_by_weights_without_a_likeness_is_refused():
+    with pytest.raises(
+        ValueError, match=r"expected weights with a likeness .* for withhold_doubtful true, got weights"
+    ):
+        PredictionHandler({}, [], withhold_doubtful=True)
 
 
 def test_every_writer_gets_the_prediction():

@@ -61,6 +61,21 @@ def test_a_map_is_the_weighted_sum_of_the_channels_between_its_own_extremes():
     assert maps[[0, 2, 4]].abs().max() == 0
 
 
+def test_features_are_the_mean_of_every_channel_of_the_first_and_the_deepest():
+    image = torch.zeros(1, 3, 1, 4)
+    image[0, 0, 0] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    found = ExplainedNetwork(Channels())(image)["features"]
+    assert found.tolist() == [[0.5, 0, 0, 0.5, 0, 0]]
+
+
+def test_features_do_not_depend_on_the_others_of_a_batch_and_are_in_float32():
+    explained = ExplainedNetwork(unet())
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        both, second = explained(IMAGE)["features"], explained(IMAGE[1:])["features"]
+    assert both.dtype == torch.float32
+    assert (both[1:] - second).abs().max() < 1e-2 * second.abs().max()
+
+
 def test_resized_maps_reach_from_zero_to_one_again():
     resized = resized_maps(torch.tensor([[[[0.0, 1.0]]]]), (1, 4))
     assert resized.flatten().tolist() == pytest.approx([0, 0.25, 0.75, 1], abs=1e-6)

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundle.files import release
-from bundle.handlers.predictions import Prediction, prediction_row, unread_row
+from bundle.handlers.predictions import OF_THE_GRADE, Prediction, prediction_row, unread_row
 from bundle.labels import LESION_COLOURS
 from bundle.reporting.predictions import Drawing, PredictionFiles
 from bundle.transforms import load_photograph
+from bundle.transforms.quality import Quality
 from PIL import Image
 
 WIDTH, HEIGHT = 90, 60
@@ -181,7 +182,8 @@ def test_what_was_passed_over_or_scaled_is_counted_in_one_line_and_listed_at_the
     for one in (deep, plain):
         files.note(prediction_row(one), files.draw(one))
     files.note(unread_row("c.jpg", "cut off"), None)
-    assert files.finish() == {"files/read": 2, "files/left_out": 1, "files/passed_over": 2, "files/changed": 1}
+    counts = {"files/read": 2, "files/left_out": 1, "files/passed_over": 2, "files/changed": 1, "files/doubtful": 0}
+    assert files.finish() == counts
     assert files.summary() == (
         "photographs: 2 read; 1 left out, could not be read (c.jpg); 2 passed over, not photographs by their suffix "
         "(<b>.txt, IM0001); 1 changed, scaled from the 12 bits that they use (deep.png)"
@@ -216,6 +218,65 @@ def test_the_process_ends_with_code_3_if_something_was_not_read(tmp_path, capsys
             files.exit_if_unread()
         assert ended.value.code == code
         assert "could not read 1 of 1 photographs: b.jpg: cut off" in capsys.readouterr().err
+
+
+DARK = Quality(field_inside=0.95, sharpness=40.0, brightness=3.0, contrast=8.0)
+
+
+def doubtful(tmp_path, name, **changes):
+    return dataclasses.replace(prediction(tmp_path, name), quality=DARK, **changes)
+
+
+def test_doubtful_photographs_are_counted_with_their_reasons_and_marked_on_their_cards(tmp_path):
+    both = doubtful(tmp_path, "b.jpg", unlikeness=1.5)
+    files = PredictionFiles(tmp_path / "out", {})
+    files.start()
+    for one in (prediction(tmp_path, "a.jpg"), both, doubtful(tmp_path, "c.jpg", unlikeness=0.9)):
+        files.note(prediction_row(one), files.draw(one))
+    assert files.finish()["files/doubtful"] == 2
+    assert files.summary() == (
+        "photographs: 3 read; 1 doubtful (unlike the training photographs; dark) (b.jpg); 1 doubtful (dark) (c.jpg)"
+    )
+    head, *cards = (tmp_path / "out/report.html").read_text(encoding="utf-8").split("<article")
+    assert "<dd>1 unlike the training photographs; dark, 1 dark</dd>" in head
+    assert "Doubtful photograph: unlike the training photographs, dark" in cards[1]
+    assert ["Doubtful photograph" in card for card in cards] == [False, True, True]
+    assert [row["doubts"] for row in rows_of(tmp_path / "out")] == ["", "unlike the training photographs; dark", "dark"]
+
+
+def test_a_withheld_grade_is_in_no_table_and_on_no_card(tmp_path):
+    out = write(tmp_path, doubtful(tmp_path, "a.jpg", withhold_doubtful=True))
+    (row,) = rows_of(out)
+    card = (out / "report.html").read_text(encoding="utf-8").split("<article")[1].split("</article>")[0]
+    assert {row[name] for name in OF_THE_GRADE} == {""}
+    assert "grade withheld" in card
+    assert not any(word in card for word in ("moderate", "confidence", "data-grade", "Together", 'class="bar"'))
+    assert (row["EX_count"], "hard exudate" in card) == ("1", True)
+
+
+@pytest.mark.parametrize(("count", "is_said"), [(20, False), (21, True)])
+def test_it_is_said_if_no_lesion_is_found_on_any_of_more_than_20_photographs(tmp_path, count, is_said):
+    none = prediction_row(prediction(tmp_path)) | {"EX_count": 0}
+    drawn = Drawing("", None)
+    files = PredictionFiles(tmp_path / "out", {})
+    files.start()
+    for number in range(count):
+        files.note(none | {"file": f"{number}.jpg"}, drawn)
+    files.note(unread_row("cut.jpg", "cut off"), None)
+    files.finish()
+    told = f"none found on any of {count} photographs"
+    assert (told in files.summary()) is is_said
+    assert (told in (tmp_path / "out/report.html").read_text(encoding="utf-8")) is is_said
+
+
+def test_one_lesion_on_one_of_many_photographs_is_enough_to_say_nothing(tmp_path):
+    one = prediction_row(prediction(tmp_path))
+    files = PredictionFiles(tmp_path / "out", {}, report=False)
+    files.start()
+    for number in range(30):
+        files.note(one | {"EX_count": int(number == 7)}, Drawing("", None))
+    files.finish()
+    assert files.summary() == "photographs: 30 read"
 
 
 def test_the_card_of_a_grade_that_was_abstained_from_says_so(tmp_path):
@@ -259,6 +320,18 @@ def test_an_eye_that_was_not_read_or_abstained_from_is_named_beside_the_grade(tm
     assert "Could not be read, so not in this grade: 0_r.jpg" in section
     assert "Abstained: 0_l.jpg" in section
     assert [row["patient"] for row in rows_of(out)] == ["<0>", "<0>", "1", "1"]
+
+
+def test_a_patient_has_the_grade_of_the_eyes_that_have_one(tmp_path):
+    withheld = doubtful(tmp_path, "0_l.jpg", withhold_doubtful=True)
+    doubted = doubtful(tmp_path, "0_r.jpg")
+    alone = doubtful(tmp_path, "1_l.jpg", withhold_doubtful=True)
+    patients = {"0_l.jpg": "0", "0_r.jpg": "0", "1_l.jpg": "1"}
+    first, second = sections(write(tmp_path, withheld, doubted, alone, patients=patients))
+    assert "Patient 0: grade 2 moderate<span>, in the only photograph with one." in first
+    assert "Grade withheld, so not in this grade: 0_l.jpg" in first
+    assert "Doubtful: 0_r.jpg" in first
+    assert "Patient 1: <span>no grade</span>" in second
 
 
 @pytest.mark.parametrize(

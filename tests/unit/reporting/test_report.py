@@ -95,9 +95,9 @@ def test_one_unread_photograph_is_one_and_none_takes_no_room(tmp_path):
     assert "could not be read" not in page_of(tmp_path, card())
 
 
-def test_the_head_says_what_nothing_here_detects(tmp_path):
+def test_the_head_says_that_not_all_doubtful_photographs_are_found(tmp_path):
     head = page_of(tmp_path, card()).split("<article")[0]
-    assert "Nothing here detects a photograph unlike those that the network learned from" in head
+    assert "unlike those that the network learned from, are marked as doubtful; not all of them are found" in head
 
 
 def test_a_large_photograph_is_shrunk_and_its_smallest_lesion_kept(tmp_path):

@@ -21,7 +21,7 @@ CARDS_MANY, SORTED_WITHIN_MS = 500, 500
 GREY, LESION_AT_XY, BARE_AT_XY = 90, (25, 13), (60, 40)
 
 
-def card(name, grade=2, confidence=0.6, grey=GREY, abstained=False):
+def card(name, grade=2, confidence=0.6, grey=GREY, abstained=False, **more):
     """A grey photograph of 72 x 48 pixels with one hard exudate of 10 x 6, and a heat map that is hot on the right."""
     probabilities = [(1 - confidence) / 4] * 5
     probabilities[grade] = confidence
@@ -31,7 +31,7 @@ def card(name, grade=2, confidence=0.6, grey=GREY, abstained=False):
     prediction = Prediction(
         name=name, path=f"/in/{name}", lesions_HW=lesions, heat_hw=np.tile(np.linspace(0, 1, 72), (48, 1)),
         probabilities=tuple(probabilities), counts=none | {"EX": 1}, areas_px=none | {"EX": 60}, field_px=3000,
-        feasible=frozenset({2, 3, 4}), abstained=abstained,
+        feasible=frozenset({2, 3, 4}), abstained=abstained, **more,
     )  # fmt: skip
     return card_html(prediction, np.full((48, 72, 3), grey, dtype=np.uint8))
 
@@ -141,10 +141,25 @@ def test_filters_by_grade_confidence_contradiction_and_abstention_each_hide_card
     assert shown(page) == ["b10.jpg", "a.jpg"]  # 70 % as it stands on the card
     page.get_by_label("contradictions only").check()
     assert shown(page) == ["a.jpg"]
-    assert page.locator("#shown").inner_text() == "1 of 3 photographs, 1 with a contradiction, 0 abstained"
+    assert page.locator("#shown").inner_text() == "1 of 3 photographs, 1 with a contradiction, 0 abstained, 0 doubtful"
     page.get_by_role("button", name="Clear filters").click()
     page.get_by_label("abstained only").check()
     assert shown(page) == ["b9.jpg"]
+
+
+def test_doubtful_photographs_can_be_shown_alone_and_a_withheld_grade_is_below_all(visit):
+    page = visit(*FEW, card("odd.jpg", unlikeness=2.0), card("gone.jpg", unlikeness=2.0, withhold_doubtful=True))
+    page.locator("[name=sort]").select_option("grade")
+    assert shown(page)[:2] == ["gone.jpg", "a.jpg"]
+    page.get_by_label("doubtful only").check()
+    assert shown(page) == ["gone.jpg", "odd.jpg"]
+    assert (
+        page.locator("#shown")
+        .inner_text()
+        .endswith("2 of 5 photographs, 0 with a contradiction, 0 abstained, 2 doubtful")
+    )
+    page.get_by_label("confidence of at least").fill("0")
+    assert shown(page) == ["odd.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +358,7 @@ def test_grades_are_named_in_the_filter(visit):
 
 def both_eyes(patient, left, right):
     grades = {f"{patient}_left.jpg": left, f"{patient}_right.jpg": right}
-    row = {"consistent_grade": 2, "abstained": False, "error": ""}
+    row = {"consistent_grade": 2, "abstained": False, "doubts": "", "error": ""}
     rows = [{"file": name, "grade": grade, **row} for name, grade in grades.items()]
     return "".join(patient_html(patient, rows, [card(name, grade) for name, grade in grades.items()]))
 

@@ -50,8 +50,10 @@ def test_of_one_photograph_it_says_grade_and_lesions_and_where_the_rest_is(comma
     assert f"confidence {row['confidence']:.2f}, lesions: MA {row['MA_count']}, HE {row['HE_count']}" in first
     assert sum(row[f"{lesion}_count"] for lesion in ("MA", "HE", "EX", "SE")) > 0
     assert places == [
-        "report: out/report.html", "table: out/predictions.csv", "masks: out/masks", "photographs: 1 read",
+        "report: out/report.html", "table: out/predictions.csv", "masks: out/masks",
+        f"photographs: 1 read; 1 doubtful (blurred) ({name})",
     ]  # fmt: skip
+    assert first.endswith("; a doubtful photograph: blurred")  # it has one colour
     assert (tmp_path / f"out/masks/{name}.png").is_file()
     assert not list(tmp_path.rglob("mlflow.db"))  # nobody asked for one
 
