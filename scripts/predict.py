@@ -31,7 +31,7 @@ def predict(
         photographs: files and folders.
         output_dir: folder of masks, overlays, heat maps, tables and the report; those of an earlier run are replaced.
         checkpoint: weights of a training, such as outputs/train/model.pt; without it, models/model.pt of the bundle.
-        backend: torch, openvino or onnxruntime; auto: the fastest that can run here.
+        backend: torch, openvino or onnxruntime; auto: the fastest checked one, see docs/export.md.
         precision: float32, bfloat16 or int8; without it, of the fastest backend.
         patient_pattern: (.+)_(left|right): the first group is the patient; the report shows both eyes side by side.
         track: true records the run in MLflow.

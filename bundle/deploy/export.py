@@ -56,7 +56,7 @@ class Limits(NamedTuple):
     grades_least: float
 
 
-LIMITS = {FLOAT32: Limits(1e-3, 0.999, 1.0), INT8: Limits(math.inf, 0.95, 0.9)}
+LIMITS = {FLOAT32: Limits(1e-3, 0.999, 1.0), INT8: Limits(math.inf, 0.9, 0.9)}
 """By precision. In int8 every logit is rounded, and pixels at the edges of lesions change."""
 
 
@@ -227,14 +227,13 @@ def decided(logits: Tensor, thresholds: Sequence[float] | None) -> Tensor:
     return most_probable_class(lesion_decision(logits.softmax(dim=1), thresholds), dim=1)
 
 
-def _out(
-    checkpoint: str | os.PathLike, form: str, suffixes: Mapping[str, str], out: str | os.PathLike | None
-) -> Path:
+def _out(checkpoint: str | os.PathLike, form: str, suffixes: Mapping[str, str], out: str | os.PathLike | None) -> Path:
     if form not in suffixes:
         raise ValueError(f"expected format in {list(suffixes)}, got {form!r}")
     path = Path(out) if out else Path(checkpoint).with_suffix(suffixes[form])
-    if path.suffix != Path(suffixes[form]).suffix:
-        raise ValueError(f"expected --out to end in {Path(suffixes[form]).suffix} for {form}, got {path}")
+    suffix = Path(f"model{suffixes[form]}").suffix
+    if path.suffix != suffix:
+        raise ValueError(f"expected --out to end in {suffix} for {form}, got {path}")
     return path
 
 
@@ -295,6 +294,8 @@ def _pt2(network: GradedNetwork, image: Tensor) -> torch.export.ExportedProgram:
 
 def _save_onnx(model: Any, path: Path, said: str) -> None:  # noqa: ANN401  (onnx.ModelProto)
     onnx = import_optional("onnx")
+    for part in (*model.graph.node, *model.graph.value_info):  # the lines of code that it was traced from, with folders
+        del part.metadata_props[:]
     onnx.helper.set_model_props(model, {SAID: said})
     onnx.save(model, path)
 

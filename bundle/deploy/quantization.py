@@ -2,10 +2,10 @@
 
 # flake8: noqa: N803
 
-import ast
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from bundle.manifest import load_manifest
 from bundle.networks.graded_network import GradedNetwork
 from bundle.optional import import_optional
 from bundle.transforms import PrepareFundusd
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 PHOTOGRAPHS, PHOTOGRAPHS_LEAST = 64, 8
 """How many photographs are used at most, and at least."""
@@ -24,8 +25,11 @@ PHOTOGRAPHS, PHOTOGRAPHS_LEAST = 64, 8
 CHECKED_EVERY = 4
 """One in so many photographs is for the check; activations are measured on the others."""
 
-NETWORK, SCOPES = "explained.network.", "pkg.torch.onnx.name_scopes"
-"""Where the network stands in what is exported (:class:`bundle.deploy.runtimes.Ordered`), and where ONNX says so."""
+NETWORK, MODULE = "explained.network.", "__module."
+"""Where the network stands in what is exported (:class:`bundle.deploy.runtimes.Ordered`); before it, in OpenVINO."""
+
+COMPUTED = {"Convolution", "GroupConvolution", "MatMul", "Conv", "Gemm"}
+"""Types of the nodes that are quantised, in OpenVINO and in ONNX."""
 
 
 class Calibration(NamedTuple):
@@ -90,7 +94,9 @@ def quantised(model: Any, network: GradedNetwork, images: Sequence[Tensor]) -> A
     nncf = import_nncf()
     data = nncf.Dataset(list(images), lambda image: {"image": scaled(image).numpy()})
     ignored = nncf.IgnoredScope(names=nodes_of(model, network), validate=False)
-    return nncf.quantize(model, data, subset_size=len(images), ignored_scope=ignored)
+    return nncf.quantize(
+        model, data, subset_size=len(images), ignored_scope=ignored, preset=nncf.QuantizationPreset.MIXED
+    )
 
 
 def import_nncf() -> ModuleType:
@@ -102,28 +108,35 @@ def import_nncf() -> ModuleType:
 
 
 def nodes_of(model: Any, network: GradedNetwork) -> list[str]:  # noqa: ANN401
-    """Return the names of the nodes that stay in floating point: the ends of the network, and the heat maps.
-
-    Both exporters say which module a node comes from; the heat maps are computed outside of the network.
-    """
-    ends = network.ends()
-    kept = [f"{NETWORK}{name}." for name, module in network.named_modules() if any(module is end for end in ends)]
+    """Return the names of the convolutions that stay in floating point: the ends of the network, and the heat maps."""
+    kept = tuple(f"{NETWORK}{name}." for name in _names_of_ends(network))
     places = _onnx_places(model) if hasattr(model, "graph") else _openvino_places(model)
-    return [name for name, place in places if not place.startswith(NETWORK) or f"{place}.".startswith(tuple(kept))]
+    return [name for name, place in places if not place.startswith(NETWORK) or f"{place}.".startswith(kept)]
+
+
+def _names_of_ends(network: GradedNetwork) -> list[str]:
+    """Return the names of the first and last modules, and of the batch norm that comes right after one of them."""
+    ends, modules = {id(end) for end in network.ends()}, list(network.named_modules())
+    after = [
+        later for (_, module), later in pairwise(modules) if id(module) in ends and isinstance(later[1], _BatchNorm)
+    ]
+    return [name for name, module in modules if id(module) in ends] + [name for name, _ in after]
 
 
 def _openvino_places(model: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401  (openvino.Model)
-    """Yield name and module of each node, ``__module.explained.network.grade_head/aten::linear/MatMul``."""
-    for node in model.get_ops():
-        name = node.get_friendly_name()
-        if name.startswith("__module."):
-            yield name, name.removeprefix("__module.").partition("/")[0]
+    """Yield name and module of each convolution; its name is ``__module.explained.network.grade_head/aten::linear/..``.
+
+    A convolution that was merged with batch norm lost its name, and what follows has that of batch norm.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() in COMPUTED:
+            names = [node, *(target.get_node() for target in node.output(0).get_target_inputs())]
+            known = [one.get_friendly_name() for one in names if one.get_friendly_name().startswith(MODULE)]
+            yield node.get_friendly_name(), known[0].removeprefix(MODULE).partition("/")[0] if known else ""
 
 
 def _onnx_places(model: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401  (onnx.ModelProto)
-    """Yield name and module of each node; its scopes are written ``['', 'explained', .., 'linear']``."""
+    """Yield name and module of each convolution, from its weight, ``explained.network.grade_head.weight``."""
     for node in model.graph.node:
-        said = {one.key: one.value for one in node.metadata_props}
-        scopes = [scope for scope in ast.literal_eval(said.get(SCOPES, "[]")) if scope.startswith("explained")]
-        if scopes:
-            yield node.name, scopes[-1]
+        if node.op_type in COMPUTED:
+            yield node.name, node.input[1].rpartition(".")[0]

@@ -62,6 +62,10 @@ WAYS = (
 )  # fmt: skip
 """All ways to run a network, fastest first, as measured (docs/results/benchmark_inference.md)."""
 
+ROUGH = Way("openvino", BFLOAT16)
+"""The way that runs only where backend or precision is named: it rounds the ends of the network too, and lesions then
+agree less with float32 than they should (docs/decisions/0036)."""
+
 
 class Ordered(nn.Module):
     """An explained network that returns a tuple in the order of ``OUTPUTS``: exporters name outputs by position.
@@ -133,6 +137,7 @@ def _core() -> Any:  # noqa: ANN401  (openvino.Core)
     of a data loader's worker that ends, kills the process without a message.
     """
     return import_optional("openvino").Core()
+
 
 def onnx_program(explained: ExplainedNetwork, image: Tensor) -> torch.onnx.ONNXProgram:
     """Export a network in evaluation mode to ONNX, for any number of images of this size."""
@@ -275,7 +280,7 @@ def fastest_way(
     """Return the first of ``WAYS`` that the options allow and that can run here, before anything is read.
 
     int8 needs an exported file that was made from these weights and agreed with them; ``fundus export`` writes no
-    other. bfloat16 is taken if the device has it.
+    other. bfloat16 is taken if the device has it. Without a named backend or precision, ``ROUGH`` is not taken.
 
     Args:
         backend: one of ``BACKENDS``, or ``auto`` for any.
@@ -295,6 +300,8 @@ def fastest_way(
         ValueError: expected backend openvino or onnxruntime for precision int8, got torch
     """
     allowed = [way for way in WAYS if backend in (AUTO, way.backend) and precision in (None, way.precision)]
+    if (backend, precision) == (AUTO, None):
+        allowed.remove(ROUGH)
     refusals = []
     for way in allowed or [Way(backend, precision or FLOAT32)]:
         try:
@@ -316,13 +323,13 @@ def way_in_words(way: Way, backend: str, precision: str | None) -> str:
 
     Example:
         >>> way_in_words(Way("torch", "bfloat16"), "auto", None)
-        'network: torch, bfloat16, the fastest here; choose by --backend and --precision (docs/export.md)'
+        'network: torch, bfloat16; choose another by --backend and --precision (docs/export.md)'
         >>> way_in_words(Way("torch", "float32"), "torch", "float32")
         'network: torch, float32'
     """
     if way == (backend, precision):
         return f"network: {way}"
-    return f"network: {way}, the fastest here; choose by --backend and --precision (docs/export.md)"
+    return f"network: {way}; choose another by --backend and --precision (docs/export.md)"
 
 
 def check_way(way: Way, device: torch.device, checkpoint: str | os.PathLike | None = None) -> None:
@@ -415,8 +422,11 @@ def _openvino_said(path: Path) -> str:
 
 
 def _onnx_said(path: Path) -> str:
-    onnx = import_optional("onnx")
-    properties = onnx.load(path, load_external_data=False).metadata_props
+    onnx, protobuf = import_optional("onnx"), import_optional("google.protobuf.message")
+    try:
+        properties = onnx.load(path, load_external_data=False).metadata_props
+    except protobuf.DecodeError as error:
+        raise RuntimeError(str(error)) from error
     return {one.key: one.value for one in properties}[SAID]
 
 

@@ -15,8 +15,8 @@ from bundle.deploy.runtimes import BFLOAT16, INT8, WAYS, Way, check_way, load
 from bundle.networks.explained import ExplainedNetwork
 from bundle.networks.graded_network import GradedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
-from bundle.networks.weights import lesion_thresholds, network_of
 from bundle.networks.weights import image_size as trained_size
+from bundle.networks.weights import lesion_thresholds, network_of
 from bundle.reporting.tables import markdown_table
 from bundle.steps import has_bfloat16
 from bundle.transforms import PrepareFundusd
@@ -207,7 +207,7 @@ def _agreement(way: Way, found: Agreement) -> list[str]:
 
 def _notes() -> str:
     return (
-        f"{torch.get_num_threads()} threads. The first tables: one random image at a time, ways in turn in one process. "
+        f"{torch.get_num_threads()} threads. The first tables: one random image at a time, ways in turn, one process. "
         "Ours has grade and five heat maps; the U-Net of segmentation-models-pytorch has lesions alone. Both peers are "
         "in eager float32, contiguous. PyTorch's bfloat16 keeps the ends of our network in float32; OpenVINO's keeps "
         "nothing; int8 keeps what docs/export.md says. A giga multiplication is counted with its addition as two "

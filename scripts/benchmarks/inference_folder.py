@@ -52,11 +52,12 @@ def folder_table(
     met, memory_mib = "yes" if ratio >= LEAST else "no", found["ours"]["memory_mib"]
     fits = "yes" if memory_mib <= MEMORY_MOST_MIB else "no"
     note = (
-        f"Ours is {ratio:.1f} times as fast; at least {LEAST:g}: {met}. Memory at most {MEMORY_MOST_MIB} MiB: {fits}. {found['ours']['images']:.0f} photographs, "
-        f"{image_size} px in the network, one at a time; medians of {rounds} turns. Ours: configs/inference.yaml with "
-        "what it writes, overlays, heat maps, table and report included. Plain: MONAI's `LoadImaged` and `Resized`, "
-        "the U-Net on VGG16 of segmentation-models-pytorch in eager float32, `SaveImage` of the mask at native size, "
-        "and nothing else. The time is that of the whole run without imports. Memory is the largest of the process and, added, the largest of its workers."
+        f"Ours is {ratio:.1f} times as fast; at least {LEAST:g}: {met}. Memory at most {MEMORY_MOST_MIB} MiB: {fits}. "
+        f"{found['ours']['images']:.0f} photographs, {image_size} px in the network, one at a time; medians of "
+        f"{rounds} turns. Ours: configs/inference.yaml with what it writes, overlays, heat maps, table and report "
+        "included. Plain: MONAI's `LoadImaged` and `Resized`, the U-Net on VGG16 of segmentation-models-pytorch in "
+        "eager float32, `SaveImage` of the mask at native size, and nothing else. The time is that of the whole run "
+        "without imports. Memory is the largest of the process and, added, the largest of its workers."
     )
     return f"## Folder to files\n\n{markdown_table(['way', 'images/s', 'memory'], rows)}\n\n{note}"
 
@@ -76,7 +77,9 @@ def _process(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(way: str, photographs: str, checkpoint: str, image_size: int, options: Mapping[str, str]) -> dict[str, float]:
+def measure(
+    way: str, photographs: str, checkpoint: str, image_size: int, options: Mapping[str, str]
+) -> dict[str, float]:
     """Return images, seconds, and the peak memory of this process plus that of its largest worker."""
     # Hides warnings about MONAI's own calls of deprecated functions.
     warnings.simplefilter("ignore")

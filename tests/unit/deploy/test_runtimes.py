@@ -9,7 +9,7 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from bundle.deploy.runtimes import BACKENDS, WAYS, Way, check_way, fastest_way, int8_file, load
+from bundle.deploy.runtimes import BACKENDS, WAYS, Way, check_way, fastest_way, load
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.steps import has_bfloat16
@@ -172,7 +172,12 @@ def test_an_answer_costs_one_run_of_the_network(built, monkeypatch, backend, kin
 @pytest.mark.parametrize(
     ("backend", "device", "precision", "message"),
     [
-        ("tensorrt", CPU, "float32", "expected backend in .'auto', 'torch', 'openvino', 'onnxruntime'., got 'tensorrt'"),
+        (
+            "tensorrt",
+            CPU,
+            "float32",
+            "expected backend in .'auto', 'torch', 'openvino', 'onnxruntime'., got 'tensorrt'",
+        ),
         ("torch", CPU, "float16", "expected precision in .'float32', 'bfloat16', 'int8'., got 'float16'"),
         ("openvino", GPU, "bfloat16", "expected device cpu for backend openvino, got cuda; take backend torch there"),
         ("onnxruntime", GPU, "float32", "expected device cpu for backend onnxruntime, got cuda"),
@@ -202,10 +207,11 @@ def without(monkeypatch, *packages):
 
 def test_the_fastest_way_is_the_first_that_can_run(monkeypatch):
     monkeypatch.setattr("bundle.deploy.runtimes.has_bfloat16", lambda device: True)
-    assert fastest_way() == ("openvino", "bfloat16")
-    without(monkeypatch, "openvino")
     assert fastest_way() == ("torch", "bfloat16")
+    assert fastest_way("openvino") == fastest_way(precision="bfloat16") == ("openvino", "bfloat16")
     monkeypatch.setattr("bundle.deploy.runtimes.has_bfloat16", lambda device: False)
+    assert fastest_way() == fastest_way("openvino") == ("openvino", "float32")
+    without(monkeypatch, "openvino")
     assert fastest_way() == ("onnxruntime", "float32")
     without(monkeypatch, "onnxruntime")
     assert fastest_way() == ("torch", "float32")
@@ -234,7 +240,11 @@ def test_what_is_named_is_taken(backend, precision, expected):
         ("tpu", None, "expected backend in .* got 'tpu'"),
         ("auto", "float16", "expected precision in .* got 'float16'"),
         ("onnxruntime", "bfloat16", "expected backend openvino or torch for precision bfloat16, got onnxruntime"),
-        ("auto", "int8", r"expected .*model\.int8\.xml for precision int8, found no such file; make it by `fundus export"),
+        (
+            "auto",
+            "int8",
+            r"expected .*model\.int8\.xml for precision int8, found no such file; make it by `fundus export",
+        ),
     ],
 )
 def test_what_is_named_and_cannot_run_is_refused(tmp_path, backend, precision, message):

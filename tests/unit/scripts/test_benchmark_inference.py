@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from bundle.deploy.export import Agreement
+from bundle.deploy.runtimes import Way
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import fact, save_weights
 from PIL import Image
 from scripts.benchmarks import inference as suite
-from bundle.deploy.export import Agreement
-from bundle.deploy.runtimes import Way
 from scripts.benchmarks.inference import ITSELF, PEER, agreement_table, giga_macs, in_turns
 from scripts.benchmarks.inference_folder import folder_table, plain
 from torch import nn
@@ -55,7 +55,15 @@ def test_a_ratio_is_the_median_of_the_turns_own_and_a_share_is_of_the_same_preci
     times_s = {PEER: [0.4, 1.0, 0.4], ITSELF: [0.2, 0.4, 0.2], "openvino, int8": [0.1, 0.2, 0.1]}
     way = Way("openvino", "int8")
     row = suite._row(way, times_s, work=1.0, peaks={"float32": 9.0, "int8": 40.0}, least=5.0)
-    assert row == ["openvino, int8", "100 ms", "4.0", "2.0", "20", "50 %", "at least 5: no"]  # two operations a multiplication, 0.1 s
+    assert row == [
+        "openvino, int8",
+        "100 ms",
+        "4.0",
+        "2.0",
+        "20",
+        "50 %",
+        "at least 5: no",
+    ]  # two operations a multiplication, 0.1 s
     assert suite._row(way, times_s, 1.0, {"int8": 40.0}, None)[-1] == ""
 
 
