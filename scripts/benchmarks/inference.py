@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -167,8 +167,8 @@ def _milliseconds(times_s: Sequence[float]) -> str:
     return f"{1e3 * np.median(times_s):.0f} ms"
 
 
-def _eager(network: nn.Module) -> Callable[[Tensor], object]:
-    def run(image: Tensor) -> object:
+def _eager(network: nn.Module) -> Callable[[Tensor], Any]:
+    def run(image: Tensor) -> Any:  # noqa: ANN401  (whatever the network returns)
         with torch.no_grad():
             return network(image)
 
