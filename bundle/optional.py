@@ -7,7 +7,7 @@ EXTRA = "`pip install 'fundus-dr-multitask[{0}]'`, or `pip install -e '.[{0}]'` 
 INSTALL = {
     "timm": "`pip install 'timm>=1.0'`",
     "segmentation_models_pytorch": EXTRA.format("baselines"),
-    **dict.fromkeys(("openvino", "onnx", "onnxscript", "onnxruntime"), EXTRA.format("deploy")),
+    **dict.fromkeys(("openvino", "onnx", "onnxscript", "onnxruntime", "nncf"), EXTRA.format("deploy")),
     **dict.fromkeys(("pydicom", "highdicom"), EXTRA.format("dicom")),
     "ray": EXTRA.format("cluster"),
     "h5py": EXTRA.format("keras"),

@@ -165,7 +165,7 @@ KINDS: Mapping[Kind, str] = {
     YES_OR_NO: "absent_by_grade amp batch_norm dicom_seg drop_last flips fuse label_update nifti report resume track "
     "withhold_doubtful",
     TEXT: "alternation architecture backend balance combine encoder label_encoder label_mask meta_objective",
-    _or_null(TEXT): "multiprocessing_context patient_pattern score_by split tracking_uri",
+    _or_null(TEXT): "multiprocessing_context patient_pattern precision score_by split tracking_uri",
     PATH: "bundle_root cache_dir calibrated output_dir",
     PATHS: "checkpoint graders",
     _or_null(PATHS): "input",

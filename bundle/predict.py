@@ -23,7 +23,7 @@ CONFIG = ROOT / "configs" / "inference.yaml"
 WEIGHTS = ROOT / "models" / "model.pt"
 DECIDING = ("min_area_ppm", "lesion_thresholds", "grade_set_quantiles", "abstain_below", "withhold_doubtful")
 OPTIONS = (
-    *DECIDING, "image_size", "device", "backend", "amp", "flips", "window_px", "lesion_size",
+    *DECIDING, "image_size", "device", "backend", "precision", "flips", "window_px", "lesion_size",
 )  # fmt: skip
 """Options of the config that change the result; the others concern files."""
 

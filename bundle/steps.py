@@ -300,7 +300,8 @@ class ExplainedStep:
     """Like :class:`EvaluationStep` for the multi-task network, with Grad-CAM of all five grades and pooled features.
 
     The engine's network is a :class:`bundle.networks.explained.ExplainedNetwork` or a backend
-    (:func:`bundle.deploy.runtimes.load`). Maps are in float32 and have the size of the images.
+    (:func:`bundle.deploy.runtimes.load`), whose precision it takes. Maps are in float32 and have the size of the
+    images.
 
     Raises:
         NonFiniteLogits: if a logit of a grade is not finite.
@@ -316,14 +317,11 @@ class ExplainedStep:
         {'lesions': (1, 5, 64, 96), 'grade': (1, 5), 'maps': (1, 5, 64, 96), 'features': (1, 36)}
     """
 
-    def __init__(self, amp: bool = False) -> None:
-        self.amp = amp
-
     @explain_out_of_memory
     def __call__(self, engine: Any, batch: Batch) -> dict[str, Tensor]:  # noqa: ANN401
         image = to_device(batch, engine.state.device)["image"]
         network = engine.network
-        with eval_mode(network), mixed_precision(image.device, self.amp):
+        with eval_mode(network):
             output = {name: value.float() for name, value in network(image).items()}
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)

@@ -80,7 +80,7 @@ PASSING_IDS = MONAI_IDS | {
 """Options that may change when a run is resumed: paths, speed and length. Files are compared by their hashes."""
 
 SCORING_IDS = (PASSING_IDS - {"max_epochs", "val_interval"}) | {
-    "checkpoint", "split", "score_by", "lesion_thresholds", "min_area_ppm",
+    "checkpoint", "split", "score_by", "lesion_thresholds", "min_area_ppm", "backend", "precision",
 }  # fmt: skip
 """Options of an evaluation. All others are of the training, and an evaluation takes them from the weights."""
 

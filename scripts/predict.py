@@ -20,7 +20,8 @@ def predict(
     *photographs: str,
     output_dir: str = "outputs/predict",
     checkpoint: str | None = None,
-    backend: str = "torch",
+    backend: str = "auto",
+    precision: str | None = None,
     patient_pattern: str | None = None,
     track: bool = False,
 ) -> None:
@@ -31,7 +32,8 @@ def predict(
         output_dir: folder of masks, overlays, heat maps, tables and the report; those of an earlier run are replaced.
         checkpoint: weights of a training, such as outputs/train/model.pt; without it, models/model.pt of the bundle. Of
             several, a/model.pt,b/model.pt, the probabilities are averaged.
-        backend: torch, or openvino or onnxruntime on a CPU.
+        backend: torch, openvino or onnxruntime; auto: the fastest checked one, see docs/export.md.
+        precision: float32, bfloat16 or int8; without it, of the fastest backend.
         patient_pattern: (.+)_(left|right): the first group is the patient; the report shows both eyes side by side.
         track: true records the run in MLflow.
     """
@@ -42,8 +44,9 @@ def predict(
     with in_one_sentence():
         workflow = ConfigWorkflow(
             str(CONFIG), workflow_type="infer", logging_file=False, input=[Path(path) for path in photographs],
-            output_dir=Path(output_dir), checkpoint=as_paths(weights), backend=backend, track=track,
-            patient_pattern=patient_pattern, num_workers=int(len(photographs) > 1 or Path(photographs[0]).is_dir()),
+            output_dir=Path(output_dir), checkpoint=as_paths(weights), backend=backend,
+            precision=precision, track=track, patient_pattern=patient_pattern,
+            num_workers=int(len(photographs) > 1 or Path(photographs[0]).is_dir()),
         )  # fmt: skip
         workflow.initialize()
         workflow.evaluator.run()

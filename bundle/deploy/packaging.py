@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from bundle import ROOT
+from bundle.deploy.runtimes import INT8_SUFFIXES, check_int8_file, int8_file
 from bundle.files import file_sha256, load_json, written_whole
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.trained_on import trained_on
@@ -59,15 +61,16 @@ def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | No
     """Write ``fundus_dr_multitask_v<version>.zip``; the same sources and weights give the same bytes.
 
     Args:
-        checkpoint: weights of ``configs/train.yaml``. If ``metrics.json`` next to it has the scores of exactly these
-            weights, they become the ``eval_metrics`` of the metadata; otherwise these are empty. The training data
-            is always in the metadata, as ``trained_on``.
+        checkpoint: weights of ``configs/train.yaml``. int8 files beside it are packaged too. If ``metrics.json`` next
+            to it has the scores of exactly these weights, they become the ``eval_metrics`` of the metadata; otherwise
+            these are empty. The training data is always in the metadata, as ``trained_on``.
         out: folder for the zip.
         weights_url: address of the folder where files above the zoo's limit will be found.
 
     Raises:
         ValueError: if the file is missing, its weights are not of this network, have one fused lesion class or do not
-            match the settings stored with them, or the source folders contain other files.
+            match the settings stored with them, an int8 file beside it is of other weights, or the source folders
+            contain other files.
     """
     network = _packed(checkpoint)
     files = _fitted_sources(checkpoint)
@@ -77,6 +80,7 @@ def write_package(checkpoint: str | Path, out: str | Path, weights_url: str | No
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             (tree / name).write_bytes(content)
         write_bare(tree / "models" / "model.pt", network.state_dict(), type(network).__name__, facts_of(checkpoint))
+        copy_int8(checkpoint, tree / "models" / "model.pt")
         _write_torchscript(tree)
         paths = sorted(path for path in tree.rglob("*") if path.is_file())
         large = [path.relative_to(tree).as_posix() for path in paths if path.stat().st_size > ZOO_LIMIT_BYTES]
@@ -97,6 +101,15 @@ def _packed(checkpoint: str | Path) -> MultiTaskUNet:
     if not isinstance(network, MultiTaskUNet):
         raise ValueError(f"expected weights of MultiTaskUNet in {checkpoint}, got weights of {type(network).__name__}")
     return network
+
+
+def copy_int8(checkpoint: str | Path, packed: Path) -> None:
+    """Copy the int8 files that lie beside the weights, if they were made from them."""
+    for backend, suffixes in INT8_SUFFIXES.items():
+        if int8_file(checkpoint, backend).is_file():
+            check_int8_file(backend, checkpoint)
+            for suffix in suffixes:
+                shutil.copyfile(Path(checkpoint).with_suffix(suffix), packed.with_suffix(suffix))
 
 
 def _fitted_sources(checkpoint: str | Path) -> dict[str, bytes]:

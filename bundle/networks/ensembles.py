@@ -158,6 +158,17 @@ def listed(paths: Paths) -> list[str | os.PathLike]:
     return found
 
 
+def only(paths: Paths) -> str | os.PathLike | None:
+    """Return the only weights file; None if there are several.
+
+    Example:
+        >>> only("model.pt"), only(["a.pt", "b.pt"])
+        ('model.pt', None)
+    """
+    files = listed(paths)
+    return files[0] if len(files) == 1 else None
+
+
 def together(paths: Sequence[str | os.PathLike]) -> str:
     """Name weights files in a message."""
     return " + ".join(map(str, paths))
@@ -328,8 +339,8 @@ def grade_set_quantiles(paths: Paths) -> tuple[float, ...] | None:
     Raises:
         ValueError: as :func:`bundle.networks.weights.grade_set_quantiles`.
     """
-    files = listed(paths)
-    return weights.grade_set_quantiles(files[0]) if len(files) == 1 else None
+    path = only(paths)
+    return None if path is None else weights.grade_set_quantiles(path)
 
 
 def likeness_facts(paths: Paths) -> dict[str, Any] | None:
@@ -337,8 +348,8 @@ def likeness_facts(paths: Paths) -> dict[str, Any] | None:
 
     As limits of likely grades do, it holds for the features of the network that it was fitted on.
     """
-    files = listed(paths)
-    return weights.fact(files[0], weights.LIKENESS) if len(files) == 1 else None
+    path = only(paths)
+    return None if path is None else weights.fact(path, weights.LIKENESS)
 
 
 def grade_sets_in_words(paths: Paths, quantiles: Sequence[float] | None) -> str:

@@ -1,6 +1,7 @@
 """Weights files of this bundle: they name their network and load into no other."""
 
 import copy
+import hashlib
 import importlib
 import inspect
 import json
@@ -571,6 +572,23 @@ def provenance(path: str | os.PathLike) -> dict[str, Any]:
     """Return the data that identify a weights file: path, hash, network, and facts other than long ones."""
     network, facts = _network_and_facts(path)
     return {"path": str(path), "sha256": file_sha256(path), "network": network, **_short(facts)}
+
+
+def tensors_sha256(path: str | os.PathLike) -> str:
+    """Hash the tensors of a weights file by name, as 32-bit floats: bare and packaged copies have the same hash.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/model.pt", nn.Linear(64, 64), {"image_size": 512})
+        ...     halve(f"{folder}/model.pt", f"{folder}/half.pt")
+        ...     tensors_sha256(f"{folder}/model.pt") == tensors_sha256(f"{folder}/half.pt")  # 16 bits are fewer than 32
+        False
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(_read(path)["model"].items()):
+        digest.update(f"{name} {list(value.shape)} ".encode() + value.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _short(facts: Mapping[str, Any]) -> dict[str, Any]:

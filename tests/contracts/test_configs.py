@@ -18,7 +18,13 @@ from monai.bundle.workflows import ConfigWorkflow
 CONFIGS = ROOT / "configs"
 STAGES = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
 OVERLAYS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS)
-BASES = {"evaluate": "train", "multi_gpu_train": "train", "evaluate_grader": "pretrain", "calibrate": "evaluate"}
+BASES = {
+    "evaluate": "train",
+    "multi_gpu_train": "train",
+    "evaluate_grader": "pretrain",
+    "calibrate": "evaluate",
+    "evaluate_backend": "evaluate",
+}
 """Stages whose own file is an overlay of another stage's."""
 
 

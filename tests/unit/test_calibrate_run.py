@@ -39,7 +39,7 @@ def calibrated(manifest, tmp_path):
         warnings.simplefilter("ignore")
         workflow = ConfigWorkflow(
             CONFIGS, workflow_type="train", meta_file=[], logging_file=False, manifest=str(manifest),
-            output_dir=str(tmp_path), num_workers=0, track=False, amp=False, device="cpu",
+            output_dir=str(tmp_path), num_workers=0, track=False, precision="float32", device="cpu",
         )  # fmt: skip
         workflow.initialize()
         workflow.run()
@@ -55,7 +55,7 @@ def test_areas_and_likeness_are_kept_and_the_weights_are_the_same(calibrated):
 
 
 def test_inference_finds_training_photographs_like_themselves_and_a_drawing_of_one_colour_unlike(calibrated):
-    predict = Predictor(calibrated, amp=False)
+    predict = Predictor(calibrated, precision="float32")
     near, far = predict(eye(10)), predict((eye(10) // np.array([1, 8, 8])).astype(np.uint8))
     assert near.unlikeness < far.unlikeness
     assert far.doubts[0] == "unlike the training photographs"

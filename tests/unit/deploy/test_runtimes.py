@@ -9,10 +9,11 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from bundle.deploy.runtimes import BACKENDS, check_backend, load
+from bundle.deploy.runtimes import BACKENDS, WAYS, Way, check_way, fastest_way, load
 from bundle.networks.ensembles import Ensemble
 from bundle.networks.explained import OUTPUTS, ExplainedNetwork
 from bundle.networks.multitask_unet import MultiTaskUNet
+from bundle.steps import has_bfloat16
 from torch import nn
 
 EXACT, ROUNDED = 1e-4, 0.1
@@ -50,9 +51,9 @@ def built():
     """Build a backend for a network in training mode, once; return both."""
 
     @cache
-    def build(backend, amp):
+    def build(backend, precision):
         network = made()
-        run = load(backend, network, CPU, amp)
+        run = load(backend, network, CPU, precision)
         run(images(1))
         return network, run
 
@@ -74,30 +75,30 @@ def built_elsewhere():
     return build
 
 
-@pytest.mark.parametrize(
-    ("backend", "amp"),
-    [("torch", False), ("torch", True), ("openvino", False), ("openvino", True), ("onnxruntime", False)],
-)
-def test_every_backend_says_what_the_network_says_of_any_number_of_photographs_of_any_size(built, backend, amp):
-    network, run = built(backend, amp)
+@pytest.mark.parametrize("way", [way for way in WAYS if way.precision != "int8"], ids=str)
+def test_every_backend_says_what_the_network_says_of_any_number_of_photographs_of_any_size(built, way):
+    if way.precision == "bfloat16" and not has_bfloat16(CPU):
+        pytest.skip("this processor has no bfloat16")
+    network, run = built(*way)
     for image in (images(1), images(3), images(2, 96, 64)):
-        assert apart(run(image), eager(network, image)) < (ROUNDED if amp else EXACT)
+        assert apart(run(image), eager(network, image)) < (EXACT if way.precision == "float32" else ROUNDED)
 
 
 @pytest.mark.parametrize(
-    ("backend", "amp"),
-    [("torch", False), ("torch", True), ("openvino", False), ("openvino", True), ("onnxruntime", False)],
-)
-def test_every_backend_runs_networks_of_different_sizes_as_one(backend, amp):
+    ("backend", "precision"),
+    [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"), ("openvino", "bfloat16"),
+     ("onnxruntime", "float32")],
+)  # fmt: skip
+def test_every_backend_runs_networks_of_different_sizes_as_one(backend, precision):
     network = Ensemble([made(0).eval(), made(1).eval()], image_sizes=[64, 128])
-    run = load(backend, network, CPU, amp)
+    run = load(backend, network, CPU, precision)
     image = images(1, 128, 192)  # openvino builds it on a corner of 64 px
     found, expected = run(image), eager(network, image)
-    if amp:  # logits are logarithms here; their probabilities are compared
+    if precision == "bfloat16":  # logits are logarithms here; their probabilities are compared
         found, expected = (
             {**one, **{task: one[task].softmax(dim=1) for task in ("lesions", "grade")}} for one in (found, expected)
         )
-    assert apart(found, expected) < (ROUNDED if amp else EXACT)
+    assert apart(found, expected) < (ROUNDED if precision == "bfloat16" else EXACT)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -112,7 +113,7 @@ def test_the_weights_are_those_at_the_first_photograph(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_photographs_and_the_mode_of_the_network_stay_as_they_were(built, built_elsewhere, backend, training):
-    network, run = built(backend, False) if training else built_elsewhere(backend)
+    network, run = built(backend, "float32") if training else built_elsewhere(backend)
     image = images(2)
     run(image)
     assert torch.equal(image, images(2))
@@ -130,7 +131,7 @@ def test_what_is_built_under_autocast_and_inference_mode_is_the_same(built_elsew
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_answer_is_not_overwritten_by_the_next(built, backend):
-    _, run = built(backend, False)
+    _, run = built(backend, "float32")
     first = run(images(1))
     kept = {name: value.clone() for name, value in first.items()}
     run(images(1) * 0.5)
@@ -173,7 +174,7 @@ print("came", came)
     [("openvino", openvino.CompiledModel, "__call__"), ("onnxruntime", onnxruntime.InferenceSession, "run")],
 )
 def test_an_answer_costs_one_run_of_the_network(built, monkeypatch, backend, kind, name):
-    _, run = built(backend, False)
+    _, run = built(backend, "float32")
     running, count = getattr(kind, name), []
 
     def counted(*args, **named):
@@ -187,17 +188,25 @@ def test_an_answer_costs_one_run_of_the_network(built, monkeypatch, backend, kin
 
 
 @pytest.mark.parametrize(
-    ("backend", "device", "amp", "message"),
+    ("backend", "device", "precision", "message"),
     [
-        ("tensorrt", CPU, False, "expected backend in .'torch', 'openvino', 'onnxruntime'., got 'tensorrt'"),
-        ("openvino", GPU, True, "expected device cpu for backend openvino, got cuda; take backend torch there"),
-        ("onnxruntime", GPU, False, "expected device cpu for backend onnxruntime, got cuda"),
-        ("onnxruntime", CPU, True, "expected amp false for backend onnxruntime, .* got true"),
+        (
+            "tensorrt",
+            CPU,
+            "float32",
+            "expected backend in .'auto', 'torch', 'openvino', 'onnxruntime'., got 'tensorrt'",
+        ),
+        ("torch", CPU, "float16", "expected precision in .'float32', 'bfloat16', 'int8'., got 'float16'"),
+        ("openvino", GPU, "bfloat16", "expected device cpu for backend openvino, got cuda; take backend torch there"),
+        ("onnxruntime", GPU, "float32", "expected device cpu for backend onnxruntime, got cuda"),
+        ("onnxruntime", CPU, "bfloat16", "expected backend openvino or torch for precision bfloat16, got onnxruntime"),
+        ("torch", CPU, "int8", "expected backend openvino or onnxruntime for precision int8, got torch"),
+        ("openvino", CPU, "int8", "expected the checkpoint that an int8 file was made from, got none"),
     ],
 )
-def test_what_cannot_run_is_refused(backend, device, amp, message):
+def test_what_cannot_run_is_refused(backend, device, precision, message):
     with pytest.raises(ValueError, match=message):
-        load(backend, made(), device, amp)
+        load(backend, made(), device, precision)
 
 
 @pytest.mark.parametrize(
@@ -206,4 +215,56 @@ def test_what_cannot_run_is_refused(backend, device, amp, message):
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, backend, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=rf"expected the package {package}, found none; say `pip install .*\[deploy\]"):
-        check_backend(backend, CPU, False)
+        check_way(Way(backend, "float32"), CPU)
+
+
+def without(monkeypatch, *packages):
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+def test_the_fastest_way_is_the_first_that_can_run(monkeypatch):
+    monkeypatch.setattr("bundle.deploy.runtimes.has_bfloat16", lambda device: True)
+    assert fastest_way() == ("torch", "bfloat16")
+    assert fastest_way("openvino") == fastest_way(precision="bfloat16") == ("openvino", "bfloat16")
+    monkeypatch.setattr("bundle.deploy.runtimes.has_bfloat16", lambda device: False)
+    assert fastest_way() == fastest_way("openvino") == ("openvino", "float32")
+    without(monkeypatch, "openvino")
+    assert fastest_way() == ("onnxruntime", "float32")
+    without(monkeypatch, "onnxruntime")
+    assert fastest_way() == ("torch", "float32")
+
+
+def test_a_graphics_card_runs_pytorch(monkeypatch):
+    monkeypatch.setattr("bundle.deploy.runtimes.has_bfloat16", lambda device: True)
+    assert fastest_way(device=GPU) == ("torch", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "expected"),
+    [
+        ("onnxruntime", None, ("onnxruntime", "float32")),
+        ("auto", "float32", ("openvino", "float32")),
+        ("torch", "float32", ("torch", "float32")),
+    ],
+)
+def test_what_is_named_is_taken(backend, precision, expected):
+    assert fastest_way(backend, precision) == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "message"),
+    [
+        ("tpu", None, "expected backend in .* got 'tpu'"),
+        ("auto", "float16", "expected precision in .* got 'float16'"),
+        ("onnxruntime", "bfloat16", "expected backend openvino or torch for precision bfloat16, got onnxruntime"),
+        (
+            "auto",
+            "int8",
+            r"expected .*model\.int8\.xml for precision int8, found no such file; make it by `fundus export",
+        ),
+    ],
+)
+def test_what_is_named_and_cannot_run_is_refused(tmp_path, backend, precision, message):
+    with pytest.raises(ValueError, match=message):
+        fastest_way(backend, precision, CPU, tmp_path / "model.pt")
