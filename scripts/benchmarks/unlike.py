@@ -9,7 +9,7 @@ import torch
 from bundle import ROOT
 from bundle.datasets.items import file_items, items, union
 from bundle.datasets.splits import scored
-from bundle.deploy.runtimes import load
+from bundle.deploy.runtimes import fastest_way, load
 from bundle.handlers.predictions import UNLIKE
 from bundle.labels import LESION_COUNT
 from bundle.manifest import load_manifest
@@ -18,7 +18,6 @@ from bundle.metrics.likeness import Likeness
 from bundle.networks.trained_on import held_out
 from bundle.networks.weights import fact, image_size, network_of
 from bundle.reporting.tables import markdown_table, number
-from bundle.steps import has_bfloat16
 from bundle.transforms import PrepareFundusd, load_photograph
 from bundle.transforms.quality import doubts_about, measure_quality
 from scripts.benchmarks.oddities import EVERYDAY, MILD, STRONG, Pixels, drawings, everyday
@@ -57,7 +56,8 @@ class Gauge:
         network = network_of(checkpoint)
         no_lesions = torch.zeros(1, 1 + LESION_COUNT, 1, 1)
         network._decode = lambda features: no_lesions  # type: ignore[method-assign]
-        self.network, self.prepare = load("torch", network, CPU, has_bfloat16(CPU)), PrepareFundusd(self.image_size)
+        self.network = load("torch", network, CPU, fastest_way("torch").precision)
+        self.prepare = PrepareFundusd(self.image_size)
 
     def __call__(self, source: str | Pixels) -> Seen:
         """Measure a file or pixels; what cannot be read is infinitely unlike."""
