@@ -27,7 +27,7 @@ TRACED_PX = 64
 several times."""
 
 SAID = "facts.json"
-"""Name under which every exported file stores its image size, lesion thresholds and limits of likely grades, as JSON."""
+"""Name under which an exported file stores its image size, lesion thresholds and limits of likely grades, as JSON."""
 
 CPU = torch.device("cpu")
 AUTO = "auto"
