@@ -4,7 +4,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,33 +71,12 @@ class Likeness:
         """Return plain numbers for a weights file, rounded to ``DIGITS`` digits."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
-    @classmethod
-    def of(cls, facts: Mapping[str, Any] | None, path: str = "the weights file") -> Self | None:
-        """Read the facts of a weights file; None if nothing was fitted.
+    def check(self) -> None:
+        """Refuse wrong shapes, and numbers that are not finite or not positive.
 
         Raises:
-            ValueError: if they are of another form.
-
-        Example:
-            >>> Likeness.of(None) is None
-            True
-            >>> Likeness.of({"mean": [1.0]}, "model.pt")
-            Traceback (most recent call last):
-                ...
-            ValueError: expected a likeness of features in model.pt, got others; fit it again (configs/calibrate.yaml)
+            ValueError: if there are any.
         """
-        if facts is None:
-            return None
-        try:
-            found = cls(**{name: _read(value) for name, value in facts.items()})
-            found._check()
-        except (TypeError, ValueError, AttributeError):
-            raise ValueError(
-                f"expected a likeness of features in {path}, got others; fit it again (configs/calibrate.yaml)"
-            ) from None
-        return found
-
-    def _check(self) -> None:
         (count,), (axes,) = self.mean.shape, self.variances.shape
         numbers = np.concatenate([np.ravel(value) for value in asdict(self).values()])
         positive = np.concatenate([self.scale, self.variances, [self.rest, self.limit]])
@@ -155,6 +134,32 @@ def _fit(training: Rows) -> Likeness:
         mean=mean, scale=scale, axes=axes[:kept], variances=np.maximum(variances[:kept], SMALLEST_VARIANCE),
         rest=float(max(rest, SMALLEST_VARIANCE)), limit=1.0,
     )  # fmt: skip
+
+
+def likeness_of(facts: Mapping[str, Any] | None, path: str = "the weights file") -> Likeness | None:
+    """Read the facts of a weights file; None if nothing was fitted.
+
+    Raises:
+        ValueError: if they are of another form.
+
+    Example:
+        >>> likeness_of(None) is None
+        True
+        >>> likeness_of({"mean": [1.0]}, "model.pt")
+        Traceback (most recent call last):
+            ...
+        ValueError: expected a likeness of features in model.pt, got others; fit it again (configs/calibrate.yaml)
+    """
+    if facts is None:
+        return None
+    try:
+        found = Likeness(**{name: _read(value) for name, value in facts.items()})
+        found.check()
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"expected a likeness of features in {path}, got others; fit it again (configs/calibrate.yaml)"
+        ) from None
+    return found
 
 
 def in_words(likeness: Likeness | None) -> str:

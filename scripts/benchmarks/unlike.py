@@ -14,7 +14,7 @@ from bundle.handlers.predictions import UNLIKE
 from bundle.labels import LESION_COUNT
 from bundle.manifest import load_manifest
 from bundle.metrics.grading import auroc
-from bundle.metrics.likeness import Likeness
+from bundle.metrics.likeness import likeness_of
 from bundle.networks.trained_on import held_out
 from bundle.networks.weights import fact, image_size, network_of
 from bundle.reporting.tables import markdown_table, number
@@ -49,7 +49,7 @@ class Gauge:
     """
 
     def __init__(self, checkpoint: str) -> None:
-        found = Likeness.of(fact(checkpoint, "likeness"), checkpoint)
+        found = likeness_of(fact(checkpoint, "likeness"), checkpoint)
         if found is None:
             raise ValueError(f"expected a likeness in {checkpoint}, found none; fit it by configs/calibrate.yaml")
         self.likeness, self.image_size = found, image_size(checkpoint)

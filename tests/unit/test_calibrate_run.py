@@ -7,7 +7,7 @@ import pytest
 import torch
 from bundle import ROOT
 from bundle.manifest import load_manifest
-from bundle.metrics.likeness import Likeness
+from bundle.metrics.likeness import likeness_of
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import facts_of, network_of, save_weights
 from bundle.predict import Predictor
@@ -50,7 +50,7 @@ def test_areas_and_likeness_are_kept_and_the_weights_are_the_same(calibrated):
     facts = facts_of(calibrated)
     assert facts["likeness_fitted_on"] == "11 training photographs, its limit also on 11 held-out ones"
     assert facts["min_area_fitted_on"] == "10 photographs of fold 0"
-    assert len(Likeness.of(facts["likeness"]).mean) == 36
+    assert len(likeness_of(facts["likeness"]).mean) == 36
     assert network_of(calibrated).settings()["width"] == 1 / 16
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from bundle.handlers.fitting import FitLikeness
-from bundle.metrics.likeness import Likeness, fit_likeness
+from bundle.metrics.likeness import fit_likeness, likeness_of
 from bundle.networks.weights import fact, save_weights, say_also
 from ignite.engine import Engine
 from torch import nn
@@ -24,7 +24,7 @@ def evaluate(fit, count=COUNT, batch_size=8):
 def test_training_and_held_out_photographs_are_told_apart_and_others_do_not_count():
     fit = FitLikeness(training=IDS[:30], held_out=IDS[30:50])
     metrics = evaluate(fit)
-    likeness, expected = Likeness.of(fit.facts()["likeness"]), fit_likeness(FEATURES[:30], FEATURES[30:50])
+    likeness, expected = likeness_of(fit.facts()["likeness"]), fit_likeness(FEATURES[:30], FEATURES[30:50])
     assert metrics["likeness/limit"] == pytest.approx(expected.limit)
     assert likeness.unlikeness(FEATURES) == pytest.approx(expected.unlikeness(FEATURES), rel=1e-3)
     assert fit.facts()["likeness_fitted_on"] == "30 training photographs, its limit also on 20 held-out ones"
@@ -48,9 +48,9 @@ def test_a_weights_file_keeps_it_and_one_without_says_so(tmp_path):
     assert fit.facts() == {"likeness": None, "likeness_fitted_on": None}
     evaluate(fit)
     save_weights(tmp_path / "model.pt", nn.Linear(2, 3), {})
-    assert Likeness.of(fact(tmp_path / "model.pt", "likeness")) is None
+    assert likeness_of(fact(tmp_path / "model.pt", "likeness")) is None
     say_also(tmp_path / "model.pt", tmp_path / "model.pt", fit.facts())
-    found = Likeness.of(fact(tmp_path / "model.pt", "likeness"))
+    found = likeness_of(fact(tmp_path / "model.pt", "likeness"))
     assert found.unlikeness(FEATURES) == pytest.approx(fit.likeness.unlikeness(FEATURES), rel=1e-3)
 
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from bundle.metrics.likeness import AXES, Likeness, fit_likeness, in_words
+from bundle.metrics.likeness import AXES, Likeness, fit_likeness, in_words, likeness_of
 
 RNG = np.random.default_rng(0)
 WIDE = RNG.normal(size=(200, 6)) * [9, 1, 1, 1, 1, 1] + 5
@@ -60,7 +60,7 @@ def test_more_features_than_photographs_and_one_that_never_varies():
 
 def test_a_likeness_is_read_from_json_as_it_was(tmp_path):
     likeness = fit_likeness(WIDE)
-    read = Likeness.of(json.loads(json.dumps(likeness.facts())))
+    read = likeness_of(json.loads(json.dumps(likeness.facts())))
     others = RNG.normal(size=(9, 6))
     assert read.unlikeness(others) == pytest.approx(likeness.unlikeness(others), rel=1e-3)
     assert (in_words(read), in_words(None)[:10]) == ("marked", "not marked")
@@ -84,7 +84,7 @@ def test_a_likeness_is_read_from_json_as_it_was(tmp_path):
 def test_other_facts_are_refused_with_the_file(broken):
     facts = broken if isinstance(broken, list) or not broken else {**by_hand().facts(), **broken}
     with pytest.raises(ValueError, match=r"expected a likeness of features in old\.pt, got others; fit it again"):
-        Likeness.of(facts, "old.pt")
+        likeness_of(facts, "old.pt")
 
 
 def test_features_of_another_network_and_too_few_photographs_are_refused():

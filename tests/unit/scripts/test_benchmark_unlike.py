@@ -5,7 +5,7 @@ import pytest
 import torch
 from bundle.datasets.items import file_items
 from bundle.deploy.runtimes import load
-from bundle.metrics.likeness import Likeness, fit_likeness
+from bundle.metrics.likeness import fit_likeness, likeness_of
 from bundle.networks.multitask_unet import MultiTaskUNet
 from bundle.networks.weights import facts_of, network_of, save_weights
 from bundle.transforms import PrepareFundusd, field_of_view
@@ -57,7 +57,7 @@ def test_the_gauge_finds_what_inference_finds(checkpoint, tmp_path):
     (item,) = file_items(tmp_path / "eye.png")
     image = PrepareFundusd(SIZE)({**item, "masks": {}})["image"][None].float() / 255
     features = load("torch", network_of(checkpoint))(image)["features"].numpy()
-    expected = Likeness.of(facts_of(checkpoint)["likeness"]).unlikeness(features)[0]
+    expected = likeness_of(facts_of(checkpoint)["likeness"]).unlikeness(features)[0]
     assert Gauge(checkpoint)(item["image"]).unlikeness == pytest.approx(expected, rel=0.1)  # bfloat16, where there is
 
 
