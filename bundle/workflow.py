@@ -19,15 +19,10 @@ Example:
     >>> config = str(ROOT / "configs" / "inference.yaml")
     >>> workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **files, **small)
     >>> _ = workflow.initialize()
-<<<<<<< ours
+    network: torch, float32
     >>> _ = workflow.run()  # doctest: +ELLIPSIS
     results: ...
     photographs: 1 read; 1 doubtful (field cut) (eye.png)
-=======
-    network: torch, float32
-    >>> _ = workflow.run()
-    photographs: 1 read
->>>>>>> theirs
 
     The run has written its files, and the objects of the config are attributes of the workflow.
 
