@@ -13,12 +13,13 @@ Example:
     >>> Image.effect_noise((96, 64), 90).convert("RGB").save(folder / "eye.png")
     >>> save_weights(folder / "model.pt", MultiTaskUNet(pretrained=False, width=0.0625), {"image_size": 64})
     >>> files = {"input": str(folder / "eye.png"), "checkpoint": str(folder / "model.pt"), "output_dir": str(folder)}
-    >>> small = {"num_workers": 0, "track": False}
+    >>> small = {"num_workers": 0, "track": False, "backend": "torch", "precision": "float32"}
 
     >>> from monai.bundle import ConfigWorkflow
     >>> config = str(ROOT / "configs" / "inference.yaml")
     >>> workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **files, **small)
     >>> _ = workflow.initialize()
+    network: torch, float32
     >>> _ = workflow.run()
     photographs: 1 read
 
