@@ -80,8 +80,8 @@ def quantised(model: Any, network: GradedNetwork, images: Sequence[Tensor]) -> A
     """Return an OpenVINO or ONNX model with convolutions in int8.
 
     Weights are rounded by output channel, activations by tensor, to the ranges that they have on these photographs;
-    biases are corrected for the mean error. The ends of the network and the heat maps stay in floating
-    point (:func:`nodes_of`).
+    biases are corrected for the mean error. Some stay in floating point
+    (:func:`nodes_of`).
 
     Args:
         model: the network by :func:`bundle.deploy.runtimes.openvino_model` or ``onnx_program``.
@@ -108,15 +108,15 @@ def import_nncf() -> ModuleType:
 
 
 def nodes_of(model: Any, network: GradedNetwork) -> list[str]:  # noqa: ANN401
-    """Return the names of the convolutions that stay in floating point: the ends of the network, and the heat maps."""
-    kept = tuple(f"{NETWORK}{name}." for name in _names_of_ends(network))
+    """Return the names of the convolutions that stay in floating point: the network says which, and the heat maps."""
+    kept = tuple(f"{NETWORK}{name}." for name in _names_of_unquantised(network))
     places = _onnx_places(model) if hasattr(model, "graph") else _openvino_places(model)
     return [name for name, place in places if not place.startswith(NETWORK) or f"{place}.".startswith(kept)]
 
 
-def _names_of_ends(network: GradedNetwork) -> list[str]:
-    """Return the names of the first and last modules, and of the batch norm that comes right after one of them."""
-    ends, modules = {id(end) for end in network.ends()}, list(network.named_modules())
+def _names_of_unquantised(network: GradedNetwork) -> list[str]:
+    """Return the names of the modules that stay as they are, and of the batch norm that comes right after one."""
+    ends, modules = {id(end) for end in network.unquantised()}, list(network.named_modules())
     after = [
         later for (_, module), later in pairwise(modules) if id(module) in ends and isinstance(later[1], _BatchNorm)
     ]

@@ -70,6 +70,10 @@ class ResNetEncoder(nn.Module):
         """Return the convolution that is applied to the image."""
         return self.stem[0]
 
+    def delicate(self) -> list[nn.Module]:
+        """Return the stages that int8 would blur: none is known."""
+        return []
+
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.normalise(image)
         features = [x]
@@ -120,6 +124,10 @@ class LiteEncoder(nn.Module):
     def first_convolution(self) -> nn.Module:
         """Return the convolution that is applied to the image."""
         return self.trunk.conv_stem
+
+    def delicate(self) -> list[nn.Module]:
+        """Return the stages at H/2 and H/4, whose few channels have ranges too far apart for 8 bits (decision 0036)."""
+        return list(self.trunk.blocks[:2])
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.normalise(image)

@@ -63,6 +63,10 @@ class GradedNetwork(MultiTaskNetwork):
         """Return the first and last modules, where rounding costs most; in this class only the grade head."""
         return [self.grade_head]
 
+    def unquantised(self) -> list[nn.Module]:
+        """Return the modules that stay in floating point where the network is in int8; in this class the ends."""
+        return self.ends()
+
     def _read_grade_from(self, channels: int) -> None:
         """Add global average pooling and one linear layer of zeros: at first all grades are equally probable.
 

@@ -110,6 +110,10 @@ class MultiTaskUNet(GradedNetwork):
         full_resolution = [last.skip, last.up.convs] if isinstance(last, UpWithImage) else [cast(UpCat, last).convs]
         return [*super().ends(), self.encoder.first_convolution(), *full_resolution, self.segmentation_head]
 
+    def unquantised(self) -> list[nn.Module]:
+        """Return the first convolution, the delicate stages of the encoder, and both heads."""
+        return [self.encoder.first_convolution(), *self.encoder.delicate(), self.segmentation_head, self.grade_head]
+
     def _encode(self, image: Tensor) -> list[Tensor]:
         return self.encoder(image)
 

@@ -71,6 +71,10 @@ class VGG16Encoder(nn.Module):
         """Return the convolution that is applied to the image."""
         return cast(nn.Sequential, self.blocks[0])[0]
 
+    def delicate(self) -> list[nn.Module]:
+        """Return the stages that int8 would blur: none is known."""
+        return []
+
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.normalise(image)
         features: list[Tensor] = []

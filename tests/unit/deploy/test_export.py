@@ -174,7 +174,7 @@ def test_a_file_that_does_not_say_its_settings_or_its_size_is_refused(tmp_path):
 @pytest.mark.parametrize("form", ["torchscript", "openvino"])  # one file, two files
 def test_a_file_that_says_something_else_does_not_appear(form, checkpoint, monkeypatch):
     broken = {"lesions": torch.zeros(1, 5, 64, 64), "grade": torch.zeros(1, 5)}
-    monkeypatch.setitem(FORMS, form, FORMS[form]._replace(run=lambda path: lambda image: broken))
+    monkeypatch.setitem(FORMS, form, FORMS[form]._replace(run=lambda path, precision: lambda image: broken))
     with pytest.raises(ValueError, match=rf"expected {form} to say what the network says, got: largest difference"):
         export(checkpoint, form)
     assert [path.name for path in checkpoint.parent.iterdir()] == ["model.pt"]
