@@ -172,7 +172,7 @@ def test_both_inference_configs_are_one_and_ask_the_weights_for_their_network(ch
     files = content(write_package(checkpoint, tmp_path / "dist").path)
     config = yaml.safe_load(files["configs/inference.yaml"])
     assert config == json.loads(files["configs/inference.json"])
-    assert config["network_def"] == "$weights.network_of(@checkpoint)"
+    assert config["network_def"] == "$ensembles.network_of(@checkpoint)"
     assert json.loads(files["models/model.json"])["facts"]["width"] == 0.0625
 
 

@@ -201,7 +201,7 @@ def test_an_answer_costs_one_run_of_the_network(built, monkeypatch, backend, kin
         ("onnxruntime", GPU, "float32", "expected device cpu for backend onnxruntime, got cuda"),
         ("onnxruntime", CPU, "bfloat16", "expected backend openvino or torch for precision bfloat16, got onnxruntime"),
         ("torch", CPU, "int8", "expected backend openvino or onnxruntime for precision int8, got torch"),
-        ("openvino", CPU, "int8", "expected the checkpoint that an int8 file was made from, got none"),
+        ("openvino", CPU, "int8", "expected one weights file for precision int8, beside which its"),
     ],
 )
 def test_what_cannot_run_is_refused(backend, device, precision, message):

@@ -22,6 +22,7 @@ from torch import nn
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 GRADES = {"sure": [0.7, 0.1, 0.1, 0.05, 0.05], "torn": [0.1, 0.3, 0.2, 0.2, 0.2]}
 LESION = {"sure": [0.9, 0.1], "torn": [0.2, 0.8]}
+FEATURES = {"sure": [1.0, 2.0], "torn": [3.0]}
 MAP = {"sure": [0.0, 1.0, 0.5], "torn": [1.0, 0.0, 0.5]}
 
 
@@ -41,7 +42,8 @@ class Says(MultiTaskNetwork):
         return {"lesions": lesions, "grade": torch.tensor(GRADES[self.name]).log().expand(len(image), -1)}
 
     def explained(self, image):
-        return {**self.both_tasks(image), "maps": torch.tensor(MAP[self.name]).expand(len(image), 5, 1, -1)}
+        maps = torch.tensor(MAP[self.name]).expand(len(image), 5, 1, -1)
+        return {**self.both_tasks(image), "maps": maps, "features": torch.tensor(FEATURES[self.name])[None]}
 
     def ends(self):
         return []
@@ -86,6 +88,7 @@ def test_the_probabilities_of_two_networks_are_the_mean_of_each():
     assert found["grade"].softmax(dim=1)[1].tolist() == pytest.approx([0.4, 0.2, 0.15, 0.125, 0.125])
     assert found["lesions"].softmax(dim=1)[1, :, 40, 90].tolist() == pytest.approx([0.55, 0.45])
     assert found["maps"][1, 4, 0].tolist() == pytest.approx([0.5, 0.5, 0.5], abs=1e-6)
+    assert found["features"].tolist() == [[1, 2, 3]]
     tasks = together.both_tasks(IMAGE)
     assert all(torch.equal(tasks[name], found[name]) for name in ("grade", "lesions"))
     assert torch.equal(together(IMAGE), found["lesions"])
@@ -108,6 +111,8 @@ def test_copies_of_one_network_are_that_network(made, copies):
     together = ExplainedNetwork(Ensemble([made(0) for _ in range(copies)], image_sizes=[64] * copies))
     batch = {"image": IMAGE}
     expected, found = (ExplainedStep()(engine(network), batch) for network in (alone, together))
+    features = found.pop("features"), torch.cat([expected.pop("features")] * copies, dim=1)
+    assert torch.equal(*features)
     assert {name: value.shape for name, value in found.items()} == {n: value.shape for n, value in expected.items()}
     assert all((found[name] - expected[name]).abs().max() < 1e-5 for name in expected)
     assert expected["maps"].max() > 0.9

@@ -36,7 +36,10 @@ def draw(path):
 
 
 def said(out):
-    return [line for line in out.splitlines() if "logging" not in line]  # MONAI's
+    """Return the lines after the first, which says what runs the network; without MONAI's."""
+    first, *others = [line for line in out.splitlines() if "logging" not in line]
+    assert first.endswith("; choose another by --backend and --precision (docs/export.md)")
+    return others
 
 
 @pytest.mark.parametrize("name", ["photo.png", "7"])
