@@ -224,7 +224,9 @@ PARTS = MONAI_IDS | {"network", "network_def", "data", "+imports"}
 def flat(path: Path) -> dict[str, object]:
     """Return the flat options of a config."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    is_part = lambda name, value: name in PARTS or "#" in name or "::" in name or isinstance(value, dict)  # noqa: E731
+    is_part = lambda name, value: (
+        name.removeprefix("+") in PARTS or "#" in name or "::" in name or isinstance(value, dict)
+    )  # noqa: E731
     return {
         name: value for name, value in content.items()
         if not is_part(name, value) and not (isinstance(value, list) and any(isinstance(one, dict) for one in value))
