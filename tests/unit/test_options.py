@@ -1,6 +1,7 @@
 """Words of the command line become values of the kind that their option takes, through Fire and MONAI as typed."""
 
 import os
+import re
 from pathlib import Path
 
 import fire
@@ -217,19 +218,18 @@ def test_the_words_of_another_program_are_not_read():
 # ---- the kinds are those of the configs
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-PARTS = MONAI_IDS | {"network", "network_def", "data", "+imports"}
+PARTS = MONAI_IDS | {"network", "network_def", "data"}
 """Ids that are computed and not options."""
 
 
 def flat(path: Path) -> dict[str, object]:
     """Return the flat options of a config."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    is_part = lambda name, value: (
-        name.removeprefix("+") in PARTS or "#" in name or "::" in name or isinstance(value, dict)
-    )  # noqa: E731
+    options = {name: value for name, value in content.items() if not re.search("#|::", name)}
     return {
-        name: value for name, value in content.items()
-        if not is_part(name, value) and not (isinstance(value, list) and any(isinstance(one, dict) for one in value))
+        name: value for name, value in options.items()
+        if name.removeprefix("+") not in PARTS and not isinstance(value, dict)
+        and not (isinstance(value, list) and any(isinstance(one, dict) for one in value))
     }  # fmt: skip
 
 
