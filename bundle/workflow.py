@@ -19,8 +19,8 @@ Example:
     >>> config = str(ROOT / "configs" / "inference.yaml")
     >>> workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **files, **small)
     >>> _ = workflow.initialize()
-    network: torch, float32
     >>> _ = workflow.run()  # doctest: +ELLIPSIS
+    network: torch, float32
     results: ...
     photographs: 1 read; 1 doubtful (field cut) (eye.png)
 

@@ -190,7 +190,7 @@ def test_the_tools_use_the_packaged_code_and_find_every_property(tools, unpacked
 
 def test_torchscript_carries_metadata_and_config(tools, unpacked):
     assert tools["script_version"] == json.loads((unpacked / "configs" / "metadata.json").read_text())["version"]
-    assert tools["script_network"] == "$weights.network_of(@checkpoint)"
+    assert tools["script_network"] == "$ensembles.network_of(@checkpoint)"
     assert tools["script_trained_on"] == "phantom (synthetic drawings), 40 outlined photographs"
 
 
