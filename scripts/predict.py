@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.deploy.runtimes import way_in_words
 from bundle.labels import LESIONS, grades_in_words
 from bundle.predict import CONFIG, WEIGHTS, as_paths, check_weights, in_one_sentence
 from monai.bundle.workflows import ConfigWorkflow
@@ -50,8 +51,9 @@ def predict(
         )  # fmt: skip
         workflow.initialize()
         workflow.evaluator.run()
+    way, files = map(workflow.parser.get_parsed_content, ("way", "files"))
+    print(way_in_words(way, backend, precision))
     print(describe(Path(output_dir)))
-    files = workflow.parser.get_parsed_content("files")
     print(files.summary())
     files.exit_if_unread()
 
