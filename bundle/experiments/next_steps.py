@@ -15,8 +15,8 @@ from bundle.experiments.pipeline import CONFIGS, stacked
 from bundle.handlers.tracking import where_to_look
 from bundle.manifest import Manifest, Photograph
 from bundle.method.evidence import Thresholds
+from bundle.networks.ensembles import Paths, is_fused, listed
 from bundle.networks.graders import EARLIER_STRIDE, LAST_STRIDE
-from bundle.networks.weights import fact
 from bundle.options import typed_words
 from bundle.predict import WEIGHTS
 from bundle.refusals import command_line
@@ -113,7 +113,7 @@ def after_calibrate(path: Where, calibrated: Where, output_dir: Where) -> str:
     return ended([calibrated], scores)
 
 
-def after_evaluate(manifest: Manifest, rows: Sequence[Photograph], checkpoint: Where, output_dir: Where) -> str:
+def after_evaluate(manifest: Manifest, rows: Sequence[Photograph], checkpoint: Paths, output_dir: Where) -> str:
     """Name the prediction on one of the photographs that were scored."""
     return ended([Path(output_dir) / "metrics.json"], _use(checkpoint, manifest.path(rows[0].image)))
 
@@ -163,11 +163,12 @@ def after_package(zipped: Path) -> str:
     return f"next: {_python()} -m zipfile -e {quoted(shown(zipped))} {quoted(shown(zipped.parent))}"
 
 
-def _use(checkpoint: Where, photographs: Where) -> str:
+def _use(checkpoint: Paths, photographs: Where) -> str:
     """Return the command that predicts on photographs; inference takes no fused lesions, but export does."""
-    if fact(checkpoint, "fuse", False):
-        return script("export", checkpoint=checkpoint, format="torchscript")
-    return script("predict", photographs, checkpoint=checkpoint)
+    weights = ",".join(map(str, listed(checkpoint)))
+    if is_fused(checkpoint):
+        return script("export", checkpoint=weights, format="torchscript")
+    return script("predict", photographs, checkpoint=weights)
 
 
 def _has_outlined(manifest: Manifest) -> bool:

@@ -137,7 +137,7 @@ def test_every_format_gives_the_sets_of_the_network(form, exported):
     image = torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = network_of(weights).both_tasks(image)["grade"].softmax(dim=1)
-        _, grade, _ = opened(form, made.path)(image)
+        _, grade, _, _ = opened(form, made.path)(image)
     sets = grade_sets(expected, grade_set_quantiles(weights))
     assert (grade_sets(grade.softmax(dim=1), quantiles) == sets).all()
     assert 0 < sets.mean() < 1

@@ -103,7 +103,7 @@ def test_an_int8_file_says_what_it_is(made, form):
     said = said_of(exports[form].path)
     assert said.pop("weights")
     assert said == {
-        "image_size": 64, "lesion_thresholds": THRESHOLDS, "precision": "int8",
+        "image_size": 64, "lesion_thresholds": THRESHOLDS, "grade_set_quantiles": None, "precision": "int8",
         "calibrated_on": "photographs, 6 photographs", "agreement": json.loads(json.dumps(agreement._asdict())),
     }  # fmt: skip
     assert agreement.photographs == 2

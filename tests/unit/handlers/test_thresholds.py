@@ -101,7 +101,7 @@ def test_they_are_of_the_last_weights_where_the_last_epoch_was_not_validated(
 
 
 def test_a_lesion_that_the_fold_does_not_have_is_named(tmp_path, manifest, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="ignite"):
         train(tmp_path, manifest)
     assert "the fold has no HE, EX, SE: not fitted, the threshold stays 0.5" in caplog.text
 
@@ -111,7 +111,7 @@ def test_a_lesion_that_the_fold_does_not_have_is_named(tmp_path, manifest, caplo
     [({"fold_is_test": True}, "the held-out fold is also the test"), ({"rows": []}, "no fold is held out")],
 )
 def test_nothing_is_fitted_on_the_test_or_on_nothing_and_the_file_says_so(tmp_path, manifest, caplog, settings, why):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="ignite"):
         _, trainer, validated = train(tmp_path, manifest, val_interval=9, **settings)
     assert f"{why}: no lesion thresholds were fitted" in caplog.text
     facts = load_weights(Faint(), tmp_path / "model.pt")

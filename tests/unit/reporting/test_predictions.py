@@ -257,7 +257,7 @@ def test_a_withheld_grade_is_in_no_table_and_on_no_card(tmp_path):
 @pytest.mark.parametrize(("count", "is_said"), [(20, False), (21, True)])
 def test_it_is_said_if_no_lesion_is_found_on_any_of_more_than_20_photographs(tmp_path, count, is_said):
     none = prediction_row(prediction(tmp_path)) | {"EX_count": 0}
-    drawn = Drawing("", None)
+    drawn = Drawing("", ())
     files = PredictionFiles(tmp_path / "out", {})
     files.start()
     for number in range(count):
@@ -274,7 +274,7 @@ def test_one_lesion_on_one_of_many_photographs_is_enough_to_say_nothing(tmp_path
     files = PredictionFiles(tmp_path / "out", {}, report=False)
     files.start()
     for number in range(30):
-        files.note(one | {"EX_count": int(number == 7)}, Drawing("", None))
+        files.note(one | {"EX_count": int(number == 7)}, Drawing("", ()))
     files.finish()
     assert files.summary() == "photographs: 30 read"
 

@@ -110,7 +110,7 @@ def test_a_script_runs_as_by_its_module(type_fundus, tiny_idrid, tmp_path):
         (["prepare", "--dataset", "idrid"], "expected --root, got --dataset idrid; there are --dataset, --root, "),
         (["prepare", "--root"], "expected a value after --root"),
         (["export", "model.pt"], "expected options (--checkpoint, --format, "),
-        (["benchmark", "dta"], "expected one of attribution, data, inference, labels, meta first, got 'dta'"),
+        (["benchmark", "dta"], "expected one of attribution, data, inference, labels, meta, unlike first, got 'dta'"),
         (["predict"], "expected a photograph or a folder, as in `fundus predict photo.jpg`, got none"),
     ],
 )
