@@ -1,6 +1,7 @@
 """The console command: it finds a script by its name, and answers help and mistakes without its imports."""
 
 import importlib
+import logging
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,9 @@ def type_fundus(monkeypatch, capsys):
             code = stop.code
         return code, *capsys.readouterr()
 
-    return run
+    yield run
+    for name in ("ignite", "monai.bundle.workflows"):  # predict silences them in its process, which is all tests' here
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def test_a_help_page_has_a_line_for_each_option_with_type_and_default(type_fundus, monkeypatch):
