@@ -383,7 +383,7 @@ def test_one_eye_as_dicom_and_as_a_picture_is_one_eye(infer, tmp_path):
     patients = {name: row.pop("patient") for name, row in rows.items()}
     assert patients == dict.fromkeys(rows, pseudonym(made.PATIENT_ID)) | {"plain.png": ""}
     eyes = {name: row.pop("eye") for name, row in rows.items()}
-    assert eyes == dict.fromkeys(rows, "right") | {"plain.png": ""}
+    assert eyes == dict.fromkeys(rows, "") | {"plain.dcm": "right"}
     assert len({tuple(value for name, value in row.items() if name != "file") for row in rows.values()}) == 1
     masks = {(out / "masks" / f"{name}.png").read_bytes() for name in rows}
     assert len(masks) == 1
