@@ -13,9 +13,9 @@ RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[deploy
  && python -m compileall -q bundle scripts
 
 # Any user may run it: `docker run --user "$(id -u):$(id -g)"` gives the results to whoever typed it.
-RUN useradd fundus && mkdir --mode=1777 /work
+RUN useradd fundus && mkdir --mode=1777 /data
 ENV HOME=/tmp USER=fundus GIT_PYTHON_REFRESH=quiet
 USER fundus
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["fundus"]
 CMD ["--help"]
