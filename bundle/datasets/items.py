@@ -6,14 +6,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from bundle.datasets.patients import eyes_in_headers, patients_in_headers, patients_in_names, pseudonym
+from bundle.datasets.patients import patients_in_names, pseudonym, stated_in_headers
 from bundle.datasets.readers.files import OF_THE_SYSTEM, names
 from bundle.grade_rules import lesions_ruled_out
 from bundle.labels import GRADES, LESIONS
 from bundle.manifest import Manifest, Photograph
 from bundle.method.initial_labels import InitialLabel
 from bundle.transforms.decode import PHOTOGRAPH_SUFFIXES, is_photograph
-from bundle.transforms.dicom import has_suffix
+from bundle.transforms.dicom import Identity, has_suffix
 from torch.utils.data import DistributedSampler
 
 UNKNOWN_GRADE = -1
@@ -78,16 +78,18 @@ def file_items(
         _check_apart(Path(source), Path(output_dir or ""))
     photographs = [item for source in listed for item in _file_items(Path(source))]
     _check_distinct(photographs)
-    eyes = eyes_in_headers(paths(photographs))
+    stated = stated_in_headers(paths(photographs))
+    eyes = {name: identity.laterality for name, identity in stated.items() if identity.laterality}
     photographs = [{**item, "eye": eyes[item["id"]]} if item["id"] in eyes else item for item in photographs]
-    return _by_patient(photographs, _patients(photographs, patient_pattern))
+    return _by_patient(photographs, _patients(photographs, stated, patient_pattern))
 
 
-def _patients(photographs: Sequence[Mapping[str, Any]], patient_pattern: str | None) -> dict[str, str]:
+def _patients(
+    photographs: Sequence[Mapping[str, Any]], stated: Mapping[str, Identity], patient_pattern: str | None
+) -> dict[str, str]:
     """Map the id of each photograph to its patient, where the pattern, or without one its DICOM header, states it."""
     if patient_pattern is None:
-        found = patients_in_headers(paths(photographs))
-        return {name: pseudonym(patient) for name, patient in found.items()}
+        return {name: pseudonym(one.patient_id) for name, one in stated.items() if one.patient_id}
     stems = {item["id"]: _without_suffix(item["id"]) for item in photographs}
     known = patients_in_names(stems.values(), patient_pattern)
     return {name: known[stem] for name, stem in stems.items() if stem in known}

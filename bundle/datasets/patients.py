@@ -80,19 +80,16 @@ def patients_in_headers(photographs: Mapping[str, str | os.PathLike]) -> dict[st
         >>> patients_in_headers({"a": pydicom.data.get_testdata_file("examples_palette.dcm"), "b": "eye.png"})
         {'a': '11-05-25-142825'}
     """
-    return {name: stated.patient_id for name, stated in _identities(photographs).items() if stated.patient_id}
+    stated = stated_in_headers(photographs)
+    return {name: identity.patient_id for name, identity in stated.items() if identity.patient_id}
 
 
-def eyes_in_headers(photographs: Mapping[str, str | os.PathLike]) -> dict[str, str]:
-    """Map each DICOM photograph whose header states the eye to ``left`` or ``right``.
+def stated_in_headers(photographs: Mapping[str, str | os.PathLike]) -> dict[str, Identity]:
+    """Map each DICOM photograph to the patient and the eye that its header states; other files are not opened.
 
     Args:
         photographs: as in :func:`patients_in_headers`.
     """
-    return {name: stated.laterality for name, stated in _identities(photographs).items() if stated.laterality}
-
-
-def _identities(photographs: Mapping[str, str | os.PathLike]) -> dict[str, Identity]:
     found = {}
     for name, path in photographs.items():
         if is_dicom(path):
