@@ -6,7 +6,8 @@ fundus predict FOLDER --output_dir outputs/predict --checkpoint outputs/train/mo
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,32 @@ def _describe_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+@contextmanager
+def quiet(levels: Mapping[str, int]) -> Iterator[None]:
+    """Keep loggers to these levels for a while.
+
+    Example:
+        >>> with quiet({"a library": logging.ERROR}):
+        ...     logging.getLogger("a library").level == logging.ERROR
+        True
+        >>> logging.getLogger("a library").level == logging.NOTSET
+        True
+    """
+    before = {name: logging.getLogger(name).level for name in levels}
+    try:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
 if __name__ == "__main__":
-    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # warns about every run without a logging file
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # what ends a run is said once, by main
-    main(predict)
+    with quiet(
+        {
+            "monai.bundle.workflows": logging.ERROR,  # warns about every run without a logging file
+            "ignite": logging.CRITICAL,  # what ends a run is said once, by main
+        }
+    ):
+        main(predict)

@@ -39,9 +39,7 @@ def type_fundus(monkeypatch, capsys):
             code = stop.code
         return code, *capsys.readouterr()
 
-    yield run
-    for name in ("ignite", "monai.bundle.workflows"):  # predict silences them in its process, which is all tests' here
-        logging.getLogger(name).setLevel(logging.NOTSET)
+    return run
 
 
 def test_a_help_page_has_a_line_for_each_option_with_type_and_default(type_fundus, monkeypatch):
@@ -121,6 +119,14 @@ def test_a_mistake_is_refused_in_one_line(type_fundus, words, message):
     code, _, err = type_fundus(*words)
     assert (code, err.count("\n")) == (2, 1)
     assert message in err
+
+
+def test_a_command_leaves_the_loggers_of_others_as_they_were(type_fundus):
+    others = [logging.getLogger(name) for name in ("ignite", "monai.bundle.workflows")]
+    before = [logger.level for logger in others]
+    assert logging.CRITICAL not in before
+    type_fundus("predict")
+    assert [logger.level for logger in others] == before
 
 
 @pytest.mark.parametrize(("line", "error"), [("out=PLACE", ValueError), ("out: list = 'a'", KeyError)])
