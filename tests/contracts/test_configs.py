@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from bundle import ROOT
-from bundle.manifest import Manifest, Photograph, save_manifest
+from bundle.manifest import Manifest, Photograph, load_manifest, save_manifest
 from bundle.networks.graders import Grader
 from bundle.networks.weights import save_weights
 from monai.bundle.workflows import ConfigWorkflow
@@ -127,19 +127,60 @@ def test_every_function_that_an_expression_calls_is_there(path):
             assert alias not in modules or hasattr(modules[alias], name), f"{alias} has no {name}: {expression}"
 
 
-def test_graders_of_another_manifest_are_refused_before_its_missing_grades_are(tmp_path):
-    row = Photograph(
-        id="a", image="made/a.jpg", split="test", sha256="0" * 64, perceptual_hash="f" * 64, width_px=60,
-        height_px=40, group="a", grade=2,
+@pytest.fixture
+def graders_of(tmp_path):
+    """Write a manifest of three graded photographs, of fold 0, fold 1 and ``split``, and a grader for each fold."""
+
+    def write(split, manifest_sha256=None, folds=(0, 1)):
+        rows = [_graded_row(0, "train", 0), _graded_row(1, "train", 1), _graded_row(2, split, 1)]
+        made = Manifest(name="made", roots={"made": tmp_path}, folds=2, seed=0, photographs=tuple(rows), notes=())
+        save_manifest(made, tmp_path / "manifest.json")
+        known = {"manifest_sha256": manifest_sha256 or load_manifest(tmp_path / "manifest.json").sha256}
+        for fold in folds:
+            facts = {"architecture": "tf_efficientnet_lite0", "image_size": 64, "fold": fold, **known}
+            save_weights(tmp_path / f"{fold}.pt", Grader("tf_efficientnet_lite0", pretrained=False), facts)
+        return {
+            "manifest": str(tmp_path / "manifest.json"), "output_dir": str(tmp_path),
+            "checkpoint": [str(tmp_path / f"{fold}.pt") for fold in folds],
+        }  # fmt: skip
+
+    return write
+
+
+def _graded_row(number, split, fold):
+    return Photograph(
+        id=f"made/{number}", image=f"made/{number}.jpg", split=split, sha256=f"{number}" * 64,
+        perceptual_hash=f"{number}" * 64, width_px=60, height_px=40, group=f"{number}", grade=number,
+        fold=fold if split == "train" else None,
     )  # fmt: skip
-    made = Manifest(name="made", roots={"made": tmp_path}, folds=2, seed=0, photographs=(row,), notes=())
-    save_manifest(made, tmp_path / "manifest.json")
-    facts = {"architecture": "tf_efficientnet_lite0", "image_size": 64, "fold": 0, "manifest_sha256": "another"}
-    save_weights(tmp_path / "model.pt", Grader("tf_efficientnet_lite0", pretrained=False), facts)
-    evaluation = workflow(STAGES["evaluate_grader"], manifest=str(tmp_path / "manifest.json"), output_dir=str(tmp_path))
+
+
+def test_graders_of_another_manifest_are_refused_before_its_missing_grades_are(graders_of):
+    evaluation = workflow(STAGES["evaluate_grader"], **graders_of("test", manifest_sha256="another", folds=[0]))
     with pytest.raises(RuntimeError) as error:
         evaluation.parser.get_parsed_content("validate#evaluator")
     assert "expected weights of manifest_sha256" in str(error.value.__cause__)
+
+
+def test_graders_that_held_out_different_folds_are_scored_together_on_the_official_test(graders_of):
+    parser = workflow(STAGES["evaluate_grader"], **graders_of("test")).parser
+    assert parser.get_parsed_content("fold") is None
+    name, rows = parser.get_parsed_content("evaluate#grade")
+    assert (name, [row.id for row in rows]) == ("test", ["made/2"])
+
+
+def test_without_an_official_test_graders_of_different_folds_have_seen_all_there_is(graders_of):
+    evaluation = workflow(STAGES["evaluate_grader"], **graders_of("train"))
+    with pytest.raises(RuntimeError) as error:
+        evaluation.parser.get_parsed_content("evaluate#grade")
+    assert "expected photographs to measure 'grade' on, in the test split or" in str(error.value.__cause__)
+
+
+def test_a_grader_is_not_scored_on_a_fold_that_it_saw(graders_of):
+    evaluation = workflow(STAGES["evaluate_grader"], **graders_of("train", folds=[1]), fold=0)
+    with pytest.raises(RuntimeError) as error:
+        evaluation.initialize()
+    assert "fold" in str(error.value.__cause__)
 
 
 def test_without_label_update_there_is_neither_its_network_nor_its_optimiser():
