@@ -59,7 +59,7 @@ WAYS = (
     Way("openvino", INT8), Way("onnxruntime", INT8), Way("openvino", BFLOAT16), Way("torch", BFLOAT16),
     Way("openvino", FLOAT32), Way("onnxruntime", FLOAT32), Way("torch", FLOAT32),
 )  # fmt: skip
-"""All ways to run a network, fastest first, as measured (docs/results/benchmark_inference.md)."""
+"""All ways to run a network, fastest first, from start to the results of some photographs (docs/decisions/0036)."""
 
 ROUGH = Way("openvino", BFLOAT16)
 """The way that runs only where backend or precision is named: it rounds the ends of the network too, and lesions then
