@@ -166,7 +166,7 @@ KINDS: Mapping[Kind, str] = {
     "withhold_doubtful",
     TEXT: "alternation architecture backend balance combine encoder label_encoder label_mask meta_objective",
     _or_null(TEXT): "multiprocessing_context patient_pattern precision score_by split tracking_uri",
-    PATH: "bundle_root cache_dir calibrated output_dir",
+    PATH: "bundle_root cache_dir calibrated output_dir taught",
     PATHS: "checkpoint graders",
     _or_null(PATHS): "input",
     _or_null(PATH): "manifest pseudo_labels teacher",

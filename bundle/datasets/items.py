@@ -346,6 +346,11 @@ def grades(rows: Iterable[Photograph]) -> list[int]:
     return [row.grade for row in rows if row.grade is not None]
 
 
+def folds(rows: Iterable[Photograph]) -> dict[str, int]:
+    """Map each training photograph to its fold."""
+    return {row.id: row.fold for row in rows if row.fold is not None}
+
+
 def union(*groups: Iterable[Photograph]) -> list[Photograph]:
     """Join groups of photographs; a photograph in several groups is listed once."""
     return list({row.id: row for group in groups for row in group}.values())

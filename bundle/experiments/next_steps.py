@@ -113,6 +113,13 @@ def after_calibrate(path: Where, calibrated: Where, output_dir: Where) -> str:
     return ended([calibrated], scores)
 
 
+def after_teach_grades(path: Where, taught: Where, output_dir: Where) -> str:
+    """Name the calibration of the head that was fitted: its sets of likely grades are not known yet."""
+    stages = ["train", "evaluate", "calibrate"]
+    fitting = bundle_run(stages, manifest=path, checkpoint=taught, output_dir=output_dir, calibrated=taught)
+    return ended([taught], fitting)
+
+
 def after_evaluate(manifest: Manifest, rows: Sequence[Photograph], checkpoint: Paths, output_dir: Where) -> str:
     """Name the prediction on one of the photographs that were scored."""
     return ended([Path(output_dir) / "metrics.json"], _use(checkpoint, manifest.path(rows[0].image)))

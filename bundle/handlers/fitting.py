@@ -1,6 +1,6 @@
-"""What is fitted after training: temperature, thresholds, areas that count, sets of grades, what is unlike it."""
+"""What is fitted after training: temperature, thresholds, areas, sets of grades, what is unlike it, a grade head."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from bundle.metrics.grade_sets import check_coverage, fit_quantiles, grades_fitt
 from bundle.metrics.grading import grading_scores
 from bundle.metrics.likeness import PHOTOGRAPHS_MIN, Likeness, fit_likeness
 from bundle.metrics.presence import areas_that_count_ppm
+from bundle.networks.grade_head import GradeHead, fit_grade_head
 from bundle.networks.graders import NO_SHIFT, prior_shift
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 SCORES = ("accuracy", "accuracy_majority", "quadratic_kappa", "auroc")
 
@@ -346,3 +348,68 @@ class FitLikeness(Scorer):
 
     def _of(self, ids: Collection[str]) -> np.ndarray:
         return np.array([features for name, features in self.features.items() if name in ids])
+
+
+class FitGradeHead(Scorer):
+    """Scorer that fits another grade head to the features of graded photographs (:func:`fit_grade_head`).
+
+    Args:
+        fold_of: fold of each photograph that is fitted to, by id.
+        inputs: number of features that the head takes, the last of :func:`bundle.networks.explained.pooled_features`.
+
+    Raises:
+        ValueError: at the end of the evaluation, as :func:`fit_grade_head`.
+
+    Example:
+        >>> from torch import eye, tensor
+        >>> fit = FitGradeHead(fold_of={"a": 0, "b": 1, "c": 0, "d": 1}, inputs=2)
+        >>> engine = Engine(lambda engine, batch: {"features": eye(5)[:4]})
+        >>> fit.attach(engine)
+        >>> _ = engine.run([{"id": ["a", "c", "b", "d"], "grade": tensor([0, 2, 0, 2])}])
+        >>> fit.tensors()["grade_head.weight"].shape, fit.facts()["grade_head"]["photographs"]
+        (torch.Size([5, 2]), 4)
+    """
+
+    def __init__(self, fold_of: Mapping[str, int], inputs: int) -> None:
+        self.fold_of, self.inputs = dict(fold_of), inputs
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the images of an earlier evaluation."""
+        self.features: list[np.ndarray] = []
+        self.grades: list[int] = []
+        self.folds: list[int] = []
+        self.head: GradeHead | None = None
+
+    def update(self, engine: Engine) -> None:
+        """Keep features and grades of the photographs of a batch."""
+        batch = engine.state.batch
+        features_ND = engine.state.output["features"][:, -self.inputs :].float().cpu().numpy()
+        for index, grade in graded_images(batch, self.fold_of):
+            self.features.append(features_ND[index])
+            self.grades.append(grade)
+            self.folds.append(self.fold_of[batch["id"][index]])
+
+    def compute(self, engine: Engine) -> None:
+        """Fit the head, and write its loss on left-out photographs to the engine's metrics."""
+        self.head = fit_grade_head(np.array(self.features), self.grades, self.folds)
+        engine.state.metrics["grade_head/log_loss"] = self.head.log_loss
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return no intervals: the head is fitted, not scored."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the layer for the weights file (:meth:`GradeHead.tensors`)."""
+        return self._fitted().tensors()
+
+    def facts(self) -> dict[str, Any]:
+        """Return how the head was fitted, for the weights file."""
+        head = self._fitted()
+        how = {"photographs": len(self.grades), "strength": head.strength, "left_out_log_loss": head.log_loss}
+        return {"grade_head": how}
+
+    def _fitted(self) -> GradeHead:
+        if self.head is None:
+            raise ValueError("expected an evaluation of graded photographs before their grade head, got none; run it")
+        return self.head

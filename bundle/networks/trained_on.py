@@ -157,6 +157,48 @@ def trained_hashes(path: str | os.PathLike) -> list[str] | None:
     return found
 
 
+def taught_also(path: str | os.PathLike, rows: Sequence[Photograph]) -> dict[str, Any]:
+    """Return the facts of weights that are taught the grades of more photographs: what they were trained on then.
+
+    Sets of likely grades, fitted to what the head gave before, are no longer said.
+
+    Args:
+        path: of the weights before.
+        rows: graded photographs; those that the weights were trained on already count once.
+
+    Raises:
+        ValueError: if the file is missing, is not a weights file, or does not list what it was trained on.
+
+    Example:
+        >>> import tempfile
+        >>> from bundle.networks.weights import save_weights
+        >>> from torch import nn
+        >>> known = {"split": "train", "sha256": "0" * 64, "width_px": 6, "height_px": 4, "group": "7"}
+        >>> row = Photograph(id="clinic/7", image="clinic/7.jpg", perceptual_hash="e" * 64, grade=1, **known)
+        >>> facts = {"data": {"idrid": {"outlined": 41, "graded": 0}}, "num_training_images": 41}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(f"{folder}/a.pt", nn.Linear(2, 3), {**facts, "perceptual_hashes": ["f" * 64]})
+        ...     found = taught_also(f"{folder}/a.pt", [row])
+        >>> found["data"], found["num_training_images"], found["taught_grades"]
+        ({'clinic': {'outlined': 0, 'graded': 1}, 'idrid': {'outlined': 41, 'graded': 0}}, 42, [1])
+    """
+    before = trained_hashes(path)
+    if before is None:
+        raise ValueError(f"expected {PERCEPTUAL_HASHES} in {path}, got none; train it again")
+    new = [row for row in rows if row.perceptual_hash not in before]
+    data = {name: dict(counts) for name, counts in (fact(path, "data") or {}).items()}
+    for row in new:
+        counts = data.setdefault(row.dataset, dict.fromkeys(KINDS, 0))
+        counts["graded"] += 1
+    return {
+        "data": dict(sorted(data.items())),
+        "num_training_images": fact(path, "num_training_images", len(before)) + len(new),
+        "taught_grades": sorted({row.grade for row in rows if row.grade is not None}),
+        "grade_sets": None,
+        PERCEPTUAL_HASHES: sorted({*before, *(row.perceptual_hash for row in new)}),
+    }
+
+
 def is_own(paths: Paths, manifest_sha256: str) -> bool:
     """Return whether weights, or any of several, were trained on this manifest.
 

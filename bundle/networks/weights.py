@@ -166,22 +166,40 @@ def halve(source: str | os.PathLike, target: str | os.PathLike) -> None:
     save_whole(target, {**content, "model": state, "facts": without_folders(content["facts"])})
 
 
-def say_also(source: str | os.PathLike, target: str | os.PathLike, facts: Mapping[str, Any]) -> None:
+def say_also(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a copy of a weights file with additional facts, such as values fitted after training.
 
+    Args:
+        source: the file.
+        target: the copy; may be the file itself.
+        facts: by name; they replace those of the same name.
+        tensors: by name, in place of those of the same name and shape; None replaces none.
+
     Raises:
-        ValueError: if the file is missing or is not a weights file.
+        ValueError: if the file is missing, is not a weights file, or has no such tensor.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_weights(f"{folder}/model.pt", nn.Linear(2, 3), {"image_size": 512})
-        ...     say_also(f"{folder}/model.pt", f"{folder}/model.pt", {"min_area_ppm": 3.0})
-        ...     facts_of(f"{folder}/model.pt")
-        {'image_size': 512, 'min_area_ppm': 3.0}
+        ...     path = f"{folder}/model.pt"
+        ...     save_weights(path, nn.Linear(2, 3), {"image_size": 512})
+        ...     say_also(path, path, {"min_area_ppm": 3.0}, {"bias": torch.ones(3)})
+        ...     facts_of(path), filled(nn.Linear(2, 3), path).bias.tolist()
+        ({'image_size': 512, 'min_area_ppm': 3.0}, [1.0, 1.0, 1.0])
     """
     content = _read(source)
-    save_whole(target, {**content, "facts": {**content["facts"], **facts}})
+    model = dict(content["model"])
+    for name, value in (tensors or {}).items():
+        if name not in model or model[name].shape != value.shape:
+            found = tuple(model[name].shape) if name in model else "none"
+            raise ValueError(f"expected a tensor {name} of {tuple(value.shape)} in {source}, got {found}")
+        model[name] = value.to(model[name].dtype)
+    save_whole(target, {**content, "model": model, "facts": {**content["facts"], **facts}})
 
 
 def load_weights(

@@ -279,7 +279,7 @@ def made_small(words):
     return [*with_overlay(words, "smoke"), *([] if is_trained else ["--checkpoint", "outputs/train/model.pt"])]
 
 
-STAGES = ("pretrain", "evaluate_grader", "pseudo_label", "train", "evaluate", "calibrate", "inference")
+STAGES = ("pretrain", "evaluate_grader", "pseudo_label", "train", "evaluate", "teach_grades", "calibrate", "inference")
 
 
 def stages_to_run():

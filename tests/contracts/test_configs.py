@@ -23,6 +23,7 @@ BASES = {
     "multi_gpu_train": "train",
     "evaluate_grader": "pretrain",
     "calibrate": "evaluate",
+    "teach_grades": "evaluate",
     "evaluate_backend": "evaluate",
 }
 """Stages whose own file is an overlay of another stage's."""

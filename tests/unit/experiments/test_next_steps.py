@@ -26,6 +26,7 @@ from bundle.experiments.next_steps import (
     after_pretrain,
     after_pseudo_label,
     after_sweep,
+    after_teach_grades,
     after_train,
     say,
 )
@@ -173,6 +174,12 @@ def test_fused_lesions_are_exported_because_inference_takes_none(folder):
 def test_areas_that_were_fitted_are_scored(folder):
     found, options, _ = run_of(after_calibrate("my.json", "b.pt", "out"))
     assert (found, options["--checkpoint"]) == (["train.yaml", "evaluate.yaml"], "b.pt")
+
+
+def test_a_head_that_was_taught_is_calibrated(folder):
+    found, options, _ = run_of(after_teach_grades("my.json", "outputs/graded.pt", "outputs/train"))
+    assert found == ["train.yaml", "evaluate.yaml", "calibrate.yaml"]
+    assert options["--checkpoint"] == options["--calibrated"] == "outputs/graded.pt"
 
 
 def test_the_overlays_and_the_options_of_the_machine_go_on(folder, monkeypatch):

@@ -493,3 +493,17 @@ def test_a_description_of_something_else_is_refused(bare):
     bare.with_suffix(".json").write_text("[1, 2]")
     with pytest.raises(ValueError, match=r"expected 'network', 'facts' and 'sha256' in .*model\.json, got other"):
         load_weights(unet(1), bare)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "found"),
+    [
+        ({"bias": torch.ones(4)}, r"a tensor bias of \(4,\) in .*, got \(3,\)"),
+        ({"head": torch.ones(3)}, r"a tensor head of \(3,\) in .*, got none"),
+    ],
+)
+def test_a_tensor_that_the_file_has_no_place_for_is_refused(tmp_path, tensors, found):
+    save_weights(tmp_path / "a.pt", torch.nn.Linear(2, 3), {"fold": 0})
+    with pytest.raises(ValueError, match=found):
+        module.say_also(tmp_path / "a.pt", tmp_path / "b.pt", {}, tensors)
+    assert not (tmp_path / "b.pt").exists()
