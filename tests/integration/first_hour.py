@@ -44,6 +44,7 @@ LEFT_OUT = {
     r".*two_cores": "trains for hours at 512 px; its overlays are those of other lines",
     r"fundus prepare --dataset (ddr|diaretdb1)": "that data set is not here",
     r"torchrun .*\.\.\.|.*X\.X": "is no whole line",
+    r"fundus export .*--precision int8": "refuses the weights of one epoch that models/README.md's commands leave here",
 }
 """Commands that are not typed, and why."""
 
@@ -51,7 +52,7 @@ STAND_INS = [
     (r"(--dataset idrid +--root) DIR", r"\1 IDRID"),
     (r"(--dataset folder +--root) DIR", r"\1 clinic"),
     (r"idrid\.json,diaretdb1\.json", "idrid.json,my.json"),
-    (r"DIR_OR_FILE", "docs/examples"),
+    (r"DIR_OR_FILE|(?<=predict )FOLDER", "docs/examples"),
     (r"--nproc_per_node=N", "--nproc_per_node=2"),
     (r"--folds 5 --executor local", "--folds 1 --rows unet,pldmlt --experiment smoke --executor local"),
     (r"^(fundus pipeline .*)--experiment light", r"\1--experiment light,first_hour"),
@@ -191,7 +192,8 @@ class Hour:
 
     def page(self, path: Path, skip: str, only: str) -> None:
         """Type a page from its top to its end, in a new shell: it has to say how `.venv` is activated."""
-        name, before = path.relative_to(ROOT).as_posix(), ""
+        name, opening = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8").partition("```")[0]
+        before = f"{ACTIVATION} && " if f"`{ACTIVATION}`" in opening else ""  # said in a sentence, not as a command
         for text in texts_of(path):
             line = bare(text) if "\n" not in text else text
             reason = next((why for pattern, why in LEFT_OUT.items() if re.match(pattern, line)), "")
