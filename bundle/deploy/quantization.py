@@ -100,10 +100,16 @@ def quantised(model: Any, network: GradedNetwork, images: Sequence[Tensor]) -> A
 
 
 def import_nncf() -> ModuleType:
-    """Import nncf without its telemetry, which would send usage data over the internet, and without its remarks."""
+    """Import nncf without its telemetry, which would send usage data over the internet, and without its remarks.
+
+    At its first import it makes its own class that of every later logger of the program; that is undone. Its
+    ``set_log_level`` would also change the handlers of others, such as pytest's, so the logger alone is set.
+    """
+    loggers = logging.getLoggerClass()
     with mock.patch.dict(os.environ, NNCF_CI="1"):
         nncf = import_optional("nncf")
-    nncf.set_log_level(logging.ERROR)
+    logging.setLoggerClass(loggers)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 

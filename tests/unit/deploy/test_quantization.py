@@ -1,9 +1,11 @@
 """An int8 file is made on photographs, says what it is, agrees with its network, and runs for no other."""
 
 import json
+import logging
 import math
 import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -192,6 +194,17 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 def test_int8_is_for_openvino_and_onnx(tmp_path, photographs):
     with pytest.raises(ValueError, match=r"expected format in .'onnx', 'openvino'., got 'pt2'"):
         export_int8(saved(tmp_path / "model.pt"), "pt2", photographs)
+
+
+def test_importing_nncf_leaves_the_logging_of_others_alone():
+    pytest.importorskip("nncf", reason="int8 files are made by nncf, of the extra deploy")
+    code = (
+        "import logging; from bundle.deploy.quantization import import_nncf; handler = logging.NullHandler(); "
+        "logging.getLogger('nncf').addHandler(handler); import_nncf(); "
+        "print(handler.level, type(logging.getLogger('of a test')).__name__, logging.getLogger('nncf').level)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["0", "Logger", str(logging.ERROR)]
 
 
 def test_without_nncf_it_says_how_to_get_it(tmp_path, photographs, monkeypatch):

@@ -293,11 +293,16 @@ def trained_while_lost(folder, monkeypatch, returns):
     return tracker
 
 
-def test_a_store_that_was_lost_for_a_while_has_the_whole_curve_at_the_end(runs, monkeypatch):
+def test_a_store_that_was_lost_for_a_while_has_the_whole_curve_at_the_end(runs, monkeypatch, caplog):
     tracker = trained_while_lost(runs / "lost a while", monkeypatch, returns=True)
     points = client(runs).get_metric_history(tracker.run_id, "train/both/loss")
     assert sorted({(point.step, point.value) for point in points}) == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert of(runs, runs / "lost a while")[0].info.status == "FINISHED"
+    warnings = [record.message for record in caplog.records if "lost the MLflow store" in record.message]
+    assert warnings == [
+        "lost the MLflow store, got MlflowException: the server is gone; the run goes on, and its curves are sent at "
+        "the end"
+    ]
 
 
 def test_a_store_that_stays_lost_is_an_error_when_all_is_written(runs, monkeypatch):
