@@ -87,7 +87,7 @@ def test_fused_weights_are_not_evaluated_as_four_lesions(run_stage, folder, trai
 
 def test_inference_with_fused_weights_is_refused_and_says_why(run_stage, folder, trained):
     done = run_stage(
-        ["inference.yaml", "experiments/smoke/inference.yaml"], "--checkpoint", trained / "model.pt",
+        ["inference.yaml"], "--checkpoint", trained / "model.pt",
         "--input", folder / "phantom", "--output_dir", folder / "inference",
     )  # fmt: skip
     assert done.returncode == 1

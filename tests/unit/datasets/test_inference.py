@@ -1,9 +1,11 @@
 """A photograph that cannot be read is a reason in a whole batch; what is our own mistake is raised."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
-from bundle.datasets.inference import PhotographDataset, collate, reason_of
+from bundle.datasets.inference import PhotographDataset, PhotographLoader, collate, reason_of
 from bundle.datasets.items import file_items
 from bundle.transforms import CutDetaild, MeasureFieldd, PrepareFundusd
 from monai.transforms import Compose, ScaleIntensityRanged
@@ -86,3 +88,51 @@ def test_the_reason_is_the_message_of_the_value_error_behind_it():
     outer.__cause__ = inner
     assert reason_of(outer) == reason_of(inner) == "expected a whole image"
     assert reason_of(RuntimeError("a bug")) is None
+
+
+def loader(items, **options):
+    return PhotographLoader(items, collate_fn=lambda batch: batch, **options)
+
+
+class Recorded(list):
+    """Items, and by which thread each was loaded."""
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        self.loaded = [*getattr(self, "loaded", []), (item, threading.current_thread().name)]
+        if item == "broken":
+            raise RuntimeError("a mistake of ours")
+        return item
+
+
+def test_batches_come_in_order_and_again():
+    batches = loader(["a", "b", "c"], batch_size=2)
+    assert [list(batches), list(batches)] == [[["a", "b"], ["c"]]] * 2
+
+
+def test_the_next_one_is_loaded_by_a_thread_while_one_is_in_use():
+    items = Recorded(["a", "b", "c"])
+    batches = iter(loader(items))
+    assert next(batches) == ["a"]
+    assert list(batches) == [["b"], ["c"]]
+    assert [item for item, _ in items.loaded] == ["a", "b", "c"]
+    assert {name for _, name in items.loaded} == {"loading_0"}
+
+
+def test_an_error_of_the_thread_is_raised_after_the_batches_before_it():
+    batches = iter(loader(Recorded(["a", "broken", "c"])))
+    assert next(batches) == ["a"]
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        next(batches)
+
+
+def test_leaving_early_ends_the_thread():
+    for _ in loader(["a", "b", "c"]):
+        break
+    assert not [one for one in threading.enumerate() if one.name.startswith("loading")]
+
+
+def test_with_loader_processes_there_is_no_thread():
+    assert [type(iter(PhotographLoader(["a"], num_workers=n))).__name__ for n in (0, 1)] == [
+        "generator", "_MultiProcessingDataLoaderIter",
+    ]  # fmt: skip
