@@ -50,5 +50,5 @@ check: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-faults: $(VENV)/.installed  ## the whole fault kit: kills, full disks, lost data and servers; about an hour
+faults: $(VENV)/.installed  ## the whole fault kit: kills, full disks, lost data and servers; half an hour to an hour
 	$(BIN)/python -m pytest tests/faults --faults 20 --account faults.json
