@@ -59,8 +59,9 @@ class PhotographDataset(Dataset):
 class PhotographLoader(DataLoader):
     """Batches in order; without loader processes, a thread of this process loads the next one while one is in use.
 
-    A forked process needs about a gigabyte more: Python writes a reference count into every object that it reads, so
-    the memory does not stay shared. MONAI's ``ThreadDataLoader`` ends early, and in silence, if an item raises an error.
+    A forked process takes most of a gigabyte more: Python writes a reference count into every object that it reads, so
+    the memory does not stay shared. MONAI's ``ThreadDataLoader`` ends early, and in silence, if an item raises an
+    error.
 
     Example:
         >>> for batch in PhotographLoader([{"id": "a"}, {"id": "b"}], collate_fn=collate):
@@ -69,7 +70,7 @@ class PhotographLoader(DataLoader):
         {'id': ['b']}
     """
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # torch names a class of its own
         batches = super().__iter__()
         return batches if self.num_workers else _ahead(batches)
 
