@@ -274,9 +274,10 @@ def desk(tmp_path_factory):
 
 
 def made_small(words):
-    """Put the smallest overlay on top of a stage; leave all other words as they are written."""
-    is_trained = "--checkpoint" in words or "inference.yaml" not in options_of(words)["config_file"]
-    return [*with_overlay(words, "smoke"), *([] if is_trained else ["--checkpoint", "outputs/train/model.pt"])]
+    """Put the smallest overlay on top of a stage; inference is as small as its weights. Leave all other words."""
+    if "inference.yaml" not in options_of(words)["config_file"]:
+        return with_overlay(words, "smoke")
+    return words if "--checkpoint" in words else [*words, "--checkpoint", "outputs/train/model.pt"]
 
 
 STAGES = ("pretrain", "evaluate_grader", "pseudo_label", "train", "evaluate", "teach_grades", "calibrate", "inference")

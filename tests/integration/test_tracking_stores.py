@@ -91,7 +91,8 @@ def stage(typed, folder, tmp_path):
     """Run a stage as a user would."""
 
     def run(names, output, environment, *words):
-        files = [str(CONFIGS / f"{name}.yaml") for name in names] + [str(SMALL / f"{names[0]}.yaml")]
+        small = [path for path in [SMALL / f"{names[0]}.yaml"] if path.is_file()]
+        files = [str(path) for path in [*(CONFIGS / f"{name}.yaml" for name in names), *small]]
         done = typed(
             "monai.bundle", "run", "--config_file", files, "--output_dir", tmp_path / "outputs" / output, *words,
             cwd=tmp_path, environment=environment,
