@@ -36,13 +36,12 @@ endif
 SEED ?= $(shell date +%s)
 SEED := $(SEED)
 PYTEST := $(BIN)/python -m pytest --randomly-seed=$(SEED)
-MISTAKES := tests/integration/test_mistakes.py
 
 test: $(VENV)/.installed  ## the tests, in another order each time, two processes at a time; on real photographs where IDRID_ROOT is set
 	@echo "make test SEED=$(SEED) repeats this order"
-	{ $(PYTEST) tests/contracts && $(PYTEST) tests/unit/*/ && $(PYTEST) tests/unit/test_*.py bundle && \
-	$(PYTEST) tests/fuzz $(MISTAKES) && $(PYTEST) tests/faults; } > .tests.log 2>&1 & others=$$!; \
-	$(PYTEST) tests/integration --ignore $(MISTAKES); ended=$$?; \
+	{ $(PYTEST) tests/contracts && $(PYTEST) tests/unit/*/ && $(PYTEST) tests/unit/test_*.py bundle && $(PYTEST) tests/fuzz && \
+	$(PYTEST) tests/faults; } > .tests.log 2>&1 & others=$$!; \
+	$(PYTEST) tests/integration; ended=$$?; \
 	wait $$others || ended=1; cat .tests.log; rm .tests.log; exit $$ended
 
 check: $(VENV)/.installed  ## ruff and mypy
