@@ -95,11 +95,16 @@ def loader(items, **options):
 
 
 class Recorded(list):
-    """Items, and by which thread each was loaded."""
+    """Items, and by which thread each was loaded; `count` is released for each."""
+
+    def __init__(self, items):
+        super().__init__(items)
+        self.loaded, self.count = [], threading.Semaphore(0)
 
     def __getitem__(self, index):
         item = super().__getitem__(index)
-        self.loaded = [*getattr(self, "loaded", []), (item, threading.current_thread().name)]
+        self.loaded.append((item, threading.current_thread().name))
+        self.count.release()
         if item == "broken":
             raise RuntimeError("a mistake of ours")
         return item
@@ -114,6 +119,7 @@ def test_the_next_one_is_loaded_by_a_thread_while_one_is_in_use():
     items = Recorded(["a", "b", "c"])
     batches = iter(loader(items))
     assert next(batches) == ["a"]
+    assert all(items.count.acquire(timeout=60) for _ in "ab")  # b as well, which nobody has asked for yet
     assert list(batches) == [["b"], ["c"]]
     assert [item for item, _ in items.loaded] == ["a", "b", "c"]
     assert {name for _, name in items.loaded} == {"loading_0"}
